@@ -1,0 +1,107 @@
+"""What the store keeps, as frozen objects: a job's row, its images, who asked and from where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from engine.jobs import GenerationRequest, JobStatus, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who asked.
+
+    Attributes:
+        id: unique over all front ends, such as ``discord:80351110224678912`` or ``web:local``.
+        name: what people call them; shown, never used to decide.
+    """
+
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request came from, and so where its answer goes.
+
+    Attributes:
+        front_end: ``discord``, ``web`` or ``cli``; a front end with a courier in the outbox has
+            its results carried, the others fetch theirs.
+        place: whose chosen mode counts, such as ``discord:<guild id>``; None has none.
+        address: what the front end needs to answer (ids, a token); plain JSON values. Never
+            logged, never shown.
+    """
+
+    front_end: str
+    place: str | None = None
+    address: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """A picture that is kept.
+
+    Attributes:
+        id: can't be guessed; part of its address on the page.
+        job_id: what it was drawn for.
+        path: relative to the data folder's ``images``.
+        seed: the seed that draws just this one.
+        width: pixels.
+        height: pixels.
+    """
+
+    id: str
+    job_id: str
+    path: str
+    seed: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """A job as the store has it. Times are UTC.
+
+    Attributes:
+        id: can't be guessed.
+        owner: who asked.
+        origin: from where.
+        request: what is drawn, nothing left open.
+        status: where it is on its way.
+        created_at: when it was acknowledged.
+        finished_at: when it became final; None before.
+        seconds: time it took to draw, waiting and loading left out; None before it is done.
+        error: one sentence for the asker where it failed.
+        attempts: how often it was begun.
+        parent_id: the job that this one repeats or varies.
+        images: what was drawn and not deleted, in the order of their seeds.
+    """
+
+    id: str
+    owner: Owner
+    origin: Origin
+    request: GenerationRequest
+    status: JobStatus
+    created_at: datetime
+    finished_at: datetime | None = None
+    seconds: float | None = None
+    error: str | None = None
+    attempts: int = 0
+    parent_id: str | None = None
+    images: tuple[ImageRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job as somebody who waits for it sees it.
+
+    Attributes:
+        record: its row.
+        position: place in the queue, 1 is next; None where it doesn't wait.
+        progress: the newest progress; None where it doesn't run.
+    """
+
+    record: JobRecord
+    position: int | None = None
+    progress: Progress | None = None

@@ -1,0 +1,1 @@
+"""Requests in, images out; knows no chat, no database and no YAML."""

@@ -1,0 +1,158 @@
+"""The error family: what can go wrong between a request and its picture.
+
+    DreamLabError
+    ├── RequestError            the asker can mend it: a field, its value, what is allowed
+    │   ├── UnknownModeError
+    │   └── QueueFullError
+    ├── ModelError              the owner can mend it: a path and the reason
+    │   ├── ModelNotFoundError
+    │   ├── ModelFormatError    unreadable, truncated or hostile file
+    │   ├── UnsupportedModelError
+    │   └── NotEnoughMemoryError
+    ├── WorkerDiedError         the process beside the device is gone; the job may be tried again
+    ├── DrawingError            the model ran and failed
+    ├── JobCancelledError
+    └── PoolClosedError
+
+``str(error)`` is one sentence for people who did not write the code: what is wrong, where, and
+what is allowed. The facts are attributes too, for code. All of them survive pickling, since they
+cross from the worker process.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+class DreamLabError(RuntimeError):
+    """Base of every error that Dream Lab raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default calls __init__ with the message alone, which the narrow types don't take.
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+def _restore(
+    kind: type[DreamLabError], args: tuple[Any, ...], facts: dict[str, Any]
+) -> DreamLabError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
+
+
+class RequestError(DreamLabError):
+    """The request asks for something that is not allowed.
+
+    Attributes:
+        field: name of the request's field, as people type it.
+        value: what was asked for.
+        allowed: what would have been fine, in words.
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field}: {_shown(value)} is not allowed. Allowed: {allowed}.")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class UnknownModeError(RequestError):
+    """No mode has this name."""
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.known = tuple(known)
+        super().__init__("mode", name, ", ".join(self.known) or "no mode is configured")
+
+
+class QueueFullError(RequestError):
+    """As many jobs wait as the queue takes; nothing was stored."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__("queue", f"{size} waiting", f"at most {size}; try again in a moment")
+        self.size = size
+
+
+class ModelError(DreamLabError):
+    """A model can't be used; the owner of the bot can mend it.
+
+    Attributes:
+        path: the file or folder.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class ModelNotFoundError(ModelError):
+    """There is no such file or folder."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, "no such file or folder")
+
+
+class ModelFormatError(ModelError):
+    """The file can't be read as what it claims to be."""
+
+
+class UnsupportedModelError(ModelError):
+    """The file is sound, but of a kind that no worker draws with."""
+
+
+class NotEnoughMemoryError(ModelError):
+    """The device can't hold the model, whatever is unloaded.
+
+    Attributes:
+        needed: bytes the model takes.
+        free: bytes the device could give.
+    """
+
+    def __init__(self, path: Path | str, needed: int, free: int) -> None:
+        super().__init__(
+            path, f"needs {needed / 2**30:.2f} GB of memory, {free / 2**30:.2f} GB can be freed"
+        )
+        self.needed = needed
+        self.free = free
+
+
+class WorkerDiedError(DreamLabError):
+    """The process beside the device ended or stopped answering.
+
+    Attributes:
+        device: the device it served, such as ``cuda:0``.
+    """
+
+    def __init__(self, device: str, reason: str) -> None:
+        super().__init__(f"The worker on {device} {reason}.")
+        self.device = device
+        self.reason = reason
+
+
+class DrawingError(DreamLabError):
+    """The model ran and what came out is no picture (NaN, out of memory, a bug)."""
+
+
+class JobCancelledError(DreamLabError):
+    """Somebody took the job back."""
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("The request was cancelled.")
+        self.job_id = job_id
+
+
+class PoolClosedError(DreamLabError):
+    """The pool is shutting down: nothing new is taken, waiting jobs end with this."""
+
+    def __init__(self) -> None:
+        super().__init__("Dream Lab is shutting down; the request was not drawn.")
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    """Returns the value short enough for a message and free of control characters."""
+    if value is None or value == "":
+        return "nothing"
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    return repr(text) if len(text) <= limit else repr(text[:limit]) + "…"

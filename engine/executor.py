@@ -1,0 +1,74 @@
+"""How the pool reaches the process beside a device."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.jobs import Event, GenerationRequest, ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What loading a model took.
+
+    Attributes:
+        key: the model's `ModelSpec.key`.
+        family: detected family, such as ``sd15``.
+        seconds: time it took; 0 where it was loaded already.
+        bytes: memory that its weights hold.
+    """
+
+    key: str
+    family: str
+    seconds: float
+    bytes: int
+
+
+class Executor(Protocol):
+    """One device's worker process, however it is reached.
+
+    Many `run` may be under way at once: the process joins them step by step. All methods raise
+    `WorkerDiedError` where the process is gone; `start` brings a new one up.
+    """
+
+    @property
+    def device(self) -> str:
+        """The device's name, such as ``cpu`` or ``cuda:0``."""
+
+    @property
+    def capacity(self) -> int:
+        """How many requests may usefully be under way at once; at least 1."""
+
+    async def start(self) -> None:
+        """Starts the process and returns once it answers; a running one is left as it is."""
+
+    def run(self, job_id: str, request: GenerationRequest) -> AsyncIterator[Event]:
+        """Draws a request: progress, then the result as the last event.
+
+        Closing the iterator early cancels the job.
+
+        Raises:
+            ModelError: the model can't be loaded.
+            DrawingError: it was loaded and failed.
+            JobCancelledError: `cancel` came first.
+            WorkerDiedError: the process died meanwhile.
+        """
+
+    async def cancel(self, job_id: str) -> None:
+        """Ends a running job at its next step; an unknown one is no error."""
+
+    async def load(self, model: ModelSpec) -> LoadReport:
+        """Loads a model, making room first.
+
+        Raises:
+            ModelError: it can't be loaded.
+        """
+
+    async def unload(self, model: ModelSpec) -> None:
+        """Gives a model's memory back; an unknown one is no error."""
+
+    async def stats(self) -> dict[str, Any]:
+        """Returns `ModelRegistry.get_vram_stats` of the process."""
+
+    async def close(self) -> None:
+        """Ends the process; what runs ends with `WorkerDiedError`. Closing twice is no error."""

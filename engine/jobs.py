@@ -1,0 +1,331 @@
+"""The vocabulary: every noun that travels between the front ends, the pool and the workers.
+
+All of it is frozen: a change makes a new object, and a job keeps the request it was born with,
+whatever is reloaded meanwhile. Everything here can be pickled (it crosses to the worker process)
+and imports nothing heavy.
+"""
+
+import enum
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+MAX_SEED = 2**32 - 1
+"""Largest seed, as the ecosystem's tools have it."""
+
+
+class JobType(enum.StrEnum):
+    """What a job does."""
+
+    GENERATION = "generation"
+    """Draws pictures."""
+    MODE_SWITCH = "mode_switch"
+    """Makes another mode the current one, its model loaded."""
+    MODEL_LOAD = "model_load"
+    """Loads a model without drawing."""
+    MODEL_UNLOAD = "model_unload"
+    """Gives a model's memory back."""
+    CUSTOM = "custom"
+    """Calls a handler."""
+
+
+class JobStatus(enum.StrEnum):
+    """Where a job is on its way: queued → running → done | failed | cancelled."""
+
+    QUEUED = "queued"
+    """Waits for its turn; survives a restart."""
+    RUNNING = "running"
+    """Is being drawn; goes back to queued when its worker dies."""
+    DONE = "done"
+    """Its pictures are kept."""
+    FAILED = "failed"
+    """Ended with an error that the asker is told."""
+    CANCELLED = "cancelled"
+    """Taken back by the asker or a moderator."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job can't change any more."""
+        return self in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Stage(enum.StrEnum):
+    """What a worker is doing for a running job."""
+
+    LOADING = "loading"
+    """The model is on its way into memory."""
+    ENCODING = "encoding"
+    """The prompt is being read by the text encoder."""
+    DENOISING = "denoising"
+    """The step loop runs."""
+    DECODING = "decoding"
+    """The latents become pixels."""
+
+
+class Family(enum.StrEnum):
+    """Kinds of models that a worker exists or is planned for."""
+
+    SD15 = "sd15"
+    SD2 = "sd2"
+    SDXL = "sdxl"
+    SDXL_REFINER = "sdxl_refiner"
+
+
+class Sampler(enum.StrEnum):
+    """The samplers by the names that people know."""
+
+    EULER = "Euler"
+    EULER_A = "Euler a"
+    DPMPP_2M = "DPM++ 2M"
+    DPMPP_2M_KARRAS = "DPM++ 2M Karras"
+    DDIM = "DDIM"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSpec:
+    """A LoRA to be laid over a model.
+
+    Attributes:
+        path: the ``.safetensors`` file.
+        strength: factor on its weights; 1 as trained, 0 has no effect, negative inverts.
+        adapter_name: what diffusers calls it; unique within a model.
+    """
+
+    path: Path
+    strength: float = 1.0
+    adapter_name: str = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Weights on disk and how to read them: what a worker process needs to load a model.
+
+    Attributes:
+        path: a single ``.safetensors`` checkpoint or a diffusers folder.
+        loras: laid over it in this order.
+        prediction_type: ``epsilon`` or ``v_prediction`` where the file does not say; None trusts
+            the model's own configuration.
+    """
+
+    path: Path
+    loras: tuple[LoraSpec, ...] = ()
+    prediction_type: str | None = None
+
+    @property
+    def key(self) -> str:
+        """A short name that is equal exactly where all of the specification is."""
+        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        return f"{self.path.name}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDraft:
+    """What somebody asked for, before the mode's defaults; None where nothing was said.
+
+    Attributes:
+        prompt: the words to draw.
+        mode: name of a mode; None takes the place's or the default one.
+        negative_prompt: what to keep away from.
+        width: pixels.
+        height: pixels.
+        steps: denoising steps.
+        guidance_scale: weight of the prompt (classifier-free guidance); 1 ignores the negative.
+        sampler: the value of a `Sampler`.
+        seed: 0 to `MAX_SEED`; None draws one.
+        count: pictures; picture i has seed + i (modulo 2**32).
+    """
+
+    prompt: str
+    mode: str | None = None
+    negative_prompt: str | None = None
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    sampler: str | None = None
+    seed: int | None = None
+    count: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """What is drawn, with nothing left open. Fields as in `RequestDraft`."""
+
+    mode: str
+    model: ModelSpec
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    sampler: Sampler
+    seed: int
+    count: int = 1
+
+    @property
+    def cost(self) -> int:
+        """Work in pixel-steps: what the fair queue charges."""
+        return self.width * self.height * self.steps * self.count
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seed of each picture."""
+        return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.count))
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One finished picture.
+
+    Attributes:
+        png: the file, its parameters in the text chunk ``parameters``.
+        seed: the seed that draws just this one.
+        width: pixels.
+        height: pixels.
+    """
+
+    png: bytes
+    seed: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running job is.
+
+    Attributes:
+        job_id: whose.
+        stage: what is being done.
+        step: finished steps, of all the job's pictures together.
+        steps: steps in all.
+        preview: JPEG bytes of what the picture looks like now; None where there is none.
+    """
+
+    job_id: str
+    stage: Stage
+    step: int = 0
+    steps: int = 0
+    preview: bytes | None = field(default=None, repr=False)
+
+    @property
+    def fraction(self) -> float:
+        """Share of the steps that are done, 0 to 1."""
+        return self.step / self.steps if self.steps else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResult:
+    """What a job ends with when all went well.
+
+    Attributes:
+        job_id: whose.
+        images: in the order of their seeds.
+        seconds: from the first step to the last picture, loading left out.
+        device: where it was drawn, such as ``cuda:0``.
+    """
+
+    job_id: str
+    images: tuple[GeneratedImage, ...]
+    seconds: float
+    device: str
+
+
+Event: TypeAlias = Progress | GenerationResult
+"""What an executor yields while it draws; the result comes last."""
+
+
+def new_job_id() -> str:
+    """Returns a fresh id of 16 URL-safe characters (96 random bits: it can't be guessed)."""
+    return secrets.token_urlsafe(12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """Something for the pool to do; subclass it to add a kind.
+
+    Attributes:
+        id: unique; made up unless given.
+        owner: whose turn it takes in the fair queue.
+        weight: share of the turns beside other owners; 1 is a member's.
+    """
+
+    id: str = field(default_factory=new_job_id)
+    owner: str = "system"
+    weight: float = 1.0
+
+    @property
+    def type(self) -> JobType:
+        """What kind of job it is."""
+        return JobType.CUSTOM
+
+    @property
+    def cost(self) -> int:
+        """What the fair queue charges its owner, in pixel-steps."""
+        return 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationJob(Job):
+    """Draws a request. A draft gets its mode's defaults from the pool when it is submitted."""
+
+    request: GenerationRequest | RequestDraft
+
+    @property
+    def type(self) -> JobType:
+        """Always a generation."""
+        return JobType.GENERATION
+
+    @property
+    def cost(self) -> int:
+        """The request's pixel-steps."""
+        return self.request.cost if isinstance(self.request, GenerationRequest) else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModeSwitchJob(Job):
+    """Loads a mode's model and makes the mode the current one."""
+
+    target_mode: str
+
+    @property
+    def type(self) -> JobType:
+        """Always a mode switch."""
+        return JobType.MODE_SWITCH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLoadJob(Job):
+    """Loads a model so that the next request need not wait for it."""
+
+    model: ModelSpec
+
+    @property
+    def type(self) -> JobType:
+        """Always a load."""
+        return JobType.MODEL_LOAD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelUnloadJob(Job):
+    """Gives a model's memory back."""
+
+    model: ModelSpec
+
+    @property
+    def type(self) -> JobType:
+        """Always an unload."""
+        return JobType.MODEL_UNLOAD
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CustomJob(Job):
+    """Calls ``handler(*args, **kwargs)``; a plain function runs in a thread, a coroutine here."""
+
+    handler: Callable[..., Any | Awaitable[Any]]
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Loaded pipelines beside a device, one file per family of models."""

@@ -1,0 +1,1 @@
+"""What the community draws with: the modes of modes.yaml."""
