@@ -1,0 +1,314 @@
+"""What the owner sets: read once, from the environment and from ``.env``, then frozen.
+
+The environment wins over ``.env``, and a setting that is left empty counts as not set. Everything
+that is wrong is told at once: which setting, its value, where it stands and what is allowed.
+"""
+
+import difflib
+import io
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlsplit
+
+from dotenv.parser import parse_stream
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
+
+from engine.errors import DreamLabError
+
+DISCORD_API_URL = "https://discord.com/api/v10"
+"""Discord's own address for requests."""
+
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+_TOKEN = re.compile(r"[\w-]{20,}\.[\w-]{6,}\.[\w-]{20,}")
+_SECRET = "discord_token"  # noqa: S105 - the setting's name, not its value
+_NAMES_UNLIKE_THEIR_FIELD = {"data": "DREAMLAB_DATA"}
+_ALIKE = 0.8  # similarity from which a name in .env is taken for a slip of the pen
+
+
+class SettingsError(DreamLabError):
+    """One or more settings can't be used.
+
+    Attributes:
+        problems: one sentence for each.
+    """
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+def _setting(
+    default: Any, meaning: str, allowed: str, *, ge: int | None = None, le: int | None = None
+) -> Any:
+    """Declares a setting: what it means and, in words, what it may be."""
+    return Field(default, description=meaning, json_schema_extra={"allowed": allowed}, ge=ge, le=le)
+
+
+class Settings(BaseModel):
+    """Everything the owner may set. In the environment each name is in capitals.
+
+    ``data`` alone is called ``DREAMLAB_DATA`` there. Relative paths count from the folder that the
+    program was started in.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    discord_token: SecretStr | None = _setting(
+        None,
+        "The bot's token; without one there is the local page alone.",
+        "the token from the developer portal, without spaces or quotes",
+    )
+    discord_api_url: str = _setting(
+        DISCORD_API_URL,
+        "Where Discord answers requests.",
+        "an https:// address, or http:// on this machine",
+    )
+    discord_gateway_url: str | None = _setting(
+        None,
+        "Where Discord's events come from; left out, Discord itself says.",
+        "a wss:// address, or ws:// on this machine",
+    )
+    data: Path = _setting(Path("data"), "Folder of the database and the pictures.", "a folder")
+    modes_file: Path = _setting(
+        Path("modes/modes.yaml"), "The file that names the modes.", "a YAML file"
+    )
+    model_root: Path | None = _setting(
+        None, "Without a modes file: the folder that MODEL is in.", "a folder"
+    )
+    model: str | None = _setting(
+        None,
+        "Without a modes file: the one model to draw with.",
+        "a .safetensors file or diffusers folder, relative to MODEL_ROOT",
+    )
+    queue_max: int = _setting(
+        64, "How many requests may wait.", "a whole number from 1 to 100000", ge=1, le=100_000
+    )
+    web_host: str = _setting(
+        "127.0.0.1",
+        "The address that the page listens on.",
+        "127.0.0.1, ::1 or localhost",
+    )
+    web_port: int = _setting(
+        4200,
+        "The port that the page listens on; 0 picks a free one.",
+        "a whole number from 0 to 65535",
+        ge=0,
+        le=65_535,
+    )
+    devices: tuple[str, ...] = _setting(
+        (),
+        "What to draw on; empty (auto) takes every CUDA device, or else the CPU.",
+        "auto, cpu, or CUDA devices such as cuda:0,cuda:1, each once",
+    )
+    log_level: LogLevel = _setting(
+        "INFO",
+        "How much the log says.",
+        "DEBUG, INFO, WARNING, ERROR or CRITICAL",
+    )
+    shutdown_grace: float = _setting(
+        20.0,
+        "Seconds that running requests get to finish when the program ends.",
+        "a number of seconds from 0 to 3600",
+        ge=0,
+        le=3600,
+    )
+
+    @classmethod
+    def load(cls, env_file: Path | None = None, environ: Mapping[str, str] | None = None) -> Self:
+        """Reads the settings.
+
+        Args:
+            env_file: read where it exists; None is ``.env`` in the current folder.
+            environ: wins over the file; None is the process's environment.
+
+        Raises:
+            SettingsError: something is not allowed; it lists all that is wrong.
+        """
+        env_file = Path(".env") if env_file is None else env_file
+        environ = os.environ if environ is None else environ
+        problems: list[str] = []
+        given = dict(_read_env_file(env_file, problems))
+        for name in names().values():
+            if environ.get(name, "").strip():
+                given[name] = _Given(environ[name].strip(), "environment")
+        values = {field: given[name].text for field, name in names().items() if name in given}
+        try:
+            settings = cls.model_validate(values)
+        except ValidationError as error:
+            problems += _problems(error, given)
+        if problems:
+            raise SettingsError(tuple(problems))
+        return settings
+
+    @field_validator("discord_token")
+    @classmethod
+    def _token_is_one_word(cls, token: SecretStr | None) -> SecretStr | None:
+        text = token.get_secret_value() if token else ""
+        if not all("!" <= character <= "~" for character in text):
+            raise ValueError("it holds spaces or characters that no token has")
+        return SecretStr(text) if text else None
+
+    @field_validator("discord_api_url")
+    @classmethod
+    def _requests_are_private(cls, url: str) -> str:
+        return _private_url(url, "https", "http")
+
+    @field_validator("discord_gateway_url")
+    @classmethod
+    def _events_are_private(cls, url: str | None) -> str | None:
+        return _private_url(url, "wss", "ws") if url else None
+
+    @field_validator("data", "modes_file", "model_root", mode="after")
+    @classmethod
+    def _home_is_spelled_out(cls, path: Path | None) -> Path | None:
+        if path is None:
+            return None
+        if "\0" in str(path):
+            raise ValueError("it holds a NUL character")
+        try:
+            return path.expanduser()
+        except RuntimeError:
+            raise ValueError("this machine has no such home folder") from None
+
+    @field_validator("web_host")
+    @classmethod
+    def _page_stays_on_this_machine(cls, host: str) -> str:
+        if not _is_loopback(host):
+            raise ValueError(
+                "the page has no login yet, so that anyone who reaches it could use it; "
+                "it serves this machine alone"
+            )
+        return host
+
+    @field_validator("devices", mode="before")
+    @classmethod
+    def _devices_are_known(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        words = [word.strip().lower() for word in value.split(",")]
+        if words == ["auto"]:
+            return ()
+        if not all(_DEVICE.fullmatch(word) for word in words):
+            raise ValueError("it names an unknown device")
+        named = tuple("cuda:0" if word == "cuda" else word for word in words)
+        if len(set(named)) < len(named):
+            raise ValueError("it names a device twice")
+        return named
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level_is_in_capitals(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+
+def names() -> dict[str, str]:
+    """Returns each setting's attribute with its name in the environment."""
+    return {
+        field: _NAMES_UNLIKE_THEIR_FIELD.get(field, field.upper())
+        for field in Settings.model_fields
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A value as it was written, and where."""
+
+    text: str
+    place: str
+
+
+def _read_env_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Given]]:
+    """Yields our settings of the file; what can't be read is added to the problems."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        problems.append(f"{path}: can't be read: {error.strerror}.")
+        return
+    except UnicodeDecodeError:
+        problems.append(f"{path}: not UTF-8 text. Save the file with the encoding UTF-8.")
+        return
+    known = tuple(names().values())
+    for binding in parse_stream(io.StringIO(text)):
+        # A binding begins with the blank lines before it.
+        written = binding.original.string
+        line = binding.original.line + len(written[: -len(written.lstrip())].splitlines())
+        place = f"{path.name} line {line}"
+        if binding.error:
+            problems.append(f"{path}, line {line}: can't be read. Allowed: NAME=value.")
+        elif binding.key in known:
+            if binding.value and binding.value.strip():
+                yield binding.key, _Given(binding.value.strip(), place)
+        elif binding.key and (meant := _meant(binding.key, known)):
+            problems.append(f"{binding.key} ({place}): unknown. Did you mean {meant}?")
+
+
+def _meant(key: str, known: tuple[str, ...]) -> str | None:
+    """Returns the setting that somebody probably meant; None for a name that is not ours."""
+    return next(iter(difflib.get_close_matches(key.upper(), known, 1, _ALIKE)), None)
+
+
+def _problems(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
+    for detail in error.errors(include_url=False, include_input=False):
+        field = str(detail["loc"][0])
+        name = names()[field]
+        value = given[name]
+        extra = Settings.model_fields[field].json_schema_extra
+        allowed = extra["allowed"] if isinstance(extra, dict) else ""
+        cause = detail.get("ctx", {}).get("error") if detail["type"] == "value_error" else None
+        reason = f": {cause}" if cause else ""
+        yield (
+            f"{name} ({value.place}): {_shown(field, value.text)} is not allowed{reason}. "
+            f"Allowed: {allowed}."
+        )
+
+
+def _shown(field: str, value: str, limit: int = 80) -> str:
+    """Returns a value for a message: never the token, nor what looks like one."""
+    if field == _SECRET or _TOKEN.search(value):
+        return "the value (kept secret)"
+    return repr(value) if len(value) <= limit else repr(value[:limit]) + "…"
+
+
+def _private_url(url: str, private: str, plain: str) -> str:
+    """Returns the address without a trailing slash.
+
+    The token travels to it, so that an open connection is fine on this machine alone.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port  # a bad one raises
+    except ValueError:
+        raise ValueError("it is no address") from None
+    if parts.scheme not in (private, plain) or not host or not url.isprintable() or " " in url:
+        raise ValueError("it is no such address")
+    if parts.username or parts.password:
+        raise ValueError("it holds a user name or password")
+    if parts.scheme == plain and not _is_loopback(host):
+        raise ValueError("the token would travel unencrypted")
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,224 @@
+"""Settings: one frozen object from the environment and .env, or everything wrong at once."""
+
+import contextlib
+import re
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from bot.settings import Settings, SettingsError, names
+
+TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.GAbCdE.abcdefghijklmnopqrstuvwxyz0123456789AB"
+EXAMPLE = Path(__file__).parent.parent / ".env.example"
+NOWHERE = Path("/nonexistent/.env")
+
+
+def load(**environ: str) -> Settings:
+    return Settings.load(env_file=NOWHERE, environ=environ)
+
+
+def refused(**environ: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(**environ)
+    return str(caught.value)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    settings = load()
+    assert settings.discord_token is None
+    assert settings.discord_api_url == "https://discord.com/api/v10"
+    assert settings.discord_gateway_url is None
+    assert settings.data == Path("data")
+    assert settings.modes_file == Path("modes/modes.yaml")
+    assert settings.model_root is None
+    assert settings.model is None
+    assert settings.queue_max == 64
+    assert (settings.web_host, settings.web_port) == ("127.0.0.1", 4200)
+    assert settings.devices == ()
+    assert settings.log_level == "INFO"
+    assert settings.shutdown_grace == 20
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("QUEUE_MAX=7\nexport WEB_PORT='4300' # the other one\n", encoding="utf-8")
+    settings = Settings.load(env_file=env_file, environ={"QUEUE_MAX": "9"})
+    assert (settings.queue_max, settings.web_port) == (9, 4300)
+
+
+def test_empty_counts_as_not_set(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("DISCORD_TOKEN=\nQUEUE_MAX\nMODEL='  '\n", encoding="utf-8")
+    settings = Settings.load(env_file=env_file, environ={"DISCORD_TOKEN": " ", "DEVICES": ""})
+    assert settings == load()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load().queue_max = 3  # type: ignore[misc] # that it is refused is the point
+
+
+def test_every_bad_value_is_told_at_once_with_place_and_allowed_values(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("# mine\n\nQUEUE_MAX=many\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(env_file=env_file, environ={"WEB_PORT": "70000", "DEVICES": "tpu"})
+    problems = caught.value.problems
+    assert len(problems) == 3
+    assert (
+        "QUEUE_MAX (.env line 3): 'many' is not allowed. Allowed: a whole number from 1 to 100000."
+        in problems
+    )
+    assert any("WEB_PORT (environment): '70000'" in problem for problem in problems)
+    assert any("DEVICES (environment): 'tpu'" in problem for problem in problems)
+
+
+def test_the_token_is_shown_nowhere(tmp_path: Path) -> None:
+    settings = load(DISCORD_TOKEN=TOKEN)
+    assert settings.discord_token is not None
+    assert settings.discord_token.get_secret_value() == TOKEN
+    assert TOKEN not in repr(settings) + str(settings) + settings.model_dump_json()
+    env_file = tmp_path / ".env"
+    env_file.write_text(
+        f"DISCORD_TOKEN={TOKEN} x\nWEB_PORT={TOKEN}\nDISCORD_TOKN={TOKEN}\n", encoding="utf-8"
+    )
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(env_file=env_file, environ={})
+    assert len(caught.value.problems) == 3
+    assert TOKEN[:10] not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("QUEUE_MAX", "0"),
+        ("QUEUE_MAX", "100001"),
+        ("QUEUE_MAX", "1.5"),
+        ("WEB_PORT", "-1"),
+        ("SHUTDOWN_GRACE", "nan"),
+        ("SHUTDOWN_GRACE", "inf"),
+        ("SHUTDOWN_GRACE", "-1"),
+        ("LOG_LEVEL", "LOUD"),
+        ("DEVICES", "cuda:0,cuda:0"),
+        ("DEVICES", "cuda,cuda:0"),
+        ("DEVICES", "cpu,"),
+        ("DEVICES", "cuda:-1"),
+        ("DISCORD_API_URL", "discord.com"),
+        ("DISCORD_API_URL", "http://discord.com/api"),
+        ("DISCORD_API_URL", "https://me:secret@discord.com"),
+        ("DISCORD_API_URL", "https://host:99999"),
+        ("DISCORD_GATEWAY_URL", "ws://gateway.discord.gg"),
+        ("DISCORD_GATEWAY_URL", "https://gateway.discord.gg"),
+        ("DREAMLAB_DATA", "da\0ta"),
+        ("DISCORD_TOKEN", "two words"),
+    ],
+)
+def test_what_is_not_allowed_is_refused_by_name(name: str, value: str) -> None:
+    message = refused(**{name: value})
+    assert message.startswith(f"{name} (environment): ")
+    assert "Allowed: " in message
+
+
+def test_a_page_that_others_could_reach_is_refused_with_the_reason() -> None:
+    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):  # noqa: S104 - refused
+        assert "no login yet" in refused(WEB_HOST=host)
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        assert load(WEB_HOST=host).web_host == host
+
+
+def test_addresses_on_this_machine_may_be_plain() -> None:
+    settings = load(
+        DISCORD_API_URL="http://127.0.0.1:8080/api/", DISCORD_GATEWAY_URL="ws://localhost:8081"
+    )
+    assert settings.discord_api_url == "http://127.0.0.1:8080/api"
+    assert settings.discord_gateway_url == "ws://localhost:8081"
+
+
+def test_devices_are_named_one_by_one() -> None:
+    assert load(DEVICES="auto").devices == ()
+    assert load(DEVICES="CPU").devices == ("cpu",)
+    assert load(DEVICES="cuda").devices == ("cuda:0",)
+    assert load(DEVICES=" cuda:0 , cuda:1 ").devices == ("cuda:0", "cuda:1")
+
+
+def test_a_slip_of_the_pen_in_the_file_is_found_and_foreign_names_are_left_alone(
+    tmp_path: Path,
+) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("PATH_TO_X=1\nHF_TOKEN=x\nQUEUEMAX=3\nweb_port=1\n", encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(env_file=env_file, environ={"QUEUE_MAXX": "the environment is not ours"})
+    assert caught.value.problems == (
+        "QUEUEMAX (.env line 3): unknown. Did you mean QUEUE_MAX?",
+        "web_port (.env line 4): unknown. Did you mean WEB_PORT?",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"QUEUE_MAX=1\n\nwhat is this\n", "line 3: can't be read"),
+        ("QUEUE_MAX=1".encode("utf-16"), "not UTF-8"),
+        (b"\xff\x00", "not UTF-8"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, said: str) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(content)
+    with pytest.raises(SettingsError, match=said):
+        Settings.load(env_file=env_file, environ={})
+
+
+def test_a_folder_in_the_files_place_says_why(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="can't be read"):
+        Settings.load(env_file=tmp_path, environ={})
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_bytes(b"\xef\xbb\xbfQUEUE_MAX=5\r\n")
+    assert Settings.load(env_file=env_file, environ={}).queue_max == 5
+
+
+def test_the_default_file_is_the_one_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("QUEUE_MAX=5\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("QUEUE_MAX", raising=False)
+    assert Settings.load().queue_max == 5
+
+
+@given(st.sampled_from(sorted(names().values())), st.text())
+def test_any_text_is_either_taken_or_refused_by_name(name: str, value: str) -> None:
+    problems: tuple[str, ...] = ()
+    try:
+        load(**{name: value})
+    except SettingsError as error:
+        problems = error.problems
+    assert all(problem.startswith(f"{name} (environment): ") for problem in problems)
+
+
+@given(st.binary(max_size=200))
+def test_any_file_is_either_read_or_refused(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        env_file = Path(folder) / ".env"
+        env_file.write_bytes(content)
+        with contextlib.suppress(SettingsError):
+            assert Settings.load(env_file=env_file, environ={}).web_host == "127.0.0.1"
+
+
+def test_the_example_documents_every_setting_with_its_default() -> None:
+    written = dict(re.findall(r"^#? ?([A-Z_]+)=(.*)$", EXAMPLE.read_text("utf-8"), re.MULTILINE))
+    assert set(written) == set(names().values())
+    defaults = Settings()
+    documented = load(**written)
+    assert documented == defaults
+
+
+def test_the_example_is_a_valid_file() -> None:
+    assert Settings.load(env_file=EXAMPLE, environ={}) == Settings()
