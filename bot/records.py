@@ -93,6 +93,19 @@ class JobRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A result on its way to the asker.
+
+    Attributes:
+        job_id: whose.
+        attempts: how often it was tried, this time included.
+    """
+
+    job_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """A job as somebody who waits for it sees it.
 

@@ -1,27 +1,133 @@
-"""The one service that every front end calls."""
+"""The one service that every front end calls: submit, cancel, settle, recover, history."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import logging
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Self
 
+from bot.image_folder import ImageFolder
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
-from engine.errors import DreamLabError, RequestError
-from engine.jobs import RequestDraft
+from bot.store import Store
+from engine.errors import (
+    DreamLabError,
+    JobCancelledError,
+    PoolClosedError,
+    RequestError,
+    UnknownModeError,
+)
+from engine.jobs import (
+    MAX_SEED,
+    GenerationJob,
+    GenerationRequest,
+    GenerationResult,
+    JobStatus,
+    ModelLoadJob,
+    Progress,
+    RequestDraft,
+    new_job_id,
+)
+from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
+
+log = logging.getLogger(__name__)
+
+CARRIED = frozenset({"discord"})
+"""Front ends whose results a courier brings; the others fetch theirs."""
+
+RESUMED = ("discord", "web")
+"""Front ends whose jobs go on after a restart. A command draws its own jobs or nobody does."""
+
+VARIATION_STRENGTH = 0.35
+"""Share of new noise in a variation: the subject stays, its details move (judged by eye)."""
+
+_POSITIONS_EVERY = 0.25
+"""Seconds between looks at the queue for those who watch it, however fast it moves."""
 
 
 class UnknownJobError(RequestError):
-    """There is no such job, or the asker may not see it."""
+    """There is no such job, or its pictures were deleted."""
 
     def __init__(self, job_id: str) -> None:
         super().__init__("job", job_id, "the id of a request that was not deleted")
+
+
+class UnknownImageError(RequestError):
+    """There is no such picture, or it was deleted."""
+
+    def __init__(self, image_id: str) -> None:
+        super().__init__("image", image_id, "the id of a picture that was not deleted")
 
 
 class NotAllowedError(DreamLabError):
     """Somebody tried what only the asker or a moderator may."""
 
 
+class _Live:
+    """A job between its submission and its end, and those who watch it."""
+
+    def __init__(self, record: JobRecord) -> None:
+        self.view = JobView(record)
+        self.begun = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.task: asyncio.Task[None] | None = None
+
+    def show(self, view: JobView) -> None:
+        """Makes a view the newest and wakes who watches."""
+        if view != self.view:
+            self.view = view
+            self.wake()
+
+    def wake(self) -> None:
+        """Wakes who watches; each looks for itself what has changed."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
 class Studio:
-    """Submit, cancel, settle, recover, history."""
+    """Owns every job from its request to its last state; the only writer of statuses."""
+
+    def __init__(
+        self,
+        store: Store,
+        pool: WorkerPool,
+        catalog: ModeCatalog,
+        images: ImageFolder,
+        on_settled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Takes what it uses.
+
+        Args:
+            store: open.
+            pool: draws.
+            catalog: the modes.
+            images: keeps the picture files.
+            on_settled: called when a result may be waiting in the outbox.
+        """
+        self._store = store
+        self._pool = pool
+        self._catalog = catalog
+        self._images = images
+        self._on_settled = on_settled
+        self._live: dict[str, _Live] = {}
+        self._look: asyncio.TimerHandle | None = None
+        pool.queue_listeners.append(self._queue_moved)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Waits until what the pool has ended is stored. Call it after the pool's shutdown."""
+        if self._look:
+            self._look.cancel()
+        await asyncio.gather(*(live.task for live in self._live.values() if live.task))
 
     async def submit(
         self, draft: RequestDraft, owner: Owner, origin: Origin, parent_id: str | None = None
@@ -33,18 +139,41 @@ class Studio:
             QueueFullError: likewise.
             PoolClosedError: likewise.
         """
-        raise NotImplementedError
+        mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
+        return await self._accept(mode.build_request(draft), owner, origin, parent_id)
 
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
     ) -> JobRecord:
-        """Asks for the same once more: with a fresh seed, or, to vary, a seed close by.
+        """Asks for the same once more: with a fresh seed, or varied, the seed kept.
+
+        A variation mixes a second noise into the first, so that the picture stays recognisable.
 
         Raises:
             UnknownJobError: no such job.
             RequestError: as `submit`.
         """
-        raise NotImplementedError
+        parent = (await self._record(job_id)).request
+        draft = RequestDraft(
+            prompt=parent.prompt,
+            mode=parent.mode,
+            negative_prompt=parent.negative_prompt,
+            width=parent.width,
+            height=parent.height,
+            steps=parent.steps,
+            guidance_scale=parent.guidance_scale,
+            sampler=parent.sampler,
+            seed=parent.seed if vary else None,
+            count=parent.count,
+        )
+        request = self._catalog.get(parent.mode).build_request(draft)
+        if vary:
+            request = replace(
+                request,
+                variation_seed=secrets.randbelow(MAX_SEED + 1),
+                variation_strength=VARIATION_STRENGTH,
+            )
+        return await self._accept(request, owner, origin, job_id)
 
     async def cancel(self, job_id: str, by: Owner, *, moderator: bool = False) -> bool:
         """Takes a job back; False where it had ended already.
@@ -53,7 +182,14 @@ class Studio:
             UnknownJobError: no such job.
             NotAllowedError: it is somebody else's and ``moderator`` is false.
         """
-        raise NotImplementedError
+        record = await self._record(job_id)
+        _authorise(record, by, moderator, "cancel")
+        live = self._live.get(job_id)
+        if live is None or live.task is None:
+            return False
+        await self._pool.cancel(job_id)
+        await asyncio.shield(live.task)
+        return (await self._record(job_id)).status is JobStatus.CANCELLED
 
     async def delete(self, job_id: str, by: Owner, *, moderator: bool = False) -> JobRecord:
         """Removes a job's pictures, files included, and returns what it was.
@@ -62,7 +198,11 @@ class Studio:
             UnknownJobError: no such job.
             NotAllowedError: it is somebody else's and ``moderator`` is false.
         """
-        raise NotImplementedError
+        record = await self._record(job_id)
+        _authorise(record, by, moderator, "delete")
+        await self._store.forget_images(job_id)
+        await asyncio.to_thread(self._images.remove, record.images)
+        return record
 
     async def view(self, job_id: str) -> JobView:
         """Returns a job as it is now.
@@ -70,34 +210,193 @@ class Studio:
         Raises:
             UnknownJobError: no such job.
         """
-        raise NotImplementedError
+        if live := self._live.get(job_id):
+            return self._seen(live)
+        return JobView(await self._record(job_id))
 
-    def watch(self, job_id: str) -> AsyncIterator[JobView]:
+    async def watch(self, job_id: str) -> AsyncIterator[JobView]:
         """Yields a job's view now and whenever it changes; the final one is the last.
 
-        A slow reader misses views in between, never the final one. Any number may watch.
+        A slow reader misses views in between, never the final one. Any number may watch. Where
+        the studio closes first, the last view is the one that the next start goes on from.
 
         Raises:
             UnknownJobError: no such job.
         """
-        raise NotImplementedError
+        shown = None
+        while live := self._live.get(job_id):
+            changed = live.changed  # taken before the look, so that no change is missed
+            view = self._seen(live)
+            if view != shown:
+                shown = view
+                yield view
+            await changed.wait()
+        yield JobView(await self._record(job_id))
 
     async def history(self, owner_id: str, limit: int = 50) -> list[JobRecord]:
         """Returns an owner's newest jobs, newest first."""
-        raise NotImplementedError
+        return await self._store.history(owner_id, limit)
 
     async def mode_of(self, place: str | None) -> ModeConfig:
-        """Returns the mode that a place draws with when nobody names one."""
-        raise NotImplementedError
+        """Returns the mode that a place draws with when nobody names one.
+
+        A place whose chosen mode was removed falls back to the current one.
+        """
+        chosen = await self._store.mode_of(place) if place else None
+        try:
+            return self._catalog.get(chosen or self._pool.get_current_mode())
+        except UnknownModeError:
+            return self._catalog.get(self._catalog.default_mode)
 
     async def switch_mode(self, name: str, place: str | None) -> ModeConfig:
-        """Makes a mode the place's and begins to load its model; None is everywhere else.
+        """Makes a mode the place's and has its model loaded in the background.
+
+        Without a place it becomes the one of all who have chosen none, as soon as it is loaded.
 
         Raises:
             UnknownModeError: no such mode; nothing changed.
+            PoolClosedError: likewise.
         """
-        raise NotImplementedError
+        mode = self._catalog.get(name)
+        if place is None:
+            loading = self._pool.switch_mode(name)
+        else:
+            await self._store.choose_mode(place, name)
+            loading = self._pool.submit_job(ModelLoadJob(model=mode.model), admitted=True)
+        loading.add_done_callback(_log_failure)
+        return mode
+
+    async def image(self, image_id: str) -> ImageRecord:
+        """Returns a picture's record.
+
+        Raises:
+            UnknownImageError: no such picture.
+        """
+        image = await self._store.image(image_id)
+        if image is None:
+            raise UnknownImageError(image_id)
+        return image
 
     def image_path(self, image: ImageRecord) -> Path:
         """Returns where a picture's file is."""
-        raise NotImplementedError
+        return self._images.path(image)
+
+    async def recover(self) -> list[JobRecord]:
+        """Queues again what was unfinished when the process ended, in its old order."""
+        records = await self._store.requeue(RESUMED)
+        for record in records:
+            self._enqueue(record)
+        return records
+
+    async def _record(self, job_id: str) -> JobRecord:
+        record = await self._store.get(job_id)
+        if record is None:
+            raise UnknownJobError(job_id)
+        return record
+
+    async def _accept(
+        self, request: GenerationRequest, owner: Owner, origin: Origin, parent_id: str | None
+    ) -> JobRecord:
+        record = JobRecord(
+            id=new_job_id(),
+            owner=owner,
+            origin=origin,
+            request=request,
+            status=JobStatus.QUEUED,
+            created_at=datetime.now(UTC),
+            parent_id=parent_id,
+        )
+        with self._pool.reserve():
+            await self._store.add(record)
+            self._enqueue(record)
+        return record
+
+    def _enqueue(self, record: JobRecord) -> None:
+        live = _Live(record)
+        self._live[record.id] = live
+
+        def on_event(progress: Progress) -> None:
+            live.begun.set()
+            live.show(replace(live.view, progress=progress))
+
+        future = self._pool.submit_job(
+            GenerationJob(id=record.id, owner=record.owner.id, request=record.request),
+            on_event=on_event,
+            admitted=True,
+        )
+        future.add_done_callback(lambda _: live.begun.set())
+        live.task = asyncio.create_task(self._accompany(live, future), name=f"job {record.id}")
+
+    async def _accompany(self, live: _Live, future: asyncio.Future[GenerationResult]) -> None:
+        """Notes in the store what becomes of a job; ends when the job has."""
+        record = live.view.record
+        try:
+            await live.begun.wait()
+            if not future.done():
+                await self._store.begin(record.id)
+                running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
+                live.show(replace(live.view, record=running))
+            await self._settle(record, await _outcome(future))
+        except PoolClosedError:
+            pass  # it stays in the store as it is and goes on at the next start
+        except Exception:
+            log.exception("Job %s can't be stored; it is drawn again after a restart", record.id)
+        finally:
+            del self._live[record.id]
+            live.wake()
+
+    async def _settle(self, record: JobRecord, outcome: GenerationResult | DreamLabError) -> None:
+        """Keeps how a job ended: files first, then all of its rows in one transaction."""
+        images: list[ImageRecord] = []
+        now = datetime.now(UTC)
+        if isinstance(outcome, GenerationResult):
+            images = await asyncio.to_thread(self._images.keep, outcome, now.date())
+            final = replace(record, status=JobStatus.DONE, seconds=outcome.seconds)
+        elif isinstance(outcome, JobCancelledError):
+            final = replace(record, status=JobStatus.CANCELLED)
+        else:
+            log.warning("Job %s failed: %s", record.id, outcome)
+            final = replace(record, status=JobStatus.FAILED, error=str(outcome))
+        carried = record.origin.front_end in CARRIED
+        await self._store.settle(replace(final, finished_at=now), images, carried=carried)
+        if carried:
+            self._on_settled()
+
+    def _seen(self, live: _Live) -> JobView:
+        waits = not live.begun.is_set()
+        position = self._pool.position(live.view.record.id) if waits else None
+        return replace(live.view, position=position)
+
+    def _queue_moved(self) -> None:
+        if self._look is None:
+            loop = asyncio.get_running_loop()
+            self._look = loop.call_later(_POSITIONS_EVERY, self._wake_waiting)
+
+    def _wake_waiting(self) -> None:
+        self._look = None
+        for live in self._live.values():
+            if not live.begun.is_set():
+                live.wake()
+
+
+async def _outcome(future: asyncio.Future[GenerationResult]) -> GenerationResult | DreamLabError:
+    """Waits for a job's end; an error that was not foreseen becomes one that can be told."""
+    try:
+        return await future
+    except PoolClosedError:
+        raise
+    except DreamLabError as error:
+        return error
+    except Exception:
+        log.exception("A job ended with an error that nobody foresaw")
+        return DreamLabError("Something went wrong inside Dream Lab; the log has the details.")
+
+
+def _authorise(record: JobRecord, by: Owner, moderator: bool, verb: str) -> None:
+    if record.owner.id != by.id and not moderator:
+        raise NotAllowedError(f"Only {record.owner.name} or a moderator may {verb} this.")
+
+
+def _log_failure(future: asyncio.Future[object]) -> None:
+    if not future.cancelled() and (error := future.exception()):
+        log.warning("The model could not be loaded: %s", error)

@@ -152,7 +152,13 @@ class RequestDraft:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What is drawn, with nothing left open. Fields as in `RequestDraft`."""
+    """What is drawn, with nothing left open. Fields as in `RequestDraft`, and two more.
+
+    Attributes:
+        variation_seed: seed of a second noise that is mixed into the first; None for none.
+        variation_strength: how much of it, 0 (nothing) to 1 (all), by spherical interpolation as
+            the ecosystem's tools do it.
+    """
 
     mode: str
     model: ModelSpec
@@ -165,6 +171,8 @@ class GenerationRequest:
     sampler: Sampler
     seed: int
     count: int = 1
+    variation_seed: int | None = None
+    variation_strength: float = 0.0
 
     @property
     def cost(self) -> int:

@@ -1,0 +1,75 @@
+"""The picture files of the data folder."""
+
+import os
+from collections.abc import Iterable
+from datetime import date
+from pathlib import Path
+
+from bot.records import ImageRecord
+from engine.jobs import GenerationResult, new_job_id
+
+
+class ImageFolder:
+    """Files by day, named so that nobody can guess one. All methods block: call in a thread."""
+
+    def __init__(self, root: Path) -> None:
+        """Takes the folder; it is made when the first picture is kept."""
+        self._root = root
+
+    def path(self, image: ImageRecord) -> Path:
+        """Returns where a picture's file is."""
+        return self._root / image.path
+
+    def keep(self, result: GenerationResult, day: date) -> list[ImageRecord]:
+        """Writes a result's pictures; each file is whole and on the disk, or not there.
+
+        Raises:
+            OSError: the disk is full or can't be written.
+        """
+        folder = self._root / day.isoformat()
+        folder.mkdir(parents=True, exist_ok=True)
+        records = []
+        for image in result.images:
+            image_id = new_job_id()
+            path = folder / f"{image_id}.png"
+            _write(path, image.png)
+            records.append(
+                ImageRecord(
+                    id=image_id,
+                    job_id=result.job_id,
+                    path=path.relative_to(self._root).as_posix(),
+                    seed=image.seed,
+                    width=image.width,
+                    height=image.height,
+                )
+            )
+        _sync(folder)
+        return records
+
+    def remove(self, images: Iterable[ImageRecord]) -> None:
+        """Deletes files; those that are gone are no error."""
+        for image in images:
+            self.path(image).unlink(missing_ok=True)
+
+
+def _write(path: Path, content: bytes) -> None:
+    part = path.with_suffix(".part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _sync(folder: Path) -> None:
+    """Makes new names in a folder survive a power cut, where the system can."""
+    if hasattr(os, "O_DIRECTORY"):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,131 @@
+"""Delivery of results: tried until it succeeds, in any number of processes' lives.
+
+A result and its outbox row are one transaction, so nothing is lost; a courier's `carry` can be
+repeated without a second message, so nothing is posted twice.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from bot.records import Delivery, JobView
+from bot.store import Store
+from engine.errors import DreamLabError
+
+log = logging.getLogger(__name__)
+
+CARRY_SECONDS = 60.0
+"""Longest that one attempt may take."""
+
+AT_ONCE = 8
+"""Deliveries under way at the same time."""
+
+
+class Undeliverable(DreamLabError):  # noqa: N818 # what a courier says, not what went wrong here
+    """There is nobody to bring it to any more; trying again is of no use."""
+
+
+class Courier(Protocol):
+    """Brings results to where they were asked for."""
+
+    async def carry(self, view: JobView) -> None:
+        """Shows a job's end to the asker; repeating it changes nothing.
+
+        Raises:
+            Undeliverable: never try again.
+            Exception: try again later.
+        """
+
+
+def retry_delay(attempts: int) -> timedelta | None:
+    """Returns how long to wait after a number of failed attempts; None gives up.
+
+    2 s, 4 s, 8 s, … up to 10 min, 40 attempts: about five hours, longer than Discord's outages.
+    """
+    if attempts >= 40:
+        return None
+    return timedelta(seconds=min(2.0 ** min(attempts, 20), 600.0))
+
+
+class Outbox:
+    """Finds what is due and has the couriers bring it."""
+
+    def __init__(self, store: Store, view: Callable[[str], Awaitable[JobView]]) -> None:
+        """Takes the store and `Studio.view`."""
+        self._store = store
+        self._view = view
+        self._couriers: dict[str, Courier] = {}
+        self._wake = asyncio.Event()
+
+    def employ(self, couriers: Mapping[str, Courier]) -> None:
+        """Takes couriers by front end; results of front ends without one wait in the store."""
+        self._couriers.update(couriers)
+        self.wake()
+
+    def wake(self) -> None:
+        """Has the outbox look now: a result was stored."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Delivers until it is cancelled."""
+        await self._store.claim_anew(datetime.now(UTC))
+        free = asyncio.Semaphore(AT_ONCE)
+        async with asyncio.TaskGroup() as deliveries:
+            while True:
+                self._wake.clear()
+                for delivery in await self._claim():
+                    await free.acquire()
+                    task = deliveries.create_task(
+                        self._deliver(delivery), name=f"delivery of {delivery.job_id}"
+                    )
+                    task.add_done_callback(lambda _: free.release())
+                if not self._wake.is_set():
+                    await self._sleep()
+
+    async def _claim(self) -> list[Delivery]:
+        now = datetime.now(UTC)
+        until = now + timedelta(seconds=2 * CARRY_SECONDS)
+        claimed = await self._store.claim_due(now, until, tuple(self._couriers), AT_ONCE)
+        if len(claimed) == AT_ONCE:
+            self.wake()  # there may be more
+        return claimed
+
+    async def _sleep(self) -> None:
+        """Waits for a result or until the next delivery is due."""
+        next_due = await self._store.next_due(tuple(self._couriers))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_seconds_until(next_due)):
+                await self._wake.wait()
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        job_id = delivery.job_id
+        view = await self._view(job_id)
+        courier = self._couriers[view.record.origin.front_end]
+        try:
+            async with asyncio.timeout(CARRY_SECONDS):
+                await courier.carry(view)
+        except Undeliverable as error:
+            log.warning("The result of job %s can't be delivered: %s", job_id, error)
+            await self._store.postpone(job_id, None, str(error))
+        except Exception as error:  # the network, Discord, a bug: the result is not to be lost
+            log.warning(
+                "The result of job %s is not delivered yet (attempt %d): %r",
+                job_id,
+                delivery.attempts,
+                error,
+            )
+            delay = retry_delay(delivery.attempts)
+            due_at = datetime.now(UTC) + delay if delay else None
+            await self._store.postpone(job_id, due_at, repr(error))
+            self.wake()  # it may be due before what the outbox sleeps for
+        else:
+            await self._store.delivered(job_id, datetime.now(UTC))
+
+
+def _seconds_until(moment: datetime | None) -> float | None:
+    if moment is None:
+        return None
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
