@@ -1,0 +1,54 @@
+# Dream Lab: `make run` starts it, `make test` tests it. Both set up what they need, once.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# One file per finished set-up step; newer than its requirements means nothing to do.
+READY  := $(VENV)/.ready
+DEV    := $(VENV)/.ready-dev
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
+
+.DEFAULT_GOAL := help
+
+help: ## Lists what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(READY) ## Sets up and starts the bot and its page
+	@$(BIN)/python bot.py run
+
+check: $(READY) ## Says what is set up and what is not
+	@$(BIN)/python bot.py check
+
+test: $(DEV) ## Sets up and runs the whole test suite
+	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+
+lint: $(DEV) ## Style, types and what may import what
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy bot engine modes
+	$(BIN)/mypy bot.py
+
+adherence: $(DEV) ## Measures how well the demo model draws what it is asked
+	$(BIN)/python -m benchmarks.demo_adherence
+
+constraints: $(DEV) ## Writes down the installed versions as those to install
+	{ echo "# The versions that were tested together; pip takes exactly these. Made by 'make constraints'."; \
+	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
+
+clean: ## Removes the virtual environment and caches; data/ stays
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Dream Lab needs Python 3.11 or newer; this is %d.%d. Name another one: make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv $(VENV)
+
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Setting up: this takes a few minutes the first time."
+	$(PIP) -e .
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt | $(READY)
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+.PHONY: help run check test lint adherence constraints clean

@@ -1,0 +1,266 @@
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from bot.records import Delivery
+from bot.store import Store, StoreError, check
+from engine.jobs import JobStatus
+from tests.records_kit import ASKED_AT, a_job, a_request, an_image, done
+
+ALL = ("discord", "web", "cli")
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with await Store.open(tmp_path / "data" / "dreamlab.db") as store:
+        yield store
+
+
+async def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
+    job = a_job("discord", address={"channel_id": 2**63, "token": "t"}, parent_id="p")
+
+    await store.add(job)
+
+    assert await store.get(job.id) == job
+
+
+async def test_an_unknown_job_is_none(store: Store) -> None:
+    assert await store.get("nobody") is None
+
+
+async def test_an_old_request_without_the_newer_fields_can_be_read(
+    store: Store, tmp_path: Path
+) -> None:
+    job = a_job()
+    await store.add(job)
+    with sqlite3.connect(tmp_path / "data" / "dreamlab.db") as db:
+        db.execute("UPDATE jobs SET request = json_remove(request, '$.variation_seed')")
+
+    assert await store.get(job.id) == job
+
+
+async def test_a_job_runs_once(store: Store) -> None:
+    job = a_job()
+    await store.add(job)
+
+    assert await store.begin(job.id)
+    assert not await store.begin(job.id)
+
+    running = await store.get(job.id)
+    assert running is not None
+    assert (running.status, running.attempts) == (JobStatus.RUNNING, 1)
+
+
+async def test_a_result_is_stored_with_its_pictures_in_order(store: Store) -> None:
+    job = a_job()
+    await store.add(job)
+    images = [an_image(job) for _ in range(3)]
+
+    assert await store.settle(done(job), images, carried=False)
+
+    assert await store.get(job.id) == replace(done(job), images=tuple(images))
+    assert await store.image(images[1].id) == images[1]
+
+
+async def test_a_job_ends_once(store: Store) -> None:
+    job = a_job("discord")
+    await store.add(job)
+    await store.settle(done(job), carried=True)
+
+    failed = replace(done(job), status=JobStatus.FAILED, error="late")
+
+    assert not await store.settle(failed, [an_image(job)], carried=True)
+    assert await store.get(job.id) == done(job)
+
+
+async def test_a_result_that_can_not_be_stored_whole_is_not_stored_at_all(store: Store) -> None:
+    job = a_job("discord")
+    await store.add(job)
+    image = an_image(job)
+
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.settle(done(job), [image, image], carried=True)
+
+    assert await store.get(job.id) == job
+    assert await store.claim_due(ASKED_AT, ASKED_AT, ALL, 9) == []
+
+
+async def test_what_was_unfinished_waits_again_in_its_old_order(store: Store) -> None:
+    jobs = [a_job() for _ in range(4)]
+    for job in jobs:
+        await store.add(job)
+    await store.begin(jobs[2].id)
+    await store.settle(done(jobs[1]), carried=False)
+
+    waiting = await store.requeue(ALL)
+
+    assert [job.id for job in waiting] == [jobs[i].id for i in (0, 2, 3)]
+    assert {job.status for job in waiting} == {JobStatus.QUEUED}
+
+
+async def test_only_the_named_front_ends_jobs_wait_again(store: Store) -> None:
+    web, command = a_job("web"), a_job("cli")
+    for job in (web, command):
+        await store.add(job)
+        await store.begin(job.id)
+
+    assert [job.id for job in await store.requeue(("web",))] == [web.id]
+
+    untouched = await store.get(command.id)
+    assert untouched is not None
+    assert untouched.status is JobStatus.RUNNING
+
+
+async def test_history_is_newest_first_and_of_one_owner(store: Store) -> None:
+    jobs = [a_job(owner="ada"), a_job(owner="bob"), a_job(owner="ada")]
+    for job in jobs:
+        await store.add(job)
+
+    assert await store.history("ada", 10) == [jobs[2], jobs[0]]
+    assert await store.history("ada", 1) == [jobs[2]]
+
+
+async def test_forgotten_pictures_are_gone(store: Store) -> None:
+    job = a_job()
+    await store.add(job)
+    image = an_image(job)
+    await store.settle(done(job), [image], carried=False)
+
+    await store.forget_images(job.id)
+
+    assert await store.image(image.id) is None
+    assert await store.get(job.id) == done(job)
+
+
+async def test_a_delivery_is_claimed_once_until_its_time_is_over(store: Store) -> None:
+    job = a_job("discord")
+    await store.add(job)
+    await store.settle(done(job), carried=True)
+    later = ASKED_AT + timedelta(minutes=2)
+
+    assert await store.claim_due(ASKED_AT, later, ALL, 9) == [Delivery(job.id, 1)]
+    assert await store.claim_due(ASKED_AT, later, ALL, 9) == []
+    assert await store.next_due(ALL) == later
+    assert await store.claim_due(later, later, ALL, 9) == [Delivery(job.id, 2)]
+
+
+async def test_deliveries_of_other_front_ends_wait_for_their_courier(store: Store) -> None:
+    job = a_job("discord")
+    await store.add(job)
+    await store.settle(done(job), carried=True)
+
+    assert await store.claim_due(ASKED_AT, ASKED_AT, (), 9) == []
+    assert await store.claim_due(ASKED_AT, ASKED_AT, ("web",), 9) == []
+    assert await store.next_due(("web",)) is None
+
+
+async def test_what_was_delivered_or_given_up_is_never_due(store: Store) -> None:
+    jobs = [a_job("discord") for _ in range(2)]
+    for job in jobs:
+        await store.add(job)
+        await store.settle(done(job), carried=True)
+
+    await store.delivered(jobs[0].id, ASKED_AT)
+    await store.postpone(jobs[1].id, None, "the channel is gone")
+    await store.claim_anew(ASKED_AT)
+
+    assert await store.next_due(ALL) is None
+    assert await store.claim_due(ASKED_AT + timedelta(days=9), ASKED_AT, ALL, 9) == []
+
+
+async def test_a_restart_tries_postponed_deliveries_at_once(store: Store) -> None:
+    job = a_job("discord")
+    await store.add(job)
+    await store.settle(done(job), carried=True)
+    await store.postpone(job.id, ASKED_AT + timedelta(hours=1), "500")
+
+    await store.claim_anew(ASKED_AT)
+
+    assert await store.next_due(ALL) == ASKED_AT
+
+
+async def test_a_place_keeps_its_last_choice(store: Store) -> None:
+    assert await store.mode_of("discord:1") is None
+
+    await store.choose_mode("discord:1", "demo")
+    await store.choose_mode("discord:1", "portrait")
+
+    assert await store.mode_of("discord:1") == "portrait"
+    assert await store.mode_of("discord:2") is None
+
+
+async def test_what_was_committed_is_there_when_opened_again(tmp_path: Path) -> None:
+    job = a_job()
+    async with await Store.open(tmp_path / "x.db") as store:
+        await store.add(job)
+
+    async with await Store.open(tmp_path / "x.db") as store:
+        assert await store.get(job.id) == job
+
+
+async def test_many_at_once_do_not_mix_their_transactions(store: Store) -> None:
+    jobs = [a_job("discord") for _ in range(50)]
+
+    async def live(number: int) -> None:
+        await store.add(jobs[number])
+        await store.begin(jobs[number].id)
+        await store.settle(done(jobs[number]), [an_image(jobs[number])], carried=True)
+
+    await asyncio.gather(*(live(number) for number in range(50)))
+
+    assert len(await store.claim_due(ASKED_AT, ASKED_AT, ALL, 99)) == 50
+
+
+async def test_a_cancelled_writer_leaves_the_store_usable(store: Store) -> None:
+    jobs = [a_job() for _ in range(20)]
+    tasks = [asyncio.create_task(store.add(job)) for job in jobs]
+    await asyncio.sleep(0)
+    for task in tasks[::2]:
+        task.cancel()
+    ended = await asyncio.gather(*tasks, return_exceptions=True)
+
+    stored = {job.id for job in await store.requeue(ALL)}
+
+    assert {job.id for job, end in zip(jobs, ended, strict=True) if end is None} <= stored
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+async def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.db"
+    path.write_bytes(content)
+
+    with pytest.raises(StoreError, match=r"broken\.db.*backup"):
+        await Store.open(path)
+
+    assert check(path)
+    assert path.read_bytes() == content
+
+
+async def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(StoreError, match="file"):
+        await Store.open(tmp_path / "file" / "x.db")
+
+
+async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "new.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 999")
+
+    with pytest.raises(StoreError, match="newer"):
+        await Store.open(path)
+
+
+async def test_a_sound_database_passes_the_check(store: Store, tmp_path: Path) -> None:
+    await store.add(a_job(request=a_request(prompt="x")))
+
+    assert check(tmp_path / "data" / "dreamlab.db") is None
+    assert check(tmp_path / "not there yet.db") is None
