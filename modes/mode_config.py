@@ -1,0 +1,460 @@
+"""The modes file: YAML → frozen `ModeConfig`, or everything that is wrong with it at once.
+
+Each problem says file, line, key and what is allowed. The file is treated as hostile: only plain
+data is read, no tags, no aliases (a few of them can stand for billions of values), a bounded size
+and depth. Whether a model's file exists is no error here: models are copied in while the bot runs,
+so that a missing one is a warning, and an error for whoever draws with it.
+"""
+
+import itertools
+import os
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from engine.errors import DreamLabError
+from engine.jobs import (
+    MAX_SEED,
+    GenerationRequest,
+    LoraSpec,
+    ModelSpec,
+    RequestDraft,
+    Sampler,
+)
+from modes.request_fields import (
+    MAX_TEXT,
+    SIDE_STEP,
+    clean_text,
+    number,
+    sampler,
+    whole_number,
+)
+from modes.yaml_reader import Node, Problem, YamlReader
+
+# What a mode that says nothing draws with. Stable Diffusion 1.x was trained at 512 by 512 pixels
+# (its model card); sampler and guidance are where most prompts and settings that people share come
+# from (the defaults of AUTOMATIC1111's web UI), and 25 steps are where Euler a has settled.
+DEFAULT_SIZE = (512, 512)
+DEFAULT_STEPS = 25
+DEFAULT_GUIDANCE = 7.0
+DEFAULT_SAMPLER = Sampler.EULER_A
+
+# What a member may ask for where the mode sets no bounds of its own.
+MIN_SIZE = 256
+MAX_SIZE = 1024
+MAX_STEPS = 100
+MAX_GUIDANCE = 30.0
+MAX_COUNT = 4
+
+# How far a mode's bounds may go.
+SIDES = (64, 4096)
+STEPS_LIMIT = 1000  # models are trained with as many
+GUIDANCE_LIMIT = 100.0
+COUNT_LIMIT = 10  # a Discord message carries ten files
+STRENGTHS = (-10.0, 10.0)
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+FALLBACK_MODE = "default"
+
+_MAX_BYTES = 256 * 1024
+_MAX_MODES = 200
+_MODEL_FOLDERS = ("checkpoints", "diffusers", "diffusion_models")
+_LORA_FOLDERS = ("loras",)
+_MODE_NAME = re.compile(r"[\w][\w.-]{0,39}")
+_MODE_NAME_RULE = "1 to 40 letters, digits, dots, hyphens and underscores"
+_ADAPTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_FILE_KEYS = ("model_root", "lora_root", "default_mode", "modes")
+_MODE_KEYS = (
+    "model",
+    "loras",
+    "title",
+    "description",
+    "prediction_type",
+    "default_size",
+    "default_steps",
+    "default_guidance",
+    "default_sampler",
+    "default_negative",
+    "min_size",
+    "max_size",
+    "max_steps",
+    "max_guidance",
+    "max_count",
+    "metadata",
+)
+_LORA_KEYS = ("path", "strength", "adapter_name")
+
+
+class ModesFileError(DreamLabError):
+    """The modes file can't be used.
+
+    Attributes:
+        problems: all that is wrong with it.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+@dataclass(frozen=True, slots=True)
+class ModeConfig:
+    """What the community draws with under one name.
+
+    Attributes:
+        name: how it is asked for.
+        model: the weights.
+        title: what it is called where people choose; the name unless given.
+        description: one line about it.
+        default_size: width and height in pixels.
+        default_steps: denoising steps.
+        default_guidance: weight of the prompt.
+        default_sampler: how a step is taken.
+        default_negative: what to keep away from when nothing is said.
+        min_size: pixels of the shortest side that may be asked for.
+        max_size: pixels of the longest one.
+        max_steps: most steps.
+        max_guidance: highest guidance; the lowest is 1.
+        max_count: most pictures of one request.
+        metadata: the owner's own notes, plain values.
+    """
+
+    name: str
+    model: ModelSpec
+    title: str = ""
+    description: str = ""
+    default_size: tuple[int, int] = DEFAULT_SIZE
+    default_steps: int = DEFAULT_STEPS
+    default_guidance: float = DEFAULT_GUIDANCE
+    default_sampler: Sampler = DEFAULT_SAMPLER
+    default_negative: str = ""
+    min_size: int = MIN_SIZE
+    max_size: int = MAX_SIZE
+    max_steps: int = MAX_STEPS
+    max_guidance: float = MAX_GUIDANCE
+    max_count: int = MAX_COUNT
+    metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name)
+
+    def missing(self) -> tuple[Path, ...]:
+        """Returns the model's and LoRAs' files that don't exist."""
+        paths = (self.model.path, *(lora.path for lora in self.model.loras))
+        return tuple(path for path in paths if not path.exists())
+
+    def build_request(self, draft: RequestDraft) -> GenerationRequest:
+        """Fills what the draft leaves open with this mode's defaults; a seed is drawn.
+
+        Raises:
+            RequestError: a field is not allowed here; it names the first one.
+        """
+        width, height = self.default_size
+        side = (self.min_size, self.max_size, SIDE_STEP)
+        return GenerationRequest(
+            mode=self.name,
+            model=self.model,
+            prompt=clean_text("prompt", draft.prompt, required=True),
+            negative_prompt=clean_text(
+                "negative", _said(draft.negative_prompt, self.default_negative), required=False
+            ),
+            width=whole_number("width", _said(draft.width, width), *side),
+            height=whole_number("height", _said(draft.height, height), *side),
+            steps=whole_number("steps", _said(draft.steps, self.default_steps), 1, self.max_steps),
+            guidance_scale=number(
+                "guidance",
+                _said(draft.guidance_scale, self.default_guidance),
+                1,
+                self.max_guidance,
+            ),
+            sampler=sampler("sampler", _said(draft.sampler, self.default_sampler)),
+            seed=whole_number(
+                "seed", _said(draft.seed, secrets.randbelow(MAX_SEED + 1)), 0, MAX_SEED
+            ),
+            count=whole_number("count", _said(draft.count, 1), 1, self.max_count),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ModesFile:
+    """A modes file that can be used.
+
+    Attributes:
+        default_mode: drawn with when nobody names another.
+        modes: by name, in the file's order.
+        warnings: what the owner should know, such as a model that is not there.
+        path: where it was read; None for the single model of the fallback.
+    """
+
+    default_mode: str
+    modes: Mapping[str, ModeConfig]
+    warnings: tuple[Problem, ...] = ()
+    path: Path | None = None
+
+
+def load_modes(path: Path) -> ModesFile:
+    """Reads a modes file.
+
+    Raises:
+        ModesFileError: it can't be read or something in it is not allowed.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ModesFileError([Problem("not a file", path=path)])
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise ModesFileError(
+            [Problem(f"can't be read: {error.strerror or error}", path=path)]
+        ) from error
+    if len(content) > _MAX_BYTES:
+        raise ModesFileError([Problem(f"larger than {_MAX_BYTES // 1024} KiB", path=path)])
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ModesFileError(
+            [Problem("not UTF-8 text; save it with the encoding UTF-8", path=path, line=line)]
+        ) from error
+    return parse_modes(text, path)
+
+
+def parse_modes(text: str, path: Path) -> ModesFile:
+    """Reads the text of a modes file.
+
+    Args:
+        text: the YAML.
+        path: where it stands; relative roots count from its folder.
+
+    Raises:
+        ModesFileError: something in it is not allowed.
+    """
+    return _ModesReader(path).read(text)
+
+
+def load_fallback(model_root: Path | None, model: str | None) -> ModesFile:
+    """Returns a single mode for a single model, for whoever has no modes file.
+
+    Args:
+        model_root: the folder that the model is in (``MODEL_ROOT``).
+        model: its path in there (``MODEL``).
+
+    Raises:
+        ModesFileError: one of them is missing; it names which.
+    """
+    needed = {"MODEL_ROOT": model_root, "MODEL": model}
+    if model_root is None or not model:
+        raise ModesFileError(
+            Problem("not set; needed where there is no modes file", key)
+            for key, value in needed.items()
+            if not value
+        )
+    mode = ModeConfig(
+        name=FALLBACK_MODE, model=ModelSpec(_find(_absolute(model_root), model, _MODEL_FOLDERS))
+    )
+    warnings = [Problem(f"there is no modes file; drawing with MODEL ({model}) alone")]
+    warnings += [Problem(_gone(path), "MODEL") for path in mode.missing()]
+    return ModesFile(mode.name, MappingProxyType({mode.name: mode}), tuple(warnings))
+
+
+class _ModesReader:
+    """What the nodes of a modes file mean."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._yaml = YamlReader(path)
+
+    def read(self, text: str) -> ModesFile:
+        """Returns the file's content."""
+        root = self._yaml.compose(text)
+        keys = self._yaml.mapping(root, "", _FILE_KEYS)
+        entries = self._yaml.mapping(keys.get("modes"), "modes")
+        default = ""
+        modes: dict[str, ModeConfig] = {}
+        if root is not None:
+            model_root = self._root(keys, "model_root")
+            if model_root is None:
+                self._yaml.missing(root, keys, "model_root", "the folder that the models are in")
+            lora_root = self._root(keys, "lora_root") or model_root
+            if not 1 <= len(entries) <= _MAX_MODES:
+                self._yaml.missing(root, keys, "modes", f"1 to {_MAX_MODES} modes by name")
+            default = self._default(root, keys, tuple(entries))
+            for name, node in entries.items():
+                modes[name] = self._mode(name, node, model_root or Path(), lora_root or Path())
+        if self._yaml.problems:
+            raise ModesFileError(sorted(self._yaml.problems, key=lambda problem: problem.line or 0))
+        return ModesFile(default, MappingProxyType(modes), tuple(self._yaml.warnings), self._path)
+
+    def _root(self, keys: Mapping[str, Node], key: str) -> Path | None:
+        """Returns a folder; a relative one counts from the folder of the modes file."""
+        text = self._yaml.text(keys.get(key), key)
+        if text is None:
+            return None
+        return _absolute(self._path.parent / _home(text))
+
+    def _default(self, root: Node, keys: Mapping[str, Node], names: tuple[str, ...]) -> str:
+        if "default_mode" not in keys and len(names) == 1:
+            return names[0]
+        allowed = f"one of the modes: {', '.join(names)}"
+        default = self._yaml.text(keys.get("default_mode"), "default_mode")
+        if default is None:
+            self._yaml.missing(root, keys, "default_mode", allowed)
+        elif default not in names:
+            self._yaml.refuse(keys["default_mode"], "default_mode", allowed)
+        return default or ""
+
+    def _mode(self, name: str, node: Node, model_root: Path, lora_root: Path) -> ModeConfig:
+        """Returns a mode; where something in it is wrong, that is noted and a default stands in."""
+        yaml, key = self._yaml, f"modes.{name}"
+        if not _MODE_NAME.fullmatch(name):
+            yaml.problem(node, key, f"not allowed as a name. Allowed: {_MODE_NAME_RULE}.")
+        keys = yaml.mapping(node, key, _MODE_KEYS)
+
+        def whole(field: str, low: int, high: int, step: int = 1) -> int | None:
+            return yaml.whole(keys.get(field), f"{key}.{field}", low, high, step)
+
+        least = whole("min_size", *SIDES, SIDE_STEP)
+        most = whole("max_size", least or SIDES[0], SIDES[1], SIDE_STEP)
+        size = yaml.size(
+            keys.get("default_size"),
+            f"{key}.default_size",
+            (least or SIDES[0], most or SIDES[1], SIDE_STEP),
+        ) or _near(DEFAULT_SIZE, least or SIDES[0], most or SIDES[1])
+        max_steps = whole("max_steps", 1, STEPS_LIMIT)
+        steps = whole("default_steps", 1, max_steps or STEPS_LIMIT)
+        steps = steps or min(DEFAULT_STEPS, max_steps or DEFAULT_STEPS)
+        max_guidance = yaml.number(
+            keys.get("max_guidance"), f"{key}.max_guidance", 1, GUIDANCE_LIMIT
+        )
+        guidance = yaml.number(
+            keys.get("default_guidance"),
+            f"{key}.default_guidance",
+            1,
+            max_guidance or GUIDANCE_LIMIT,
+        )
+        guidance = guidance or min(DEFAULT_GUIDANCE, max_guidance or DEFAULT_GUIDANCE)
+        return ModeConfig(
+            name=name,
+            model=self._model(key, node, keys, model_root, lora_root),
+            title=yaml.text(keys.get("title"), f"{key}.title", 80) or name,
+            description=yaml.text(keys.get("description"), f"{key}.description", 200) or "",
+            default_size=size,
+            default_steps=steps,
+            default_guidance=guidance,
+            default_sampler=self._sampler(keys, key),
+            default_negative=yaml.text(
+                keys.get("default_negative"), f"{key}.default_negative", MAX_TEXT
+            )
+            or "",
+            # A mode that draws beyond the usual bounds by default may be asked for as much.
+            min_size=least or min(MIN_SIZE, *size),
+            max_size=most or max(MAX_SIZE, *size),
+            max_steps=max_steps or max(MAX_STEPS, steps),
+            max_guidance=max_guidance or max(MAX_GUIDANCE, guidance),
+            max_count=whole("max_count", 1, COUNT_LIMIT) or MAX_COUNT,
+            metadata=MappingProxyType(self._metadata(keys, key)),
+        )
+
+    def _sampler(self, keys: Mapping[str, Node], key: str) -> Sampler:
+        known = [sampler.value for sampler in Sampler]
+        chosen = self._yaml.choice(keys.get("default_sampler"), f"{key}.default_sampler", known)
+        return Sampler(chosen) if chosen else DEFAULT_SAMPLER
+
+    def _metadata(self, keys: Mapping[str, Node], key: str) -> dict[str, Any]:
+        key = f"{key}.metadata"
+        self._yaml.mapping(keys.get("metadata"), key)  # anything but keys is refused
+        plain = self._yaml.plain(keys.get("metadata"), key)
+        return plain if isinstance(plain, dict) else {}
+
+    def _model(
+        self, key: str, node: Node, keys: Mapping[str, Node], model_root: Path, lora_root: Path
+    ) -> ModelSpec:
+        name = self._yaml.text(keys.get("model"), f"{key}.model")
+        if name is None:
+            self._yaml.missing(node, keys, "model", "a path relative to model_root", key)
+        path = _find(model_root, name or "", _MODEL_FOLDERS)
+        if name and not path.exists():
+            self._yaml.warn(keys["model"], f"{key}.model", _gone(path))
+        prediction = self._yaml.choice(
+            keys.get("prediction_type"), f"{key}.prediction_type", PREDICTION_TYPES
+        )
+        return ModelSpec(
+            path, self._loras(keys.get("loras"), f"{key}.loras", lora_root), prediction
+        )
+
+    def _loras(self, node: Node, key: str, root: Path) -> tuple[LoraSpec, ...]:
+        loras: list[LoraSpec] = []
+        for index, item in enumerate(self._yaml.items(node, key)):
+            here = f"{key}[{index}]"
+            lora = self._lora(item, here, root, {lora.adapter_name for lora in loras})
+            if lora is not None:
+                loras.append(lora)
+        return tuple(loras)
+
+    def _lora(self, node: Node, key: str, root: Path, taken: set[str]) -> LoraSpec | None:
+        """Returns an entry: a path, or a group of path, strength and adapter_name."""
+        yaml = self._yaml
+        keys = yaml.mapping(node, key, _LORA_KEYS) if yaml.is_mapping(node) else {"path": node}
+        name = yaml.text(keys.get("path"), f"{key}.path")
+        if name is None:
+            yaml.missing(node, keys, "path", "a path relative to lora_root", key)
+            return None
+        strength = yaml.number(keys.get("strength"), f"{key}.strength", *STRENGTHS)
+        adapter = yaml.text(keys.get("adapter_name"), f"{key}.adapter_name", 64)
+        if adapter is None:
+            adapter = _adapter_name(name, taken)
+        elif not _ADAPTER_NAME.fullmatch(adapter):
+            yaml.refuse(keys["adapter_name"], f"{key}.adapter_name", "letters, digits, _ and -")
+        elif adapter in taken:
+            yaml.problem(
+                keys["adapter_name"], f"{key}.adapter_name", f"{adapter!r} is taken in this mode"
+            )
+        path = _find(root, name, _LORA_FOLDERS)
+        if not path.exists():
+            yaml.warn(keys["path"], f"{key}.path", _gone(path))
+        return LoraSpec(path, 1.0 if strength is None else strength, adapter)
+
+
+def _adapter_name(path: str, taken: set[str]) -> str:
+    """Returns a name for a LoRA after its file; peft allows no dots in it."""
+    base = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path).stem)[:48] or "lora"
+    numbered = (f"{base}_{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain((base,), numbered) if name not in taken)
+
+
+def _near(size: tuple[int, int], low: int, high: int) -> tuple[int, int]:
+    """Returns a size moved into bounds."""
+    width, height = (min(max(side, low), high) for side in size)
+    return width, height
+
+
+def _said(value: object, default: object) -> object:
+    return default if value is None else value
+
+
+def _gone(path: Path) -> str:
+    return f"{path}: no such file or folder yet"
+
+
+def _home(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # there is no such user
+        return Path(path)
+
+
+def _absolute(path: Path) -> Path:
+    """Returns a path that means the same from any folder, without dots, links left as they are."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps modes/../models
+
+
+def _find(root: Path, name: str, folders: Iterable[str]) -> Path:
+    """Returns where a model is: as written below the root, or in one of its usual folders."""
+    plain = root / _home(name)
+    places = (plain, *(root / folder / name for folder in folders))
+    return next((place for place in places if place.exists()), plain)
