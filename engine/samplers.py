@@ -1,0 +1,213 @@
+"""One scheduler per picture, every value of it written down.
+
+Diffusers' ``from_config`` carries values over from whatever scheduler the model happened to be
+saved with and fills the rest with class defaults; a DDIM scheduler made from an Euler
+configuration clips its latents that way without a word. So nothing is inherited here: how the
+model was *trained* (betas, prediction type, ...) comes from the model's scheduler file, how it is
+*sampled* from the tables below.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+# Only the worker process imports this module.
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: TID253
+from diffusers.schedulers.scheduling_dpmsolver_multistep import (  # noqa: TID253
+    DPMSolverMultistepScheduler,
+)
+from diffusers.schedulers.scheduling_euler_ancestral_discrete import (  # noqa: TID253
+    EulerAncestralDiscreteScheduler,
+)
+from diffusers.schedulers.scheduling_euler_discrete import (  # noqa: TID253
+    EulerDiscreteScheduler,
+)
+
+from engine.errors import ModelFormatError
+from engine.jobs import Sampler
+from engine.model_files import read_config
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+_BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
+_SPACINGS = ("leading", "trailing", "linspace")
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSchedule:
+    """How a model was trained to see noise.
+
+    Attributes:
+        num_train_timesteps: timesteps of the training schedule.
+        beta_start: first variance.
+        beta_end: last variance.
+        beta_schedule: how the variances go from the first to the last.
+        trained_betas: the variances themselves, in place of the three above; None as a rule.
+        prediction_type: what the UNet's output means: ``epsilon`` or ``v_prediction``.
+        timestep_spacing: which training timesteps the steps visit, where the model's file says;
+            None leaves it to the sampler.
+        steps_offset: added to the timesteps under ``leading`` spacing.
+        rescale_betas_zero_snr: whether the last timestep is pure noise.
+    """
+
+    num_train_timesteps: int = 1000
+    beta_start: float = 0.00085
+    beta_end: float = 0.012
+    beta_schedule: str = "scaled_linear"
+    trained_betas: tuple[float, ...] | None = None
+    prediction_type: str = "epsilon"
+    timestep_spacing: str | None = None
+    steps_offset: int = 1
+    rescale_betas_zero_snr: bool = False
+
+    @classmethod
+    def read(cls, path: Path, prediction_type: str | None = None) -> "NoiseSchedule":
+        """Reads a model's ``scheduler_config.json``.
+
+        What the file leaves out has the default of diffusers' scheduler classes, which wrote it
+        (those agree in all of these values), not Stable Diffusion's.
+
+        Args:
+            path: the file.
+            prediction_type: takes the place of the file's, where a mode says so.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            ModelFormatError: it is no JSON object or holds a value out of range.
+        """
+        config = read_config(path)
+        if prediction_type is not None:
+            config = config | {"prediction_type": prediction_type}
+        try:
+            return cls._from_config(config)
+        except (TypeError, ValueError) as error:
+            raise ModelFormatError(path, str(error)) from error
+
+    @classmethod
+    def _from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
+        betas = config.get("trained_betas")
+        schedule = cls(
+            num_train_timesteps=int(config.get("num_train_timesteps", 1000)),
+            beta_start=float(config.get("beta_start", 0.0001)),
+            beta_end=float(config.get("beta_end", 0.02)),
+            beta_schedule=config.get("beta_schedule", "linear"),
+            trained_betas=None if betas is None else tuple(float(beta) for beta in betas),
+            prediction_type=config.get("prediction_type", "epsilon"),
+            timestep_spacing=config.get("timestep_spacing"),
+            steps_offset=int(config.get("steps_offset", 0)),
+            rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
+        )
+        _one_of("prediction_type", schedule.prediction_type, PREDICTION_TYPES)
+        _one_of("beta_schedule", schedule.beta_schedule, _BETA_SCHEDULES)
+        if schedule.timestep_spacing is not None:
+            _one_of("timestep_spacing", schedule.timestep_spacing, _SPACINGS)
+        if schedule.num_train_timesteps < 1:
+            raise ValueError(f"num_train_timesteps is {schedule.num_train_timesteps}, not positive")
+        if not 0 < schedule.beta_start <= schedule.beta_end < 1:
+            raise ValueError(
+                f"beta_start {schedule.beta_start} and beta_end {schedule.beta_end} are no "
+                "variances between 0 and 1 in this order"
+            )
+        return schedule
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} is {value!r}. Allowed: {', '.join(allowed)}")
+
+
+# The plain sigmas of the training schedule, ending at zero noise: what k-diffusion's
+# `sample_euler` and `sample_euler_ancestral` run over.
+_EULER = {
+    "interpolation_type": "linear",
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "sigma_min": None,
+    "sigma_max": None,
+    "timestep_type": "discrete",
+    "final_sigmas_type": "zero",
+}
+
+# Second-order multistep DPM-Solver++ (https://arxiv.org/abs/2211.01095, algorithm 2), midpoint,
+# its last step first-order below 15 steps: k-diffusion's `sample_dpmpp_2m` under another name.
+_DPMPP_2M = {
+    "solver_order": 2,
+    "algorithm_type": "dpmsolver++",
+    "solver_type": "midpoint",
+    "lower_order_final": True,
+    "euler_at_final": False,
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_lu_lambdas": False,
+    "use_flow_sigmas": False,
+    "flow_shift": 1.0,
+    "final_sigmas_type": "zero",
+    "lambda_min_clipped": -float("inf"),
+    "variance_type": None,
+    "use_dynamic_shifting": False,
+    "time_shift_type": "exponential",
+}
+
+# Latents are no pixels: they pass 1 all the time, so clipping and thresholding are off. The last
+# step ends at the schedule's first alpha, as Stable Diffusion's own DDIM does.
+_DDIM = {
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": False,
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+}
+
+# Where the model's file names no spacing, the one that each sampler was published with: DDIM's
+# strided timesteps, k-diffusion's even ones.
+_TABLE: Mapping[Sampler, tuple[type[Any], str, Mapping[str, Any]]] = {
+    Sampler.EULER: (EulerDiscreteScheduler, "linspace", _EULER),
+    Sampler.EULER_A: (EulerAncestralDiscreteScheduler, "linspace", {}),
+    Sampler.DPMPP_2M: (
+        DPMSolverMultistepScheduler,
+        "linspace",
+        _DPMPP_2M | {"use_karras_sigmas": False},
+    ),
+    # Sigmas of https://arxiv.org/abs/2206.00364, equation 5, with rho 7.
+    Sampler.DPMPP_2M_KARRAS: (
+        DPMSolverMultistepScheduler,
+        "linspace",
+        _DPMPP_2M | {"use_karras_sigmas": True},
+    ),
+    Sampler.DDIM: (DDIMScheduler, "leading", _DDIM),
+}
+
+
+def create_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
+    """Returns a fresh diffusers scheduler: it carries state, so each picture has its own."""
+    kind, spacing, values = _TABLE[sampler]
+    trained = asdict(schedule)
+    trained["timestep_spacing"] = schedule.timestep_spacing or spacing
+    return kind(**trained, **values)
+
+
+def step_arguments(sampler: Sampler, generator: object) -> dict[str, Any]:
+    """Returns what a sampler's ``step`` takes beside output, timestep and sample.
+
+    Args:
+        sampler: whose.
+        generator: the picture's ``torch.Generator``, for the samplers that add noise.
+    """
+    if sampler is Sampler.DDIM:
+        return {"eta": 0.0, "generator": generator}
+    return {"generator": generator}
+
+
+def predicted_original(scheduler: Any, step_output: Any) -> Any:
+    """Returns what the scheduler took the finished latents to be in the step it just made.
+
+    The prediction type is already accounted for: it is the scheduler's own conversion.
+    """
+    original = getattr(step_output, "pred_original_sample", None)
+    # DPM-Solver++ doesn't return it, but keeps it as the newest of its history.
+    return scheduler.model_outputs[-1] if original is None else original

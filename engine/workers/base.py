@@ -1,0 +1,125 @@
+"""What the step loop asks of a worker: a loaded model that draws several pictures side by side."""
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.images import encode_png, request_parameters
+from engine.jobs import Family, GeneratedImage, GenerationRequest, ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class Drawing:
+    """One picture of a request on its way, with all that must not be shared.
+
+    Attributes:
+        request: what it is drawn for.
+        seed: the seed of just this picture.
+        scheduler: its own, since schedulers carry state from step to step.
+        generator: its own, on the CPU, so that a seed draws the same picture whoever shares the
+            batch and whatever the device.
+        latents: ``[1, channels, height / 8, width / 8]``, as noisy as its step says.
+        embeddings: ``[rows, tokens, width]``: the negative prompt's and the prompt's, or the
+            prompt's alone where guidance is off.
+        steps: forward passes in all.
+        step: forward passes made.
+        predicted: what the finished latents looked like from the latest step; None before it.
+        error: what went wrong with this picture alone; it takes no further step then.
+    """
+
+    request: GenerationRequest
+    seed: int
+    scheduler: Any
+    generator: "torch.Generator"
+    latents: "torch.Tensor"
+    embeddings: "torch.Tensor"
+    steps: int
+    step: int = 0
+    predicted: "torch.Tensor | None" = None
+    error: Exception | None = None
+
+    @property
+    def rows(self) -> int:
+        """How many rows of a batch it takes: 2 with guidance, 1 without."""
+        return int(self.embeddings.shape[0])
+
+    @property
+    def done(self) -> bool:
+        """Whether all its steps are made."""
+        return self.step >= self.steps
+
+
+class Worker(ABC):
+    """A model in memory. One thread calls it; nothing here is locked.
+
+    Attributes:
+        model: what was loaded.
+        family: the kind of model.
+        device: where it is, such as ``cpu`` or ``cuda:0``.
+        weight_bytes: memory that its weights hold.
+    """
+
+    model: ModelSpec
+    family: Family
+    device: str
+    weight_bytes: int
+
+    @abstractmethod
+    def begin(self, request: GenerationRequest) -> list[Drawing]:
+        """Reads the prompts and returns one drawing per seed, before its first step.
+
+        Raises:
+            RequestError: this model can't draw what is asked.
+        """
+
+    @abstractmethod
+    def batch_key(self, drawing: Drawing) -> Hashable:
+        """Returns what is equal for the drawings that can share a forward pass."""
+
+    @abstractmethod
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """Takes one denoising step for each drawing, all in one forward pass.
+
+        The drawings have one batch key between them; all else may differ. Where the forward pass
+        raises, none has changed. What goes wrong with one of them later is its `Drawing.error`.
+        """
+
+    @abstractmethod
+    def preview(self, drawing: Drawing) -> bytes | None:
+        """Returns what the picture looks like so far as a small JPEG; None before a step."""
+
+    @abstractmethod
+    def decode(self, drawing: Drawing) -> npt.NDArray[np.uint8]:
+        """Returns a finished drawing's pixels, ``[height, width, 3]``.
+
+        Raises:
+            DrawingError: what was drawn is not a number.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Gives the memory back; the worker can't be used any more."""
+
+    def finish(self, drawing: Drawing) -> GeneratedImage:
+        """Returns a finished drawing as a file.
+
+        Raises:
+            DrawingError: as `decode`.
+        """
+        return to_image(self.decode(drawing), drawing.request, drawing.seed)
+
+
+def to_image(
+    pixels: npt.NDArray[np.uint8], request: GenerationRequest, seed: int
+) -> GeneratedImage:
+    """Returns pixels as a file that carries its parameters; needs no device, so any thread may."""
+    height, width = pixels.shape[:2]
+    png = encode_png(pixels, request_parameters(request, seed))
+    return GeneratedImage(png=png, seed=seed, width=width, height=height)
