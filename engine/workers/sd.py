@@ -56,9 +56,7 @@ class StableDiffusionWorker(Worker):
         self.model = model
         self.family = family
         self.device = device
-        self.weight_bytes = sum(
-            _bytes(part) for part in (parts.text_encoder, parts.unet, parts.vae)
-        )
+        self.weight_bytes = parts.weight_bytes
         self._parts = parts
         self._scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self._projection: Projection = fit_projection(parts.vae)
