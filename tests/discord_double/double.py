@@ -1,0 +1,277 @@
+"""The double: Discord's two addresses, and what people do with the bot."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from tests.discord_double import commands
+from tests.discord_double.calls import Call, Fault
+from tests.discord_double.clock import Clock
+from tests.discord_double.gateway import Gateway
+from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT, Rest
+from tests.discord_double.world import Guild, Interaction, Message, User, World
+
+MANAGE_MESSAGES = 1 << 13
+MANAGE_GUILD = 1 << 5
+_COMMAND, _COMPONENT, _AUTOCOMPLETE = 2, 3, 4
+_PATIENCE = 60.0
+"""Seconds after which a test that waits gives up: far more than anything takes."""
+
+T = TypeVar("T")
+
+
+class DiscordDouble:
+    """Discord as far as Dream Lab sees it, on a free port of this machine.
+
+    Use `running`; then what the bot did is in `world` and `calls`.
+    """
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
+        self.world = World(self.clock)
+        self._happened = asyncio.Condition()
+        self.rest = Rest(self.world, self._changed)
+        self.gateway = Gateway(self.world, self._changed)
+        self.guild = next(iter(self.world.guilds.values()))
+        self.user = self.world.add_user("ada")
+        self.base = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def running(
+        cls, clock: Clock | None = None, port: int = 0, more: list[web.RouteDef] | None = None
+    ) -> AsyncIterator[Self]:
+        """Serves until the block ends; port 0 takes a free one."""
+        double = cls(clock)
+        runner = await double._serve(port, more or [])
+        try:
+            yield double
+        finally:
+            for fault in double.rest.faults:
+                if fault.until:
+                    fault.until.set()
+            await double.gateway.close()
+            await runner.cleanup()
+
+    async def _serve(self, port: int, more: list[web.RouteDef]) -> web.AppRunner:
+        api = web.Application(client_max_size=64 * 2**20)
+        api.add_routes(self.rest.routes())
+        app = web.Application(client_max_size=64 * 2**20)
+        app.add_subapp("/api/v10", api)
+        app.add_routes([web.get("/gateway", self.gateway.handle), *more])
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", port)
+        await site.start()
+        address = runner.addresses[0]
+        self.base = f"http://{address[0]}:{address[1]}"
+        self.gateway.url = self.gateway_url
+        return runner
+
+    @property
+    def api_url(self) -> str:
+        """For ``DISCORD_API_URL``."""
+        return f"{self.base}/api/v10"
+
+    @property
+    def gateway_url(self) -> str:
+        """For ``DISCORD_GATEWAY_URL``."""
+        return f"{self.base.replace('http', 'ws', 1)}/gateway"
+
+    @property
+    def token(self) -> str:
+        """For ``DISCORD_TOKEN``."""
+        return self.world.token
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every request so far."""
+        return self.rest.calls
+
+    def calls_to(self, route: str) -> list[Call]:
+        """Every request to a route so far."""
+        return [call for call in self.calls if call.route == route]
+
+    def fail(self, route: str, **fault: Any) -> Fault:
+        """Has requests go wrong; see `Fault`. Returns it, to take it away with `mend`."""
+        made = Fault(route, **fault)
+        self.rest.faults.append(made)
+        return made
+
+    def mend(self, fault: Fault) -> None:
+        """Takes a fault away."""
+        if fault.until:
+            fault.until.set()
+        self.rest.faults.remove(fault)
+
+    # Waiting
+
+    async def until(self, look: Callable[[], T], what: str = "it") -> T:
+        """Waits until a look at the double finds something, and returns that."""
+        try:
+            async with asyncio.timeout(_PATIENCE), self._happened:
+                while not (found := look()):
+                    await self._happened.wait()
+                return found
+        except TimeoutError:
+            raise AssertionError(f"waited {_PATIENCE} s for {what}: {self.summary()}") from None
+
+    async def connected(self) -> None:
+        """Waits until a bot is connected and has synced its commands."""
+        await self.until(lambda: self.gateway.live and self.world.commands, "a bot")
+
+    def summary(self) -> list[str]:
+        """Returns the requests so far, a line for each."""
+        return [f"{call.route} {call.status} {call.content!r}" for call in self.calls]
+
+    async def _changed(self) -> None:
+        async with self._happened:
+            self._happened.notify_all()
+
+    # What people do
+
+    async def slash(self, line: str, *, overridden: bool = False, **user: Any) -> Interaction:
+        """Types a command such as ``slash("mode switch", values={"mode": "anime"})``.
+
+        Args:
+            line: the command and its subcommands.
+            overridden: whether the server's admins opened the command to everybody.
+            user: see `_open`; ``values`` holds the options.
+        """
+        values: Mapping[str, Any] = user.pop("values", {})
+        path = commands.find(self.world.commands, line)
+        commands.check_offered(
+            path[0],
+            in_guild=not user.get("direct"),
+            permissions=user.get("permissions", 0),
+            overridden=overridden,
+        )
+        data = commands.data(path, values)
+        return await self._send(_COMMAND, data, **user)
+
+    async def complete(
+        self, line: str, option: str, typed: str, values: Mapping[str, Any] | None = None
+    ) -> list[dict[str, Any]]:
+        """Types a part of an option and returns what the bot suggests."""
+        path = commands.find(self.world.commands, line)
+        data = commands.data(path, {**(values or {}), option: typed}, focused=option)
+        interaction = await self._send(_AUTOCOMPLETE, data)
+        await self.until(lambda: interaction.choices is not None, "suggestions")
+        assert interaction.choices is not None
+        return interaction.choices
+
+    async def click(self, message: Message, label: str, **user: Any) -> Interaction:
+        """Presses a message's button by its label."""
+        assert not message.deleted, "nobody can press a button that is gone"
+        assert label in message.buttons, f"no button {label!r} in {list(message.buttons)}"
+        button = message.buttons[label]
+        assert not button.get("disabled"), f"{label!r} is disabled"
+        data = {"custom_id": button["custom_id"], "component_type": button["type"]}
+        return await self._send(_COMPONENT, data, message=message, **user)
+
+    async def answer(self, interaction: Interaction) -> Message:
+        """Waits for what the user sees of an answer that is not "thinking"."""
+
+        def look() -> Message | None:
+            shown = interaction.answer
+            return shown if shown and not shown.loading and interaction.acknowledged else None
+
+        message = await self.until(look, "an answer")
+        assert message is not None
+        return message
+
+    async def private_word(self, interaction: Interaction) -> Message:
+        """Waits for an answer that only the user sees."""
+
+        def look() -> Message | None:
+            shown = [*interaction.followups, interaction.original]
+            return next((m for m in shown if m and m.ephemeral and not m.loading), None)
+
+        message = await self.until(look, "a private answer")
+        assert message is not None
+        return message
+
+    async def picture(self, interaction: Interaction) -> Message:
+        """Waits until the answer holds a finished picture."""
+
+        def look() -> Message | None:
+            shown = interaction.answer
+            done = shown and shown.attachments and "Again" in shown.buttons
+            return shown if done else None
+
+        message = await self.until(look, "a picture")
+        assert message is not None
+        return message
+
+    async def _send(
+        self,
+        kind: int,
+        data: dict[str, Any],
+        *,
+        user: User | None = None,
+        guild: Guild | None = None,
+        permissions: int = 0,
+        direct: bool = False,
+        message: Message | None = None,
+        upload_limit: int = DEFAULT_UPLOAD_LIMIT,
+    ) -> Interaction:
+        """Sends INTERACTION_CREATE.
+
+        Args:
+            kind: 2 is a command, 3 a button, 4 autocompletion.
+            data: what was done.
+            user: who did; the double's own user unless told.
+            guild: where; the double's own server unless told.
+            permissions: of the member in the channel.
+            direct: in a direct message with the bot instead.
+            message: the one whose button it was.
+            upload_limit: bytes per file.
+        """
+        user = user or self.user
+        place = None if direct else guild or self.guild
+        channel_id = place.channel_id if place else self._direct_channel(user)
+        interaction = self.world.open_interaction(kind, user, place, channel_id, upload_limit)
+        interaction.original = message
+        payload = {
+            "id": str(interaction.id),
+            "application_id": str(self.world.application_id),
+            "type": kind,
+            "token": interaction.token,
+            "version": 1,
+            "data": data,
+            "attachment_size_limit": upload_limit,
+            "channel_id": str(channel_id),
+            "locale": "en-US",
+            "app_permissions": "0",
+            "entitlements": [],
+            "authorizing_integration_owners": {"0": str(place.id) if place else "0"},
+            "context": 0 if place else 1,
+            **self._who_and_where(user, place, permissions),
+        }
+        if message is not None:
+            payload["message"] = message.payload()
+        await self.gateway.dispatch("INTERACTION_CREATE", payload)
+        return interaction
+
+    def _who_and_where(self, user: User, place: Guild | None, permissions: int) -> dict[str, Any]:
+        if place is None:
+            channel = {"id": str(user.id), "type": 1, "recipients": [user.payload()]}
+            return {"user": user.payload(), "channel": channel}
+        member = {
+            "user": user.payload(),
+            "roles": [],
+            "flags": 0,
+            "permissions": str(permissions),
+            "joined_at": "2020-01-01T00:00:00+00:00",
+            "deaf": False,
+            "mute": False,
+        }
+        return {"member": member, "guild_id": str(place.id), "channel": place.channel()}
+
+    def _direct_channel(self, user: User) -> int:
+        # Every user's channel with the bot has the user's own id here.
+        self.world.channels.setdefault(user.id, None)
+        return user.id

@@ -1,0 +1,427 @@
+"""What Discord remembers: users, servers, channels, interactions, messages."""
+
+import itertools
+import mimetypes
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.discord_double import errors, limits
+from tests.discord_double.calls import Files
+from tests.discord_double.clock import Clock
+
+TOKEN_LIFE = timedelta(minutes=15)
+ACKNOWLEDGE_WITHIN = timedelta(seconds=3)
+NONCE_LIFE = timedelta(minutes=5)
+EPHEMERAL = 1 << 6
+LOADING = 1 << 7
+
+_EPOCH = datetime(2015, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class User:
+    """Somebody."""
+
+    id: int
+    name: str
+    bot: bool = False
+
+    def payload(self) -> dict[str, Any]:
+        """As Discord's JSON has it."""
+        return {
+            "id": str(self.id),
+            "username": self.name,
+            "global_name": None,
+            "discriminator": "0",
+            "avatar": None,
+            "bot": self.bot,
+        }
+
+
+@dataclass(frozen=True)
+class Guild:
+    """A server with one text channel."""
+
+    id: int
+    name: str
+    channel_id: int
+
+    def payload(self, bot: User) -> dict[str, Any]:
+        """As GUILD_CREATE has it."""
+        role = {"id": str(self.id), "name": "@everyone", "permissions": "0", "position": 0}
+        member = {"user": bot.payload(), "roles": [], "flags": 0, "joined_at": _EPOCH.isoformat()}
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "owner_id": "1",
+            "unavailable": False,
+            "member_count": 2,
+            "roles": [role],
+            "emojis": [],
+            "stickers": [],
+            "features": [],
+            "channels": [self.channel()],
+            "threads": [],
+            "members": [{**member, "deaf": False, "mute": False}],
+            "voice_states": [],
+            "presences": [],
+            "stage_instances": [],
+            "guild_scheduled_events": [],
+            "soundboard_sounds": [],
+        }
+
+    def channel(self) -> dict[str, Any]:
+        """Its text channel."""
+        return {
+            "id": str(self.channel_id),
+            "type": 0,
+            "guild_id": str(self.id),
+            "name": "pictures",
+            "position": 0,
+            "permission_overwrites": [],
+            "nsfw": False,
+            "topic": None,
+            "rate_limit_per_user": 0,
+            "parent_id": None,
+            "last_message_id": None,
+        }
+
+
+@dataclass
+class Attachment:
+    """A file of a message."""
+
+    id: int
+    filename: str
+    content: bytes
+    description: str | None = None
+
+    def payload(self) -> dict[str, Any]:
+        """As Discord's JSON has it; the address leads nowhere."""
+        url = f"https://cdn.invalid/{self.id}/{self.filename}"
+        return {
+            "id": str(self.id),
+            "filename": self.filename,
+            "description": self.description,
+            "content_type": mimetypes.guess_type(self.filename)[0],
+            "size": len(self.content),
+            "url": url,
+            "proxy_url": url,
+        }
+
+
+@dataclass
+class Message:
+    """A message as it is now, and what its text was before.
+
+    Attributes:
+        flags: 64 is ephemeral, 128 is "thinking".
+        shown: every text it ever had, oldest first.
+        pinged: users who were notified when it was created.
+    """
+
+    id: int
+    channel_id: int
+    author: User
+    created_at: datetime
+    content: str = ""
+    embeds: list[dict[str, Any]] = field(default_factory=list)
+    components: list[dict[str, Any]] = field(default_factory=list)
+    attachments: list[Attachment] = field(default_factory=list)
+    flags: int = 0
+    nonce: str | None = None
+    edited_at: datetime | None = None
+    deleted: bool = False
+    shown: list[str] = field(default_factory=list)
+    pinged: tuple[int, ...] = ()
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether only its addressee sees it."""
+        return bool(self.flags & EPHEMERAL)
+
+    @property
+    def loading(self) -> bool:
+        """Whether it says no more than that somebody is thinking."""
+        return bool(self.flags & LOADING)
+
+    @property
+    def buttons(self) -> dict[str, dict[str, Any]]:
+        """Its buttons by label."""
+        return {
+            button.get("label") or button["emoji"]["name"]: button
+            for row in self.components
+            for button in row["components"]
+        }
+
+    def payload(self) -> dict[str, Any]:
+        """As Discord's JSON has it."""
+        return {
+            "id": str(self.id),
+            "type": 0,
+            "channel_id": str(self.channel_id),
+            "author": self.author.payload(),
+            "content": self.content,
+            "timestamp": self.created_at.isoformat(),
+            "edited_timestamp": self.edited_at.isoformat() if self.edited_at else None,
+            "tts": False,
+            "mention_everyone": False,
+            "mentions": [],
+            "mention_roles": [],
+            "attachments": [attachment.payload() for attachment in self.attachments],
+            "embeds": self.embeds,
+            "components": self.components,
+            "pinned": False,
+            "flags": self.flags,
+            "nonce": self.nonce,
+        }
+
+
+@dataclass
+class Interaction:
+    """Something a user did, and what became of it.
+
+    Attributes:
+        kind: 2 is a command, 3 a button, 4 autocompletion.
+        acknowledged: type of the first answer; None before.
+        original: the message that ``@original`` means.
+        followups: later messages.
+        choices: the answer to autocompletion.
+        upload_limit: bytes per file.
+    """
+
+    id: int
+    token: str
+    kind: int
+    user: User
+    guild: Guild | None
+    channel_id: int
+    created_at: datetime
+    upload_limit: int
+    acknowledged: int | None = None
+    original: Message | None = None
+    followups: list[Message] = field(default_factory=list)
+    choices: list[dict[str, Any]] | None = None
+
+    @property
+    def answer(self) -> Message | None:
+        """What the user sees: the answer's newest message that is there."""
+        sources = [*self.followups, *([self.original] if self.original else [])]
+        return next((message for message in sources if not message.deleted), None)
+
+
+class World:
+    """Everything, and the rules by which it changes."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self._counter = itertools.count()
+        self.bot = User(self.snowflake(), "Dream Lab", bot=True)
+        self.application_id = self.snowflake()
+        self.token = f"{secrets.token_hex(12)}.{secrets.token_hex(4)}.{secrets.token_hex(16)}"
+        self.guilds: dict[int, Guild] = {}
+        self.channels: dict[int, Guild | None] = {}
+        self.forbidden: set[int] = set()
+        self.messages: dict[int, Message] = {}
+        self.interactions: dict[str, Interaction] = {}
+        self.commands: list[dict[str, Any]] | None = None
+        self._nonces: dict[tuple[int, str], Message] = {}
+        self.add_guild("Picture Club")
+
+    def snowflake(self) -> int:
+        """Returns a fresh id that tells the time."""
+        milliseconds = int((self.clock.now() - _EPOCH).total_seconds() * 1000)
+        return (milliseconds << 22) | (next(self._counter) % 2**22)
+
+    def add_guild(self, name: str) -> Guild:
+        """Makes a server that the bot is in."""
+        guild = Guild(self.snowflake(), name, self.snowflake())
+        self.guilds[guild.id] = guild
+        self.channels[guild.channel_id] = guild
+        return guild
+
+    def add_user(self, name: str) -> User:
+        """Makes a user."""
+        return User(self.snowflake(), name)
+
+    def open_interaction(
+        self, kind: int, user: User, guild: Guild | None, channel_id: int, upload_limit: int
+    ) -> Interaction:
+        """Makes an interaction; the token is its secret."""
+        interaction = Interaction(
+            id=self.snowflake(),
+            token=secrets.token_urlsafe(32),
+            kind=kind,
+            user=user,
+            guild=guild,
+            channel_id=channel_id,
+            created_at=self.clock.now(),
+            upload_limit=upload_limit,
+        )
+        self.interactions[interaction.token] = interaction
+        return interaction
+
+    def unacknowledged(self, interaction_id: int, token: str) -> Interaction:
+        """Returns an interaction that may still be acknowledged.
+
+        Raises:
+            ApiError: it may not.
+        """
+        interaction = self.interactions.get(token)
+        if interaction is None or interaction.id != interaction_id:
+            raise errors.unknown_interaction()
+        if interaction.acknowledged is not None:
+            raise errors.already_acknowledged()
+        if self.clock.now() - interaction.created_at > ACKNOWLEDGE_WITHIN:
+            raise errors.unknown_interaction()
+        return interaction
+
+    def answered(self, token: str) -> Interaction:
+        """Returns an interaction whose answer may be edited.
+
+        Raises:
+            ApiError: it may not (any more).
+        """
+        interaction = self.interactions.get(token)
+        if interaction is None:
+            raise errors.unknown_webhook()
+        if self.clock.now() - interaction.created_at >= TOKEN_LIFE:
+            raise errors.dead_token()
+        if interaction.acknowledged is None:
+            raise errors.unknown_webhook()
+        return interaction
+
+    def channel(self, channel_id: int) -> int:
+        """Returns a channel's id where the bot may use it.
+
+        Raises:
+            ApiError: it may not.
+        """
+        if channel_id not in self.channels:
+            raise errors.unknown_channel()
+        if channel_id in self.forbidden:
+            raise errors.missing_access()
+        return channel_id
+
+    def message(self, message_id: int, channel_id: int | None = None) -> Message:
+        """Returns a message that is there.
+
+        Raises:
+            ApiError: it is not.
+        """
+        message = self.messages.get(message_id)
+        if message is None or message.deleted or channel_id not in (None, message.channel_id):
+            raise errors.unknown_message()
+        return message
+
+    def create(
+        self, channel_id: int, data: Mapping[str, Any], files: Files, upload_limit: int
+    ) -> Message:
+        """Posts a message of the bot's; a nonce that was seen returns the earlier one.
+
+        Raises:
+            ApiError: it is not allowed.
+        """
+        limits.check_message(data, files=len(files))
+        nonce = str(data["nonce"]) if data.get("nonce") and data.get("enforce_nonce") else None
+        earlier = self._nonces.get((channel_id, nonce)) if nonce else None
+        if earlier and self.clock.now() - earlier.created_at < NONCE_LIFE:
+            if earlier.deleted:
+                raise errors.unknown_message()
+            return earlier
+        limits.check_files([len(content) for _, content in files.values()], upload_limit)
+        message = self._new_message(channel_id, flags=int(data.get("flags") or 0))
+        message.nonce = nonce
+        self._apply(message, data, files)
+        message.pinged = _pinged(message.content, data.get("allowed_mentions"))
+        if nonce:
+            self._nonces[channel_id, nonce] = message
+        return message
+
+    def create_loading(self, channel_id: int, flags: int) -> Message:
+        """Posts "… is thinking"."""
+        return self._new_message(channel_id, flags=(flags & EPHEMERAL) | LOADING)
+
+    def edit(
+        self, message: Message, data: Mapping[str, Any], files: Files, upload_limit: int
+    ) -> Message:
+        """Changes a message; what is not named stays.
+
+        Raises:
+            ApiError: it is not allowed.
+        """
+        limits.check_message(data, files=len(files), editing=True)
+        limits.check_files([len(content) for _, content in files.values()], upload_limit)
+        self._apply(message, data, files)
+        message.flags &= ~LOADING
+        message.edited_at = self.clock.now()
+        return message
+
+    def history(self, channel_id: int, limit: int) -> list[Message]:
+        """Returns a channel's newest messages, newest first."""
+        seen = [
+            message
+            for message in self.messages.values()
+            if message.channel_id == channel_id and not (message.deleted or message.ephemeral)
+        ]
+        return sorted(seen, key=lambda message: -message.id)[:limit]
+
+    def _new_message(self, channel_id: int, flags: int) -> Message:
+        message = Message(self.snowflake(), channel_id, self.bot, self.clock.now(), flags=flags)
+        self.messages[message.id] = message
+        return message
+
+    def _apply(self, message: Message, data: Mapping[str, Any], files: Files) -> None:
+        attachments = self._attachments(message, data.get("attachments"), files)
+        content = message.content if "content" not in data else data["content"] or ""
+        embeds = message.embeds if "embeds" not in data else data["embeds"] or []
+        if not (content or embeds or attachments):
+            raise errors.empty_message()
+        message.content, message.embeds, message.attachments = content, embeds, attachments
+        if "components" in data:
+            message.components = data["components"] or []
+        message.shown.append(content)
+
+    def _attachments(
+        self, message: Message, listed: Sequence[Mapping[str, Any]] | None, files: Files
+    ) -> list[Attachment]:
+        """Returns what is kept and what is new: a list given names all of both."""
+        uploads = {name.removeprefix("files[").removesuffix("]"): f for name, f in files.items()}
+        if listed is None:
+            listed = [{"id": a.id} for a in message.attachments]
+            listed = [*listed, *({"id": index} for index in uploads)]
+        kept = {str(attachment.id): attachment for attachment in message.attachments}
+        attachments = []
+        for entry in listed:
+            key = str(entry["id"])
+            if key in uploads:
+                filename, content = uploads.pop(key)
+                attachments.append(
+                    Attachment(
+                        self.snowflake(),
+                        entry.get("filename") or filename,
+                        content,
+                        entry.get("description"),
+                    )
+                )
+            elif key in kept:
+                attachments.append(kept[key])
+            else:
+                raise errors.invalid_form("attachments", f"No file with the id {key}.")
+        return attachments
+
+
+def _pinged(content: str, allowed: Mapping[str, Any] | None) -> tuple[int, ...]:
+    """Returns whom a new message notifies."""
+    mentioned = [
+        int(word.rstrip(">").lstrip("!"))
+        for part in content.split("<@")[1:]
+        if (word := part.split(">")[0]).lstrip("!").isdigit()
+    ]
+    if allowed is None or "users" in (allowed.get("parse") or []):
+        return tuple(mentioned)
+    chosen = {int(user) for user in allowed.get("users") or []}
+    return tuple(user for user in mentioned if user in chosen)
