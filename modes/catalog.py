@@ -14,10 +14,10 @@ from modes.mode_config import (
     ModeConfig,
     ModesFile,
     ModesFileError,
-    Problem,
     load_fallback,
     load_modes,
 )
+from modes.yaml_reader import Problem
 
 _log = logging.getLogger(__name__)
 

@@ -51,7 +51,6 @@ class _Watched:
     """The file, as it was when it was last told about."""
 
     def __init__(self, path: Path, on_change: Callable[[], object]) -> None:
-        # Events name the real folder, whatever links lead there.
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - absolute() keeps dots
         self._on_change = on_change
         self._seen = _signature(self.path)

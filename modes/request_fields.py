@@ -55,8 +55,8 @@ def whole_number(field: str, value: object, low: int, high: int, step: int = 1) 
     Raises:
         RequestError: it is something else; true, false and 20.0 are no whole numbers.
     """
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if is_whole and low <= value <= high and value % step == 0:
+    # true is an int to Python.
+    if type(value) is int and low <= value <= high and value % step == 0:
         return value
     multiple = f", a multiple of {step}" if step > 1 else ""
     allowed = f"a whole number from {low} to {high}{multiple}"

@@ -19,7 +19,7 @@ OWNERS = {
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
     "aiosqlite": ("bot/store.py",),
-    "yaml": ("modes/mode_config.py",),
+    "yaml": ("modes/yaml_reader.py",),
     "watchfiles": ("modes/file_watcher.py",),
     "ray": ("engine/ray_executor.py",),
     # model_registry, worker_host and what they call: inside functions alone, see below.
