@@ -366,10 +366,11 @@ class _ModesReader:
         return Sampler(chosen) if chosen else DEFAULT_SAMPLER
 
     def _metadata(self, keys: Mapping[str, Node], key: str) -> dict[str, Any]:
-        key = f"{key}.metadata"
-        self._yaml.mapping(keys.get("metadata"), key)  # anything but keys is refused
-        plain = self._yaml.plain(keys.get("metadata"), key)
-        return plain if isinstance(plain, dict) else {}
+        key, node = f"{key}.metadata", keys.get("metadata")
+        if self._yaml.is_mapping(node):
+            plain: dict[str, Any] = self._yaml.plain(node, key)
+            return plain
+        return dict(self._yaml.mapping(node, key))  # none; anything but keys is refused
 
     def _model(
         self, key: str, node: Node, keys: Mapping[str, Node], model_root: Path, lora_root: Path

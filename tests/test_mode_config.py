@@ -1,0 +1,590 @@
+"""The modes file: plain data in, frozen modes out, or everything that is wrong at once."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import RequestError
+from engine.jobs import MAX_SEED, LoraSpec, ModelSpec, RequestDraft, Sampler
+from modes.mode_config import (
+    ModeConfig,
+    ModesFile,
+    ModesFileError,
+    load_fallback,
+    load_modes,
+    parse_modes,
+)
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ROOT / "modes" / "modes.yaml"
+PATH = Path("/somewhere/modes.yaml")
+SMALL = "model_root: m\nmodes:\n  a:\n    model: x.safetensors\n"
+
+
+def parsed(mode_lines: str = "", head: str = "model_root: m\n") -> ModesFile:
+    body = "".join(f"    {line}\n" for line in mode_lines.splitlines())
+    return parse_modes(f"{head}modes:\n  a:\n    model: x.safetensors\n{body}", PATH)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ModesFileError) as caught:
+        parse_modes(text, PATH)
+    assert caught.value.problems
+    return [str(problem) for problem in caught.value.problems]
+
+
+def mode(**fields: object) -> ModeConfig:
+    return ModeConfig(name="a", model=ModelSpec(Path("x")), **fields)  # type: ignore[arg-type] # each test knows its own
+
+
+def refused(draft: RequestDraft, config: ModeConfig | None = None) -> RequestError:
+    with pytest.raises(RequestError) as caught:
+        (config or mode()).build_request(draft)
+    return caught.value
+
+
+# What a good file says
+
+
+def test_the_shipped_file_names_the_bundled_model_and_has_no_warnings() -> None:
+    file = load_modes(SHIPPED)
+    demo = file.modes[file.default_mode]
+    assert demo.name == "demo"
+    assert demo.model.path == ROOT / "models" / "diffusers" / "dream-demo"
+    assert demo.missing() == ()
+    assert file.warnings == ()
+    request = demo.build_request(RequestDraft("a red circle"))
+    assert (request.width, request.height) == demo.default_size
+
+
+def test_the_commented_examples_of_the_shipped_file_are_valid() -> None:
+    text = SHIPPED.read_text("utf-8")
+    head, _, examples = text.partition("  # dreams:")
+    lines = [line.removeprefix("  # ") for line in ("  # dreams:" + examples).splitlines()]
+    body = "\n".join(f"  {line}" for line in lines if line.startswith(("dreams", "  ")))
+    file = parse_modes(f"{head}\n{body}", SHIPPED)
+    assert set(file.modes) == {"demo", "dreams", "dreams-pixel"}
+    pixel = file.modes["dreams-pixel"]
+    assert [lora.adapter_name for lora in pixel.model.loras] == ["soft-light", "pixel"]
+    # "Whatever is left out has the value shown here."
+    bare, shown = ModeConfig("dreams", pixel.model), file.modes["dreams"]
+    for field in ("size", "steps", "guidance", "sampler"):
+        assert getattr(bare, f"default_{field}") == getattr(shown, f"default_{field}")
+    for field in ("min_size", "max_size", "max_steps", "max_guidance", "max_count"):
+        assert getattr(bare, field) == getattr(shown, field)
+
+
+def test_every_key_is_shown_in_the_shipped_file() -> None:
+    text = SHIPPED.read_text("utf-8")
+    _, _, known = problems(SMALL + "    ???: 1\n")[0].partition("Known: ")
+    assert known
+    for key in known.split(", "):
+        assert f"{key}:" in text
+
+
+def test_a_full_mode_is_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "modes.yaml"
+    path.write_text(
+        """
+model_root: weights
+lora_root: /loras
+default_mode: two
+modes:
+  one: {model: a.safetensors}
+  two:
+    title: Zwei ✨
+    description: the second
+    model: checkpoints/b.safetensors
+    loras:
+      - first.v1.safetensors
+      - {path: sub/first.v1.safetensors, strength: -0.5}
+      - {path: third.safetensors, adapter_name: mine}
+    prediction_type: v_prediction
+    default_size: [768, 512]
+    default_steps: 30
+    default_guidance: 5
+    default_sampler: dpm++ 2m karras
+    default_negative: blurry
+    min_size: 512
+    max_size: 1536
+    max_steps: 50
+    max_guidance: 9.5
+    max_count: 2
+    metadata: {source: here, tags: [1, 2.5, yes, null]}
+""",
+        encoding="utf-8",
+    )
+    file = load_modes(path)
+    assert list(file.modes) == ["one", "two"]
+    assert file.default_mode == "two"
+    two = file.modes["two"]
+    assert two == ModeConfig(
+        name="two",
+        model=ModelSpec(
+            tmp_path / "weights/checkpoints/b.safetensors",
+            (
+                LoraSpec(Path("/loras/first.v1.safetensors"), 1.0, "first_v1"),
+                LoraSpec(Path("/loras/sub/first.v1.safetensors"), -0.5, "first_v1_2"),
+                LoraSpec(Path("/loras/third.safetensors"), 1.0, "mine"),
+            ),
+            "v_prediction",
+        ),
+        title="Zwei ✨",
+        description="the second",
+        default_size=(768, 512),
+        default_steps=30,
+        default_guidance=5.0,
+        default_sampler=Sampler.DPMPP_2M_KARRAS,
+        default_negative="blurry",
+        min_size=512,
+        max_size=1536,
+        max_steps=50,
+        max_guidance=9.5,
+        max_count=2,
+        metadata={"source": "here", "tags": [1, 2.5, True, None]},
+    )
+    assert file.modes["one"].title == "one"
+    hash(two)
+
+
+@pytest.mark.parametrize(
+    ("written", "size"),
+    [
+        ("512x768", (512, 768)),
+        ("512 X 768", (512, 768)),
+        ("[512, 768]", (512, 768)),
+        ("512", (512, 512)),
+        ("'512x512'", (512, 512)),
+    ],
+)
+def test_sizes_are_written_in_three_ways(written: str, size: tuple[int, int]) -> None:
+    assert parsed(f"default_size: {written}").modes["a"].default_size == size
+
+
+def test_lora_root_is_model_root_unless_given() -> None:
+    (lora,) = parsed("loras: [l.safetensors]").modes["a"].model.loras
+    assert lora.path == Path("/somewhere/m/l.safetensors")
+
+
+def test_a_model_is_found_in_its_usual_folder_and_named_with_it_too(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "checkpoints" / "x.safetensors").touch()
+    (tmp_path / "loras" / "l.safetensors").touch()
+    for name in ("x.safetensors", "checkpoints/x.safetensors"):
+        text = f"model_root: .\nmodes:\n  a:\n    model: {name}\n    loras: [l.safetensors]\n"
+        file = parse_modes(text, tmp_path / "modes.yaml")
+        assert file.modes["a"].model.path == tmp_path / "checkpoints" / "x.safetensors"
+        assert file.modes["a"].missing() == ()
+        assert file.warnings == ()
+
+
+def test_a_model_that_is_not_there_is_a_warning_with_its_line() -> None:
+    file = parsed("loras: [l.safetensors]")
+    model, lora = (str(warning) for warning in file.warnings)
+    assert model.startswith(f"{PATH}, line 4: modes.a.model: /somewhere/m/x.safetensors")
+    assert lora.startswith(f"{PATH}, line 5: modes.a.loras[0].path: ")
+    assert [path.name for path in file.modes["a"].missing()] == ["x.safetensors", "l.safetensors"]
+
+
+def test_relative_roots_count_from_the_file_and_paths_mean_the_same_everywhere() -> None:
+    file = parse_modes(SMALL, Path("modes.yaml"))
+    assert file.modes["a"].model.path == Path.cwd() / "m" / "x.safetensors"
+
+
+def test_a_single_mode_is_the_default_one() -> None:
+    assert parsed().default_mode == "a"
+
+
+def test_a_mode_beyond_the_usual_bounds_stretches_those_it_does_not_set() -> None:
+    config = parsed("default_size: 128x2048\ndefault_steps: 200\ndefault_guidance: 50").modes["a"]
+    assert (config.min_size, config.max_size) == (128, 2048)
+    assert (config.max_steps, config.max_guidance) == (200, 50)
+    assert config.build_request(RequestDraft("x")).steps == 200
+
+
+def test_bounds_below_the_usual_defaults_pull_them_along() -> None:
+    config = parsed("max_size: 256\nmax_steps: 8\nmax_guidance: 2").modes["a"]
+    request = config.build_request(RequestDraft("x"))
+    assert (request.width, request.height, request.steps) == (256, 256, 8)
+    assert request.guidance_scale == 2
+
+
+def test_an_empty_value_counts_as_left_out() -> None:
+    assert parsed("default_steps:\nloras:\nmetadata:\ntitle: ~") == parsed()
+
+
+def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+    path = tmp_path / "modes.yaml"
+    path.write_bytes(b"\xef\xbb\xbf" + SMALL.encode())
+    assert set(load_modes(path).modes) == {"a"}
+
+
+# What is wrong with a bad one
+
+
+def test_every_problem_is_told_at_once_with_file_line_key_and_what_is_allowed() -> None:
+    assert problems(
+        """model_root: m
+defult_mode: y
+modes:
+  x:
+    model: a
+    model: b
+    default_steps: 0.5
+    loras: [1, {path: x, strenth: 3}, {strength: 1}]
+  y z: {}
+"""
+    ) == [
+        f"{PATH}, line 1: default_mode: missing. Allowed: one of the modes: x, y z.",
+        f"{PATH}, line 2: defult_mode: unknown key. Did you mean default_mode?",
+        f"{PATH}, line 6: modes.x.model: stands here a second time",
+        f"{PATH}, line 7: modes.x.default_steps: '0.5' is not allowed."
+        " Allowed: a whole number from 1 to 1000.",
+        f"{PATH}, line 8: modes.x.loras[1].strenth: unknown key. Did you mean strength?",
+        f"{PATH}, line 8: modes.x.loras[2].path: missing. Allowed: a path relative to lora_root.",
+        f"{PATH}, line 9: modes.y z: not allowed as a name."
+        " Allowed: 1 to 40 letters, digits, dots, hyphens and underscores.",
+        f"{PATH}, line 9: modes.y z.model: missing. Allowed: a path relative to model_root.",
+    ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "default_size: 0",
+        "default_size: 500",
+        "default_size: 512x500",
+        "default_size: [512]",
+        "default_size: [512, 512, 512]",
+        "default_size: [512, wide]",
+        "default_size: {w: 512}",
+        "default_size: big",
+        "default_size: 8000x8000",
+        "default_steps: 0",
+        "default_steps: 1001",
+        "default_steps: 010",
+        "default_steps: 0x10",
+        "default_steps: yes",
+        "default_steps: '20'",
+        "default_steps: [20]",
+        "default_steps: 99999999999999999999999999",
+        "default_guidance: 0.5",
+        "default_guidance: .nan",
+        "default_guidance: .inf",
+        "default_guidance: 1e400",
+        "default_guidance: lots",
+        "default_sampler: Heun",
+        "default_sampler: [DDIM]",
+        "prediction_type: sample",
+        "min_size: 100",
+        "max_size: 8",
+        "max_count: 11",
+        "title: ''",
+        "title: [a]",
+        'title: "a\\nb"',
+        'title: "\\0"',
+        "description: " + "x" * 201,
+        "loras: one.safetensors",
+        "loras: {path: x}",
+        "loras: [[x]]",
+        "loras: [{path: x, strength: strong}]",
+        "loras: [{path: x, strength: 11}]",
+        "loras: [{path: x, adapter_name: a.b}]",
+        "loras: [{path: x, adapter_name: a}, {path: y, adapter_name: a}]",
+        "metadata: [1]",
+        "metadata: text",
+        "metadata: {a: 1, a: 2}",
+        "? [complex]\n: 1",
+    ],
+)
+def test_a_value_that_is_not_allowed_is_refused_at_its_line(line: str) -> None:
+    body = "".join(f"    {part}\n" for part in line.splitlines())
+    (problem,) = problems(SMALL + body)
+    assert problem.startswith(f"{PATH}, line 5: modes.a")
+
+
+def test_defaults_outside_the_modes_own_bounds_are_refused() -> None:
+    (problem,) = problems(SMALL + "    max_steps: 10\n    default_steps: 20\n")
+    assert "a whole number from 1 to 10." in problem
+    (problem,) = problems(SMALL + "    min_size: 512\n    max_size: 256\n")
+    assert "modes.a.max_size: '256'" in problem
+    (problem,) = problems(SMALL + "    max_size: 256\n    default_size: 512\n")
+    assert "modes.a.default_size: '512'" in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("null", "the file is empty"),
+        ("[]", "line 1: a list is not allowed. Allowed: keys with values."),
+        ("just text", "Allowed: keys with values"),
+        ("modes:\n  a: {model: x}\n", "line 1: model_root: missing"),
+        ("model_root: m\n", "line 1: modes: missing"),
+        ("model_root: m\nmodes: {}\n", "line 2: modes: missing"),
+        ("model_root: m\nmodes: [a]\n", "line 2: modes: a list is not allowed"),
+        ("model_root: m\nmodes:\n  a:\n", "modes.a.model: missing"),
+        ("model_root: m\nmodes:\n  a: x\n", "line 3: modes.a: 'x' is not allowed"),
+        ("model_root: [m]\nmodes:\n  a: {model: x}\n", "line 1: model_root: a list"),
+        (SMALL + "default_mode: b\n", "default_mode: 'b' is not allowed. Allowed: one of the"),
+        ("a: [", "not YAML"),
+        ("a: 'x", "not YAML"),
+        ("a: b: c", "line 1: not YAML"),
+        ("modes:\n\ta: 1\n", "line 2: not YAML"),
+        ("modes:\n\ta: 1\n", "indent with spaces, not tabs"),
+        ("a: 1\nb: \x01", "line 2: not YAML: a character that YAML does not allow"),
+        ("a: 1\n---\nb: 2\n", "line 2: not YAML"),
+        ("a: &x 1\nb: *x\n", "line 2: aliases (*x) are not allowed"),
+        ("a: *nothing\n", "aliases (*nothing) are not allowed"),
+        ("&a [*a]", "aliases (*a) are not allowed"),
+        ("a: {<<: *base}", "aliases (*base) are not allowed"),
+        ("a: !!python/object/apply:os.system [ls]", "tags (tag:yaml.org,2002:python"),
+        ("a: !mine 1", "tags (!mine) are not allowed"),
+        ("[" * 50_000, "nested deeper than"),
+        ("{a: " * 50_000, "nested deeper than"),
+    ],
+)
+def test_hostile_and_broken_text_says_what_is_wrong(text: str, said: str) -> None:
+    assert any(said in problem for problem in problems(text))
+
+
+def test_a_few_aliases_cannot_stand_for_billions_of_values() -> None:
+    laughs = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{after}: &{after} [{','.join([f'*{before}'] * 9)}]\n"
+        for before, after in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    assert "aliases" in problems(laughs)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model_root: m\n\xff\xfe", "line 2: not UTF-8"),
+        ("model_root: m".encode("utf-16"), "not UTF-8"),
+        (b"# " + b"x" * 300_000, "larger than 256 KiB"),
+    ],
+)
+def test_a_file_of_another_kind_says_what_is_wrong(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "modes.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ModesFileError, match=said):
+        load_modes(path)
+
+
+def test_no_file_and_a_folder_in_its_place_say_so(tmp_path: Path) -> None:
+    with pytest.raises(ModesFileError, match="No such file"):
+        load_modes(tmp_path / "none.yaml")
+    with pytest.raises(ModesFileError, match="not a file"):
+        load_modes(tmp_path)
+    with pytest.raises(ModesFileError, match="not a file"):
+        load_modes(Path("/dev/zero"))
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_either_read_or_refused(text: str) -> None:
+    problems(text)
+
+
+YAML_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(st.sampled_from(["model", "loras", "title", "default_size", "metadata"]), YAML_VALUES)
+def test_any_value_in_a_mode_is_either_read_or_refused_at_its_key(key: str, value: object) -> None:
+    text = f"model_root: m\nmodes:\n  a:\n    {key}: {json.dumps(value)}\n"
+    text += "" if key == "model" else "    model: x\n"
+    said: tuple[str, ...] = ()
+    try:
+        parse_modes(text, PATH)
+    except ModesFileError as error:
+        said = tuple(str(problem) for problem in error.problems)
+    assert all(f"modes.a.{key}" in problem or "not YAML" in problem for problem in said)
+
+
+# A single model without a file
+
+
+def test_without_a_file_one_model_is_one_mode_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "x.safetensors").touch()
+    file = load_fallback(tmp_path, "x.safetensors")
+    assert file.path is None
+    assert file.modes[file.default_mode].model == ModelSpec(tmp_path / "x.safetensors")
+    assert "no modes file" in str(file.warnings[0])
+    assert len(file.warnings) == 1
+
+
+def test_the_fallback_says_what_is_not_set_and_what_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ModesFileError, match=r"^MODEL: not set"):
+        load_fallback(tmp_path, None)
+    with pytest.raises(ModesFileError, match=r"^MODEL_ROOT: not set"):
+        load_fallback(None, "x")
+    with pytest.raises(ModesFileError, match=r"MODEL_ROOT: .*\nMODEL: "):
+        load_fallback(None, "")
+    assert "no such file" in str(load_fallback(tmp_path, "x").warnings[1])
+
+
+# From a draft to a request
+
+
+def test_a_bare_prompt_gets_the_modes_defaults_and_a_fresh_seed() -> None:
+    config = mode(
+        default_size=(512, 768),
+        default_steps=30,
+        default_guidance=6.5,
+        default_sampler=Sampler.DDIM,
+        default_negative="blurry",
+    )
+    first, second = (config.build_request(RequestDraft(" a fox ")) for _ in range(2))
+    assert (first.mode, first.model) == ("a", config.model)
+    assert (first.prompt, first.negative_prompt) == ("a fox", "blurry")
+    assert (first.width, first.height, first.steps) == (512, 768, 30)
+    assert (first.guidance_scale, first.sampler, first.count) == (6.5, Sampler.DDIM, 1)
+    assert 0 <= first.seed <= MAX_SEED
+    assert first.seed != second.seed
+
+
+def test_what_was_asked_for_wins_over_the_defaults() -> None:
+    request = mode(default_negative="blurry").build_request(
+        RequestDraft(
+            "a fox",
+            negative_prompt="",
+            width=256,
+            height=1024,
+            steps=1,
+            guidance_scale=30,
+            sampler="euler A",
+            seed=MAX_SEED,
+            count=4,
+        )
+    )
+    assert request.negative_prompt == ""
+    assert (request.width, request.height, request.steps) == (256, 1024, 1)
+    assert (request.guidance_scale, request.sampler) == (30.0, Sampler.EULER_A)
+    assert request.seeds == (MAX_SEED, 0, 1, 2)
+
+
+def test_seed_zero_is_a_seed() -> None:
+    assert mode().build_request(RequestDraft("x", seed=0)).seed == 0
+
+
+def test_tabs_and_line_breaks_in_a_prompt_become_spaces() -> None:
+    request = mode().build_request(RequestDraft("a\tred\r\nfox\u2028jumps\n", negative_prompt="\n"))
+    assert request.prompt == "a red fox jumps"
+    assert request.negative_prompt == ""
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "日本の狐",
+        "fox 🦊 👩\u200d🚀",
+        "Ünï cödé",
+        "(fox:1.3), [a|b]",
+        "x" * 2000,
+    ],
+)
+def test_prompts_of_all_languages_are_taken(prompt: str) -> None:
+    assert mode().build_request(RequestDraft(prompt)).prompt == prompt
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["", "   ", "\n\t", "\u200b\u2060", "x" * 2001, "a\0b", "a\x1b[31m", "\ud800", 5, None],
+    ids=ascii,
+)
+def test_a_prompt_that_is_not_allowed_is_refused_by_name(prompt: object) -> None:
+    error = refused(RequestDraft(prompt))  # type: ignore[arg-type] # hostile on purpose
+    assert error.field == "prompt"
+    str(error).encode()
+    assert "2000 characters" in error.allowed
+
+
+@pytest.mark.parametrize("negative", ["x" * 2001, "a\0b", "\udfff", 5])
+def test_a_negative_prompt_that_is_not_allowed_is_refused_by_name(negative: object) -> None:
+    error = refused(RequestDraft("x", negative_prompt=negative))  # type: ignore[arg-type] # likewise
+    assert error.field == "negative"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "name"),
+    [
+        ("width", 250, "width"),
+        ("width", 248, "width"),
+        ("width", 1032, "width"),
+        ("height", 512.0, "height"),
+        ("height", "512", "height"),
+        ("steps", 0, "steps"),
+        ("steps", 101, "steps"),
+        ("steps", True, "steps"),
+        ("steps", 20.5, "steps"),
+        pytest.param("steps", 10**5000, "steps", id="steps-huge"),
+        ("guidance_scale", 0.99, "guidance"),
+        ("guidance_scale", 30.01, "guidance"),
+        ("guidance_scale", float("nan"), "guidance"),
+        ("guidance_scale", float("inf"), "guidance"),
+        ("guidance_scale", True, "guidance"),
+        ("guidance_scale", "7", "guidance"),
+        pytest.param("guidance_scale", 10**5000, "guidance", id="guidance-huge"),
+        ("seed", -1, "seed"),
+        ("seed", 2**32, "seed"),
+        ("seed", 1.0, "seed"),
+        ("seed", False, "seed"),
+        ("count", 0, "count"),
+        ("count", 5, "count"),
+        ("sampler", "Heun", "sampler"),
+        ("sampler", "", "sampler"),
+        ("sampler", 3, "sampler"),
+        ("sampler", "\ud800", "sampler"),
+    ],
+)
+def test_a_field_that_is_not_allowed_is_refused_by_name_with_what_is(
+    field: str, value: object, name: str
+) -> None:
+    error = refused(RequestDraft("x", **{field: value}))  # type: ignore[arg-type] # hostile on purpose
+    assert error.field == name
+    assert error.allowed in str(error)
+    str(error).encode()
+
+
+def test_an_unknown_sampler_lists_those_that_exist() -> None:
+    assert refused(RequestDraft("x", sampler="Heun")).allowed == ", ".join(Sampler)
+
+
+@given(
+    prompt=st.text(max_size=2100),
+    width=st.none() | st.integers() | st.booleans(),
+    steps=st.none() | st.integers(-5, 200),
+    guidance=st.none() | st.floats(),
+    seed=st.none() | st.integers(),
+    count=st.none() | st.integers(-1, 12),
+    sampler=st.none() | st.sampled_from(Sampler) | st.text(max_size=5),
+)
+def test_any_draft_becomes_an_allowed_request_or_a_refusal(**fields: object) -> None:
+    guidance = fields.pop("guidance")
+    draft = RequestDraft(**fields, guidance_scale=guidance)  # type: ignore[arg-type] # anything goes
+    config = mode()
+    try:
+        request = config.build_request(draft)
+    except RequestError as error:
+        assert str(error).encode()  # noqa: PT017 - both ends are fine
+        return
+    assert request.prompt
+    assert request.prompt.isprintable() or "\n" not in request.prompt
+    assert 256 <= request.width <= 1024
+    assert request.width % 8 == 0
+    assert 1 <= request.steps <= 100
+    assert 1 <= request.guidance_scale <= 30
+    assert 0 <= request.seed <= MAX_SEED
+    assert 1 <= request.count <= 4
