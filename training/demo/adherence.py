@@ -78,10 +78,7 @@ def look(picture: NDArray[np.uint8]) -> Sight:
         Its background and its blobs.
     """
     side = len(picture)
-    edge = side // 40
-    rims = [picture[:edge], picture[-edge:], picture[:, :edge], picture[:, -edge:]]
-    background = np.median(np.concatenate([rim.reshape(-1, 3) for rim in rims]), axis=0)
-    distance = np.linalg.norm(_lab(picture) - _lab(background), axis=-1)
+    background, distance = _against_background(picture)
     fine = distance > FLOOR
     small = distance.reshape(GRID, side // GRID, GRID, side // GRID).mean((1, 3)) > FLOOR
     masks = [np.kron(m, np.ones((side // GRID,) * 2)).astype(bool) & fine for m in _parts(small)]
@@ -90,6 +87,29 @@ def look(picture: NDArray[np.uint8]) -> Sight:
     blobs = [_blob(picture, m) for m, area in zip(masks, areas, strict=True) if area >= least]
     blobs.sort(key=lambda blob: -blob.area)
     return Sight(_colour_name(background), tuple(blobs))
+
+
+def silhouette(picture: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+    """Gives the outline of all that differs from the background, brought to one centre and area.
+
+    Args:
+        picture: `(side, side, 3)` sRGB, 0 to 255.
+
+    Returns:
+        `(32, 32)`, 0 to 1, to compare with other silhouettes; None for an empty picture.
+    """
+    mask = _against_background(picture)[1] > FLOOR
+    return _outline(mask) if mask.mean() > LEAST_AREA else None
+
+
+def foreground_colours(picture: NDArray[np.uint8]) -> list[str]:
+    """Names the colours of what differs from the background, the most frequent first."""
+    pixels = picture[_against_background(picture)[1] > FLOOR]
+    names = list(_palette_lab())
+    palette = np.stack(list(_palette_lab().values()))
+    nearest = np.linalg.norm(_lab(pixels)[:, None] - palette, axis=-1).argmin(1)
+    counts = np.bincount(nearest, minlength=len(names))
+    return [names[i] for i in np.argsort(-counts, kind="stable") if counts[i]]
 
 
 def judge(scene: Scene, picture: NDArray[np.uint8]) -> dict[str, bool]:
@@ -128,6 +148,16 @@ def judge_sight(scene: Scene, sight: Sight) -> dict[str, bool]:
         right["relation"] = enough and _relation(blobs[0], blobs[1]) == scene.relation
     right["all"] = all(right.values())
     return right
+
+
+def _against_background(
+    picture: NDArray[np.uint8],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The background's colour `(3,)`, and each pixel's CIELAB distance from it `(H, W)`."""
+    edge = len(picture) // 40
+    rims = [picture[:edge], picture[-edge:], picture[:, :edge], picture[:, -edge:]]
+    background = np.median(np.concatenate([rim.reshape(-1, 3) for rim in rims]), axis=0)
+    return background, np.linalg.norm(_lab(picture) - _lab(background), axis=-1)
 
 
 def _best_order(wanted: list[tuple[str, str]], blobs: tuple[Blob, ...]) -> list[Blob]:
