@@ -1,0 +1,232 @@
+"""A lane: one executor, kept alive, and what runs on it."""
+
+import asyncio
+import enum
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from engine.errors import WorkerDiedError
+from engine.executor import Executor
+from engine.jobs import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+LONGEST_RESTART_DELAY = 60.0
+"""Seconds between two tries at most, however often they failed."""
+
+Pause: TypeAlias = Callable[[int], Awaitable[None]]
+"""Waits before a worker is started again, given how often in a row it failed (1 or more)."""
+
+
+class LaneState(enum.StrEnum):
+    """What a lane can do for a job."""
+
+    STARTING = "starting"
+    """Its worker has not answered yet."""
+    READY = "ready"
+    """Takes jobs."""
+    RESTARTING = "restarting"
+    """Its worker died; a new one is on its way."""
+    CLOSED = "closed"
+    """Takes nothing any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane as the owner sees it.
+
+    Attributes:
+        device: such as ``cuda:0``.
+        state: what it can do now.
+        in_flight: jobs that run on it.
+        capacity: how many may.
+        models: keys of the models that it draws with now, then of the one used last.
+        last_error: why its worker failed last; None once it has done something since.
+    """
+
+    device: str
+    state: LaneState
+    in_flight: int
+    capacity: int
+    models: tuple[str, ...]
+    last_error: str | None
+
+
+def restart_delay(failures: int) -> float:
+    """Returns seconds to wait after so many failures in a row: 0, 1, 2, 4, … at most 60."""
+    if failures <= 1:
+        return 0.0
+    return min(2.0 ** min(failures - 2, 30), LONGEST_RESTART_DELAY)
+
+
+async def pause(failures: int) -> None:
+    """Waits for `restart_delay`."""
+    await asyncio.sleep(restart_delay(failures))
+
+
+class Lane:
+    """Starts an executor again whenever its worker dies, and counts what runs on it.
+
+    Args:
+        executor: what it drives.
+        pause: waits before another start.
+        on_ready: called when it can take jobs (again).
+    """
+
+    def __init__(self, executor: Executor, *, pause: Pause, on_ready: Callable[[], None]) -> None:
+        self.executor = executor
+        self.state = LaneState.STARTING
+        self._pause = pause
+        self._on_ready = on_ready
+        self._jobs: dict[str, ModelSpec | None] = {}
+        self._quarantined: str | None = None
+        self.used_last: str | None = None
+        self._last_error: str | None = None
+        self._failures = 0
+        self._lives = 0  # workers so far: tells late news of a dead one from news of this one
+        self._died = asyncio.Event()
+
+    @property
+    def device(self) -> str:
+        """The executor's device."""
+        return self.executor.device
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its worker answers."""
+        return self.state is LaneState.READY
+
+    @property
+    def load(self) -> float:
+        """Share of its capacity that is taken, 0 to 1."""
+        return len(self._jobs) / self.executor.capacity
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Keys of the models that are surely in memory or on their way."""
+        keys = [model.key for model in self._jobs.values() if model is not None]
+        if self.used_last is not None:
+            keys.append(self.used_last)
+        return tuple(dict.fromkeys(keys))
+
+    @property
+    def status(self) -> LaneStatus:
+        """What it is like now."""
+        return LaneStatus(
+            device=self.device,
+            state=self.state,
+            in_flight=len(self._jobs),
+            capacity=self.executor.capacity,
+            models=self.models,
+            last_error=self._last_error,
+        )
+
+    def can_take(self, *, alone: bool) -> bool:
+        """Returns whether it has room for one more job, ``alone``: with nothing beside it."""
+        if not self.is_ready or self._quarantined is not None:
+            return False
+        return not self._jobs if alone else len(self._jobs) < self.executor.capacity
+
+    def take(self, job_id: str, model: ModelSpec | None, *, alone: bool) -> None:
+        """Counts a job that begins to run here; ``alone`` lets none join it."""
+        self._jobs[job_id] = model
+        if alone:
+            self._quarantined = job_id
+
+    def release(self, job_id: str) -> None:
+        """Counts a job out."""
+        self._jobs.pop(job_id, None)
+        if self._quarantined == job_id:
+            self._quarantined = None
+
+    @contextmanager
+    def calling(self, model: ModelSpec | None = None) -> Iterator[Executor]:
+        """Lends the executor for a call, and learns from its end how the worker is."""
+        life = self._lives
+        try:
+            yield self.executor
+        except WorkerDiedError as error:
+            self._worker_died(error, life)
+            raise
+        self._failures = 0
+        self._last_error = None
+        if model is not None and life == self._lives:
+            self.used_last = model.key
+
+    async def unload(self, model: ModelSpec) -> None:
+        """Gives a model's memory back; a dead worker has done so already."""
+        try:
+            with self.calling() as executor:
+                await executor.unload(model)
+        except WorkerDiedError:
+            return  # noted above, and its memory is free
+        if self.used_last == model.key:
+            self.used_last = None
+
+    async def supervise(self) -> None:
+        """Starts the worker and starts it again after each death; runs until it is cancelled."""
+        while True:
+            await self._bring_up()
+            self._lives += 1
+            self._died.clear()
+            self.state = LaneState.READY
+            logger.info("Worker on %s is ready", self.device)
+            self._on_ready()
+            await self._died.wait()
+            await self._pause(self._failures)
+
+    async def close(self) -> None:
+        """Ends the worker for good."""
+        self.state = LaneState.CLOSED
+        await self.executor.close()
+
+    async def _bring_up(self) -> None:
+        while True:
+            try:
+                await self.executor.start()
+            except Exception as error:  # an executor may fail in ways of its own; never give up
+                self._failures += 1
+                self._last_error = str(error)
+                logger.warning(
+                    "Worker on %s did not start (%d in a row): %s",
+                    self.device,
+                    self._failures,
+                    error,
+                )
+                await self._pause(self._failures)
+            else:
+                return
+
+    def _worker_died(self, error: WorkerDiedError, life: int) -> None:
+        if life != self._lives or not self.is_ready:
+            return  # several jobs tell of the same death, some when the next worker is up
+        self.state = LaneState.RESTARTING
+        self._failures += 1
+        self._last_error = str(error)
+        self.used_last = None
+        self._died.set()
+        logger.warning("%s %d jobs were under way.", error, len(self._jobs))
+
+
+def choose_lane(
+    lanes: Sequence[Lane], model: ModelSpec | None, *, alone: bool, prefer_loaded: bool
+) -> Lane | None:
+    """Returns the lane that a job should run on; None where all are busy or down.
+
+    Args:
+        lanes: all there are.
+        model: what the job needs loaded.
+        alone: whether it must have a lane to itself.
+        prefer_loaded: whether a lane that has the model goes before a less busy one; a drawing
+            takes the less busy one, or a second device would never be used.
+    """
+    key = None if model is None else model.key
+
+    def rank(lane: Lane) -> tuple[float, float]:
+        missing = float(key is not None and key not in lane.models)
+        return (missing, lane.load) if prefer_loaded else (lane.load, missing)
+
+    return min((lane for lane in lanes if lane.can_take(alone=alone)), key=rank, default=None)

@@ -1,0 +1,76 @@
+"""A submission: a job on its way through the pool, and whoever waits for it."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from engine.fair_queue import Ticket
+from engine.jobs import Job, Progress
+from engine.lane import Lane
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Attempt:
+    """A job under way.
+
+    Attributes:
+        lane: where it runs.
+        task: what does the work.
+        ticket: the way back into the queue.
+    """
+
+    lane: Lane
+    task: asyncio.Task[Any]
+    ticket: Ticket
+
+
+@dataclass(slots=True, eq=False)
+class Submission:
+    """A job that has not ended yet, or has and is still leaving its lane.
+
+    Attributes:
+        job: what to do, nothing left open.
+        future: how it ends.
+        on_event: who hears of its progress.
+        deaths: workers that died while it ran.
+        attempt: what runs now; None while it waits.
+    """
+
+    job: Job
+    future: asyncio.Future[Any]
+    on_event: Callable[[Progress], None] | None = None
+    deaths: int = 0
+    attempt: Attempt | None = None
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether it may be what killed a worker."""
+        return self.deaths > 0
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether whoever waits for it knows how it ended."""
+        return self.future.done()
+
+    def tell(self, progress: Progress) -> None:
+        """Hands progress on; a listener's error is the listener's alone."""
+        if self.on_event is None or self.has_ended:
+            return
+        try:
+            self.on_event(progress)
+        except Exception:
+            logger.exception("A listener of job %s failed", self.job.id)
+
+    def succeed(self, value: Any) -> None:
+        """Ends it well, unless it has ended."""
+        if not self.has_ended:
+            self.future.set_result(value)
+
+    def fail(self, error: BaseException) -> None:
+        """Ends it with an error, unless it has ended."""
+        if not self.has_ended:
+            self.future.set_exception(error)

@@ -1,0 +1,535 @@
+"""The pool: takes jobs, lets them wait in fair order and runs them on the devices' lanes.
+
+A kind of job of your own is a frozen dataclass that derives from `Job` and says how it runs::
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class StatsJob(Job):
+        async def run(self, executor: Executor) -> dict[str, Any]:
+            return await executor.stats()
+
+    stats = await pool.submit_job(StatsJob(owner="system"))
+
+What ``run`` returns or raises is what the job's future ends with. It waits, is cancelled and is
+retried after a worker's death like any other, so running it twice must do no harm.
+
+How it behaves:
+
+- **Turns.** Jobs of every kind wait in one `FairQueue` and take one place on one lane while they
+  run; a lane runs as many at once as its executor's ``capacity``.
+- **Deaths.** When a worker dies, what ran on it goes back to its old place, with its request and
+  seed. Who is to blame can't be seen from the outside, so each of them next runs alone on its
+  lane: a request that kills its worker again fails without taking its neighbours along.
+- **Futures.** A future ends with the result or the error. Nobody has to await it: an error that
+  is never looked at is logged here, once, and asyncio stays silent. Cancelling the future cancels
+  the job.
+- **Mode switches.** A switch is done, and the mode is the current one, when one lane has loaded
+  its model; the other lanes load it right after, and where that fails they try again with their
+  first request. Switches happen one after the other.
+- **Bugs.** An error in the pool's own tasks ends `WorkerPool.failed`, for which the program must
+  wait; leaving ``async with`` raises it as well.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+from engine.errors import (
+    DreamLabError,
+    JobCancelledError,
+    PoolClosedError,
+    QueueFullError,
+    WorkerDiedError,
+)
+from engine.executor import Executor
+from engine.fair_queue import FairQueue
+from engine.job_runner import JobRunner, RunnableJob, can_run, is_drawing, model_of
+from engine.jobs import (
+    CustomJob,
+    GenerationJob,
+    Job,
+    JobType,
+    ModelLoadJob,
+    ModelUnloadJob,
+    ModeSwitchJob,
+    Progress,
+    RequestDraft,
+)
+from engine.lane import Lane, LaneState, LaneStatus, Pause, choose_lane, pause
+from engine.mode_source import CurrentMode, Mode, ModeSource
+from engine.submission import Attempt, Submission
+
+__all__ = [
+    "CustomJob",
+    "GenerationJob",
+    "Job",
+    "JobType",
+    "LaneState",
+    "LaneStatus",
+    "Mode",
+    "ModeSource",
+    "ModeSwitchJob",
+    "ModelLoadJob",
+    "ModelUnloadJob",
+    "RunnableJob",
+    "WorkerPool",
+]
+
+logger = logging.getLogger(__name__)
+
+QUEUE_MAX = 64
+"""Jobs that may wait unless told."""
+
+CLOSE_TIMEOUT = 10.0
+"""Seconds that jobs, and then executors, get to end at shutdown before they are given up."""
+
+
+class WorkerPool:
+    """Many jobs, some devices: see the module for how it behaves.
+
+    Used from one event loop. Jobs may be submitted before `start`; they wait.
+
+    Args:
+        executors: one per device; the pool starts and closes them.
+        modes: looked up whenever a name must become a model.
+        queue_max: jobs that may wait; one more is refused.
+        max_attempts: how often a job is begun before a dying worker is blamed on it.
+        restart_pause: waits before a worker is started again; see `engine.lane.pause`.
+        close_timeout: seconds after which `shutdown` gives up what doesn't end.
+
+    Attributes:
+        queue_max: as given.
+        queue_listeners: called after the positions of waiting jobs may have changed, once for
+            all the changes of one turn of the event loop.
+
+    Raises:
+        ValueError: no executor, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        executors: Sequence[Executor],
+        modes: ModeSource,
+        *,
+        queue_max: int = QUEUE_MAX,
+        max_attempts: int = 2,
+        restart_pause: Pause = pause,
+        close_timeout: float = CLOSE_TIMEOUT,
+    ) -> None:
+        if not executors:
+            raise ValueError("a pool needs at least one executor")
+        if queue_max < 1:
+            raise ValueError(f"queue_max is {queue_max}; allowed: at least 1")
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts is {max_attempts}; allowed: at least 1")
+        self.queue_max = queue_max
+        self.queue_listeners: list[Callable[[], None]] = []
+        self._max_attempts = max_attempts
+        self._close_timeout = close_timeout
+        self._queue = FairQueue()
+        self._submissions: dict[str, Submission] = {}
+        self._reserved = 0
+        self._lanes = [
+            Lane(executor, pause=restart_pause, on_ready=self._wake) for executor in executors
+        ]
+        self._mode = CurrentMode(modes)
+        self._runner = JobRunner(self._lanes, self._mode, self._start_helper)
+        self._supervisors: list[asyncio.Task[None]] = []
+        self._helpers: set[asyncio.Task[None]] = set()
+        self._wake_due = False
+        self._queue_changed = False
+        self._failed: asyncio.Future[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
+        self._cut = asyncio.Event()
+
+    # Lifetime ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begins to start the workers and returns at once; a second call does nothing.
+
+        Raises:
+            PoolClosedError: it was shut down.
+        """
+        if self._closing is not None:
+            raise PoolClosedError
+        if self._supervisors:
+            return
+        for lane in self._lanes:
+            supervisor = asyncio.create_task(lane.supervise(), name=f"lane {lane.device}")
+            supervisor.add_done_callback(self._raise_loudly)
+            self._supervisors.append(supervisor)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        await self.shutdown()
+        if kind is None:
+            self.failed.result()
+
+    @property
+    def failed(self) -> asyncio.Future[None]:
+        """Ends with the error when one of the pool's own tasks died, with None once closed."""
+        if self._failed is None:
+            self._failed = asyncio.get_running_loop().create_future()
+        return self._failed
+
+    async def shutdown(self, grace: float = 0) -> None:
+        """Ends everything: waiting jobs at once, running ones after the grace, then the workers.
+
+        All that has not ended by then ends with `PoolClosedError`. May be called again, also
+        meanwhile: every call returns when all is closed, and the shortest grace counts. What
+        does not end by itself is given up after ``close_timeout`` and logged.
+
+        Args:
+            grace: seconds that running jobs have to end.
+        """
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="pool shutdown")
+        if grace > 0:
+            timer = asyncio.get_running_loop().call_later(grace, self._cut.set)
+            await asyncio.shield(self._closing)
+            timer.cancel()
+        else:
+            self._cut.set()
+            await asyncio.shield(self._closing)
+
+    # Jobs -------------------------------------------------------------------------------------
+
+    def submit_job(
+        self,
+        job: Job,
+        *,
+        on_event: Callable[[Progress], None] | None = None,
+        admitted: bool = False,
+    ) -> asyncio.Future[Any]:
+        """Lets a job wait for its turn; the future ends with its result or its error.
+
+        Results by kind: `GenerationResult`, the mode's name, `LoadReport`, None for an unload,
+        the handler's value.
+
+        Args:
+            job: what to do. A draft is filled from its mode, or the current one, now.
+            on_event: called with the job's progress in the event loop, never before this returns;
+                the first call means that the job runs now. After a worker's death it runs anew
+                and its progress starts over.
+            admitted: whether it may wait beyond ``queue_max``: its place was reserved, or it was
+                taken before a restart.
+
+        Raises:
+            PoolClosedError: the pool is shutting down.
+            QueueFullError: ``queue_max`` jobs wait.
+            UnknownModeError: a draft or a switch names an unknown mode.
+            RequestError: the mode doesn't allow what a draft asks for.
+            TypeError: the job's kind doesn't say how it runs.
+            ValueError: a job of this id is here already, or its weight is not above 0.
+        """
+        self._refuse_if_closed()
+        if job.id in self._submissions:
+            raise ValueError(f"job {job.id} was submitted already and has not ended")
+        job = self._resolved(job)
+        if not admitted:
+            self._refuse_if_full()
+        model = model_of(job)
+        self._queue.push(job.id, job.owner, job.cost, job.weight, model.key if model else "")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        submission = Submission(job, future, on_event)
+        self._submissions[job.id] = submission
+        future.add_done_callback(lambda _: self._future_ended(submission))
+        self._touch_queue()
+        return future
+
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Holds a place in the queue, for a caller who must store the job before it is submitted.
+
+        Submit inside, with ``admitted=True``.
+
+        Raises:
+            PoolClosedError: the pool is shutting down.
+            QueueFullError: ``queue_max`` jobs wait or are about to.
+        """
+        self._refuse_if_closed()
+        self._refuse_if_full()
+        self._reserved += 1
+        try:
+            yield
+        finally:
+            self._reserved -= 1
+
+    def cancel(self, job_id: str) -> bool:
+        """Takes a job back: its future ends with `JobCancelledError` now.
+
+        A drawing leaves its device at the next step. A plain function of a `CustomJob` can't be
+        interrupted; it ends in its thread, unheard.
+
+        Returns:
+            False where there is no such job or it has ended.
+        """
+        submission = self._submissions.get(job_id)
+        if submission is None or submission.has_ended:
+            return False
+        submission.fail(JobCancelledError(job_id))
+        self._withdraw(submission)
+        return True
+
+    def position(self, job_id: str) -> int | None:
+        """Returns a waiting job's place, 1 is next; None where it doesn't wait."""
+        return self._queue.position(job_id)
+
+    def get_queue_size(self) -> int:
+        """Returns how many jobs wait; what runs is not counted."""
+        return len(self._queue)
+
+    def running_jobs(self) -> tuple[Job, ...]:
+        """Returns the jobs that run now, oldest first."""
+        return tuple(
+            submission.job
+            for submission in self._submissions.values()
+            if submission.attempt is not None and not submission.has_ended
+        )
+
+    def status(self) -> list[LaneStatus]:
+        """Returns what each lane is like now."""
+        return [lane.status for lane in self._lanes]
+
+    # Modes ------------------------------------------------------------------------------------
+
+    def get_current_mode(self) -> str:
+        """Returns the mode that a draft without one draws with.
+
+        It is the last that was switched to; the default until then and after its removal.
+        """
+        return self._mode.name
+
+    def switch_mode(self, name: str) -> asyncio.Future[str]:
+        """Loads a mode's model and makes the mode the current one; a full queue is no obstacle.
+
+        The future ends with the name, or with the error, and then the old mode stays. Switching
+        to the current mode does nothing, unless a switch to another is under way.
+
+        Raises:
+            PoolClosedError: the pool is shutting down.
+            UnknownModeError: no mode has this name.
+        """
+        self._refuse_if_closed()
+        self._mode.get(name)
+        under_way = any(isinstance(s.job, ModeSwitchJob) for s in self._submissions.values())
+        if name == self._mode.name and not under_way:
+            done: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            done.set_result(name)
+            return done
+        return self.submit_job(ModeSwitchJob(target_mode=name), admitted=True)
+
+    # Taking turns -----------------------------------------------------------------------------
+
+    def _touch_queue(self) -> None:
+        self._queue_changed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Has `_take_turns` run soon: never within a caller's own call, once for many reasons."""
+        if not self._wake_due:
+            self._wake_due = True
+            asyncio.get_running_loop().call_soon(self._loudly, self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._wake_due = False
+        while self._closing is None and (job_id := self._queue.peek()) is not None:
+            submission = self._submissions[job_id]
+            lane = choose_lane(
+                self._lanes,
+                model_of(submission.job),
+                alone=submission.is_suspect,
+                prefer_loaded=not is_drawing(submission.job),
+            )
+            if lane is None:
+                break
+            self._begin(submission, lane)
+        if self._queue_changed:
+            self._queue_changed = False
+            self._tell_queue_listeners()
+
+    def _begin(self, submission: Submission, lane: Lane) -> None:
+        ticket = self._queue.pop()
+        self._queue_changed = True
+        job = submission.job
+        lane.take(job.id, model_of(job), alone=submission.is_suspect)
+        task = asyncio.create_task(self._runner.run(submission, lane), name=f"job {job.id}")
+        submission.attempt = Attempt(lane, task, ticket)
+        # Settled from a callback: a task that is cancelled before its first step runs no finally.
+        task.add_done_callback(lambda _: self._loudly(lambda: self._left(submission)))
+
+    def _left(self, submission: Submission) -> None:
+        """Settles a job whose task has ended: it is done, failed or to be tried again."""
+        attempt, submission.attempt = submission.attempt, None
+        if attempt is None:
+            raise RuntimeError(f"job {submission.job.id} left a lane that it was not on")
+        attempt.lane.release(submission.job.id)
+        error = _error_of(attempt.task, submission.job.id)
+        if isinstance(error, WorkerDiedError):
+            submission.deaths += 1
+            if self._may_try_again(submission):
+                self._queue.restore(attempt.ticket)
+                self._touch_queue()
+                return
+            if self._closing is not None:
+                error = PoolClosedError()
+        del self._submissions[submission.job.id]
+        if error is None:
+            submission.succeed(attempt.task.result())
+        else:
+            _log_failure(submission, error)
+            submission.fail(error)
+        self._wake()
+
+    def _may_try_again(self, submission: Submission) -> bool:
+        return (
+            self._closing is None
+            and not submission.has_ended
+            and submission.deaths < self._max_attempts
+        )
+
+    def _tell_queue_listeners(self) -> None:
+        for listener in tuple(self.queue_listeners):
+            try:
+                listener()
+            except Exception:
+                logger.exception("A listener of the queue failed")
+
+    # Leaving early ----------------------------------------------------------------------------
+
+    def _future_ended(self, submission: Submission) -> None:
+        if submission.future.cancelled():
+            self._withdraw(submission)
+        else:
+            submission.future.exception()  # looked at, so asyncio won't complain; see the module
+
+    def _withdraw(self, submission: Submission) -> None:
+        """Takes a job whose future has ended out of the queue or off its lane."""
+        job, attempt = submission.job, submission.attempt
+        if self._submissions.get(job.id) is not submission:
+            return  # it has left by itself meanwhile
+        if attempt is None:
+            self._queue.remove(job.id)
+            del self._submissions[job.id]
+            self._touch_queue()
+        elif is_drawing(job):
+            self._start_helper(_cancel(attempt.lane, job.id), name=f"cancel {job.id}")
+        else:
+            attempt.task.cancel()
+
+    async def _close(self) -> None:
+        for submission in list(self._submissions.values()):
+            if submission.attempt is None:
+                submission.fail(PoolClosedError())
+                self._withdraw(submission)
+        for supervisor in self._supervisors:
+            supervisor.cancel()
+        cut = asyncio.create_task(self._cut.wait(), name="pool grace")
+        while (running := self._running_tasks()) and not cut.done():
+            await asyncio.wait([*running, cut], return_when=asyncio.FIRST_COMPLETED)
+        for submission in self._submissions.values():
+            submission.fail(PoolClosedError())
+        everything = [*self._running_tasks(), *self._supervisors, *self._helpers, cut]
+        for task in everything:
+            task.cancel()
+        await self._wait_or_give_up(everything)
+        await self._wait_or_give_up(
+            [
+                asyncio.create_task(_close_lane(lane), name=f"close {lane.device}")
+                for lane in self._lanes
+            ]
+        )
+        if not self.failed.done():
+            self.failed.set_result(None)
+
+    def _running_tasks(self) -> list[asyncio.Task[Any]]:
+        return [s.attempt.task for s in self._submissions.values() if s.attempt is not None]
+
+    async def _wait_or_give_up(self, tasks: Sequence[asyncio.Task[Any]]) -> None:
+        if not tasks:
+            return
+        _, stuck = await asyncio.wait(tasks, timeout=self._close_timeout)
+        for task in stuck:
+            logger.error(
+                "%s did not end within %.1f s; given up", task.get_name(), self._close_timeout
+            )
+            task.cancel()
+
+    # Rules and owners -------------------------------------------------------------------------
+
+    def _resolved(self, job: Job) -> Job:
+        """Returns the job with nothing left open, or refuses it."""
+        if not can_run(job):
+            raise TypeError(
+                f"{type(job).__name__} doesn't say how it runs: give it"
+                " `async def run(self, executor)`"
+            )
+        if isinstance(job, ModeSwitchJob):
+            self._mode.get(job.target_mode)
+        if isinstance(job, GenerationJob) and isinstance(job.request, RequestDraft):
+            return replace(job, request=self._mode.build_request(job.request))
+        return job
+
+    def _refuse_if_closed(self) -> None:
+        if self._closing is not None:
+            raise PoolClosedError
+
+    def _refuse_if_full(self) -> None:
+        if len(self._queue) + self._reserved >= self.queue_max:
+            raise QueueFullError(self.queue_max)
+
+    def _start_helper(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
+        """Runs something beside the jobs; the pool owns it."""
+        task = asyncio.create_task(work, name=name)
+        self._helpers.add(task)
+        task.add_done_callback(self._helpers.discard)
+        task.add_done_callback(self._raise_loudly)
+
+    def _raise_loudly(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _loudly(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+        except Exception as error:  # a bug: nothing in a step is expected to raise
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        logger.critical("The pool failed", exc_info=error)
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+
+def _error_of(task: asyncio.Task[Any], job_id: str) -> BaseException | None:
+    return JobCancelledError(job_id) if task.cancelled() else task.exception()
+
+
+def _log_failure(submission: Submission, error: BaseException) -> None:
+    if submission.has_ended:
+        return
+    if isinstance(error, DreamLabError):
+        logger.warning("Job %s failed: %s", submission.job.id, error)
+    else:
+        logger.error("Job %s failed", submission.job.id, exc_info=error)
+
+
+async def _cancel(lane: Lane, job_id: str) -> None:
+    try:
+        await lane.executor.cancel(job_id)
+    except WorkerDiedError:
+        pass  # then it runs no more; its own task tells the lane
+    except Exception:
+        logger.exception("Job %s could not be cancelled on %s", job_id, lane.device)
+
+
+async def _close_lane(lane: Lane) -> None:
+    try:
+        await lane.close()
+    except Exception:
+        logger.exception("The worker on %s did not close well", lane.device)
