@@ -53,10 +53,16 @@ def retry_delay(attempts: int) -> timedelta | None:
 class Outbox:
     """Finds what is due and has the couriers bring it."""
 
-    def __init__(self, store: Store, view: Callable[[str], Awaitable[JobView]]) -> None:
-        """Takes the store and `Studio.view`."""
+    def __init__(
+        self,
+        store: Store,
+        view: Callable[[str], Awaitable[JobView]],
+        delay: Callable[[int], timedelta | None] = retry_delay,
+    ) -> None:
+        """Takes the store, `Studio.view` and how long to wait after failed attempts."""
         self._store = store
         self._view = view
+        self._delay = delay
         self._couriers: dict[str, Courier] = {}
         self._wake = asyncio.Event()
 
@@ -117,7 +123,7 @@ class Outbox:
                 delivery.attempts,
                 error,
             )
-            delay = retry_delay(delivery.attempts)
+            delay = self._delay(delivery.attempts)
             due_at = datetime.now(UTC) + delay if delay else None
             await self._store.postpone(job_id, due_at, repr(error))
             self.wake()  # it may be due before what the outbox sleeps for
