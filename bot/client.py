@@ -1,0 +1,378 @@
+"""The Discord front end: connects, stays connected, and hands requests to the studio."""
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import aiohttp
+import discord
+import yarl
+from discord import app_commands
+
+from bot import replies, views
+from bot.address import Address
+from bot.cogs.imagine import imagine
+from bot.cogs.mode import modes
+from bot.courier import Acknowledgements, DiscordCourier
+from bot.followers import EDIT_SECONDS, Followers
+from bot.records import JobRecord, Origin, Owner
+from bot.settings import Settings
+from bot.studio import Studio
+from engine.errors import DreamLabError
+from modes.catalog import ModeCatalog
+
+log = logging.getLogger(__name__)
+
+ACKNOWLEDGE_SECONDS = 1.5
+"""How long a submission may take before "thinking" is shown: half of what Discord allows."""
+
+_FIRST_RETRY = 1.0
+_LAST_RETRY = 120.0
+_STEADY_SECONDS = 300.0
+_CLOSE_SECONDS = 5.0
+_BAD_TOKEN = 4004
+_UNKNOWN_INTERACTION = 10062
+_ALREADY_ACKNOWLEDGED = 40060
+
+_NETWORK = (
+    discord.HTTPException,
+    discord.GatewayNotFound,
+    discord.ConnectionClosed,
+    aiohttp.ClientError,
+    OSError,
+)
+"""What calls to Discord raise where Discord or the way there is at fault."""
+
+Submission: TypeAlias = Callable[[Owner, Origin], Awaitable[JobRecord]]
+"""Submits a request for somebody somewhere: a call of the studio's."""
+
+
+class DiscordLoginError(DreamLabError):
+    """Discord does not know the token; only the owner can mend that."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Discord refuses the bot's token. Copy it again from the page Bot of your application "
+            "at https://discord.com/developers/applications into DISCORD_TOKEN."
+        )
+
+
+class DreamTree(app_commands.CommandTree["DreamClient"]):
+    """The slash commands; what no command explained itself ends here."""
+
+    async def on_error(
+        self, interaction: "discord.Interaction[DreamClient]", error: app_commands.AppCommandError
+    ) -> None:
+        """Tells whoever typed the command."""
+        await interaction.client.explain(interaction, error)
+
+
+class DreamClient(discord.Client):
+    """One connection to Discord, from its login until it ends for good."""
+
+    def __init__(self, front_end: "DiscordFrontEnd") -> None:
+        """Takes what it is the connection of."""
+        super().__init__(
+            # Slash commands and buttons need nothing privileged; servers are kept for their
+            # channels and upload limits.
+            intents=discord.Intents(guilds=True),
+            allowed_mentions=discord.AllowedMentions.none(),
+            member_cache_flags=discord.MemberCacheFlags.none(),
+            chunk_guilds_at_startup=False,
+            max_messages=None,
+        )
+        self.studio = front_end.studio
+        self.catalog = front_end.catalog
+        self._front_end = front_end
+        self._tree = DreamTree(self)
+        self._sync: asyncio.Task[None] | None = None
+        self._handling: set[asyncio.Task[Any]] = set()
+
+    async def setup_hook(self) -> None:
+        """Prepares what must be there before the first event comes."""
+        self.add_dynamic_items(*views.BUTTONS)
+        self._tree.add_command(imagine)
+        self._tree.add_command(modes)
+        self._sync = asyncio.create_task(self._sync_commands(), name="command sync")
+        self._front_end.logged_in(self)
+
+    async def close(self) -> None:
+        """Lets what is being answered finish, for a moment, and closes the connection."""
+        if self._sync:
+            self._sync.cancel()
+        current = asyncio.current_task()
+        if handling := [task for task in self._handling if task is not current]:
+            _, late = await asyncio.wait(handling, timeout=_CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
+        await super().close()
+
+    async def on_socket_event_type(self, event: str) -> None:
+        """Keeps a proxy in between: READY names Discord's own address for RESUME."""
+        gateway = self._front_end.gateway
+        if event == "READY" and gateway is not None and self.ws:
+            self.ws.gateway = gateway
+
+    # What commands and buttons use
+
+    def owner(self, interaction: "discord.Interaction[DreamClient]") -> Owner:
+        """Returns who did something."""
+        return Owner(f"discord:{interaction.user.id}", interaction.user.display_name)
+
+    def place(self, interaction: "discord.Interaction[DreamClient]") -> str | None:
+        """Returns whose chosen mode counts; None in a direct message."""
+        return f"discord:{interaction.guild_id}" if interaction.guild_id else None
+
+    async def take(
+        self, interaction: "discord.Interaction[DreamClient]", submission: Submission
+    ) -> None:
+        """Submits a request and answers with where it stands; then its progress is followed.
+
+        Raises:
+            DreamLabError: the studio's own; nothing was stored.
+        """
+        address = _address(interaction)
+        origin = Origin("discord", self.place(interaction), address.to_plain())
+        with self._front_end.acknowledgements.opening(interaction.id):
+            # A task of its own, so that the deadline doesn't cut a commit short.
+            submitting = asyncio.ensure_future(submission(self.owner(interaction), origin))
+            await asyncio.wait([submitting], timeout=ACKNOWLEDGE_SECONDS)
+            if not submitting.done():
+                await self._think(interaction)
+            job = await submitting
+            shown = await self._answer(interaction, job)
+            if shown is not None:
+                self._front_end.followers.follow(job, shown)
+
+    async def _think(self, interaction: "discord.Interaction[DreamClient]") -> None:
+        try:
+            await interaction.response.defer(thinking=True)
+        except _NETWORK as error:
+            log.warning("An interaction could not be acknowledged: %s", _brief(error))
+
+    async def _answer(
+        self, interaction: "discord.Interaction[DreamClient]", job: JobRecord
+    ) -> str | None:
+        """Shows where a new job stands and returns what was shown; None if Discord gave up on it.
+
+        The job is stored: where the network fails, its result still comes.
+        """
+        text = replies.status(await self.studio.view(job.id))
+        for _ in range(2):
+            try:
+                view = views.waiting_view(job.id)
+                if interaction.response.is_done():
+                    await interaction.edit_original_response(content=text, view=view)
+                else:
+                    await interaction.response.send_message(text, view=view)
+            except discord.HTTPException as error:
+                if error.code == _ALREADY_ACKNOWLEDGED:
+                    break  # an attempt whose answer was lost on the way had arrived
+                if error.code == _UNKNOWN_INTERACTION:
+                    log.warning("Discord gave up on job %s before it was answered", job.id)
+                    # The asker was told that the bot did not respond, and asks again.
+                    await self.studio.cancel(job.id, job.owner)
+                    return None
+                log.warning("Job %s could not be answered: %s", job.id, _brief(error))
+            except (aiohttp.ClientError, OSError) as error:
+                log.warning("Job %s could not be answered: %s", job.id, _brief(error))
+            else:
+                break
+        return text
+
+    @asynccontextmanager
+    async def explaining(
+        self, interaction: "discord.Interaction[DreamClient]"
+    ) -> AsyncIterator[None]:
+        """Tells whoever did something what went wrong in the block, as a private answer."""
+        task = asyncio.current_task()
+        if task:
+            self._handling.add(task)
+        try:
+            yield
+        except Exception as error:  # the one place where nothing may escape
+            await self.explain(interaction, error)
+        finally:
+            if task:
+                self._handling.discard(task)
+
+    async def explain(
+        self, interaction: "discord.Interaction[DreamClient]", error: Exception
+    ) -> None:
+        """Says what went wrong as a private answer, however far the interaction has come."""
+        text = _sentence(error)
+        try:
+            if not interaction.response.is_done():
+                await interaction.response.send_message(text, ephemeral=True)
+                return
+            if (
+                interaction.response.type
+                is discord.InteractionResponseType.deferred_channel_message
+            ):
+                # A follow-up would fill the public "thinking" instead.
+                await interaction.delete_original_response()
+            await interaction.followup.send(text, ephemeral=True)
+        except _NETWORK as failure:
+            log.warning("An error could not be told to the asker: %s", _brief(failure))
+
+    async def _sync_commands(self) -> None:
+        """Tells Discord the commands; it keeps them, so that a failure can wait."""
+        delay = _FIRST_RETRY
+        while True:
+            try:
+                await self._tree.sync()
+            except app_commands.CommandSyncFailure:
+                log.exception("Discord refuses the commands: this is a bug")
+                return
+            except _NETWORK as error:
+                log.warning("The commands are not synced yet: %s", _brief(error))
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LAST_RETRY)
+            else:
+                return
+
+
+class DiscordFrontEnd:
+    """Discord as a way in: `run` it, give its ``courier`` to the outbox.
+
+    Attributes:
+        courier: brings results.
+    """
+
+    def __init__(
+        self,
+        studio: Studio,
+        catalog: ModeCatalog,
+        settings: Settings,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        edit_seconds: float = EDIT_SECONDS,
+    ) -> None:
+        """Takes what it uses.
+
+        Args:
+            studio: the service.
+            catalog: the modes.
+            settings: with the token.
+            now: the time; tests move it.
+            edit_seconds: shortest time between two edits of an answer; tests are less patient.
+        """
+        self.studio = studio
+        self.catalog = catalog
+        self.gateway = (
+            yarl.URL(settings.discord_gateway_url) if settings.discord_gateway_url else None
+        )
+        self.acknowledgements = Acknowledgements()
+        self.followers = Followers(studio.watch, settings.discord_api_url, now, edit_seconds)
+        self.courier = DiscordCourier(
+            self._logged_in_client, studio.image_path, self.followers, self.acknowledgements, now
+        )
+        self._token = settings.discord_token
+        self._api_url = settings.discord_api_url
+        self._client: DreamClient | None = None
+        self._login = asyncio.Event()
+
+    async def run(self) -> None:
+        """Stays connected until it is cancelled.
+
+        Raises:
+            DiscordLoginError: the token is wrong; trying again is of no use.
+        """
+        # discord.py knows no other way to be pointed elsewhere.
+        discord.http.Route.BASE = self._api_url
+        if self.gateway is not None:
+            discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = self.gateway
+        try:
+            await self._stay_connected()
+        finally:
+            await self.followers.close()
+
+    async def resume(self, records: Sequence[JobRecord]) -> None:
+        """Follows jobs again that a restart interrupted; those of other front ends are skipped."""
+        for record in records:
+            if record.origin.front_end == "discord":
+                self.followers.follow(record)
+
+    def logged_in(self, client: DreamClient) -> None:
+        """Notes the connection that requests go through from now on."""
+        self._client = client
+        self._login.set()
+
+    async def _logged_in_client(self) -> DreamClient:
+        while self._client is None:
+            await self._login.wait()
+        return self._client
+
+    async def _stay_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay = _FIRST_RETRY
+        while True:
+            began = loop.time()
+            await self._connect()
+            if loop.time() - began > _STEADY_SECONDS:
+                delay = _FIRST_RETRY
+            log.warning("Connecting to Discord again in %.0f s", delay)
+            # Many bots behind one address must not all come back at once.
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 # no secret
+            delay = min(2 * delay, _LAST_RETRY)
+
+    async def _connect(self) -> None:
+        """Holds one connection until it ends for good, for whatever reason."""
+        assert self._token is not None  # noqa: S101 # the app starts no Discord without one
+        client = DreamClient(self)
+        try:
+            async with client:
+                await client.start(self._token.get_secret_value())
+        except discord.LoginFailure:
+            raise DiscordLoginError from None
+        except discord.ConnectionClosed as error:
+            if error.code == _BAD_TOKEN:
+                raise DiscordLoginError from None
+            log.warning("Discord closed the connection with code %d", error.code)
+        except _NETWORK as error:
+            log.warning("No connection to Discord: %s", _brief(error))
+        except Exception as error:
+            # discord.py leaks AttributeError where the first connection fails; a bug of ours
+            # would show its traceback.
+            log.warning("No connection to Discord", exc_info=error)
+        finally:
+            self._client = None
+            self._login.clear()
+
+
+def _address(interaction: discord.Interaction[Any]) -> Address:
+    return Address(
+        application_id=interaction.application_id,
+        interaction_id=interaction.id,
+        token=interaction.token,
+        channel_id=interaction.channel_id,
+        guild_id=interaction.guild_id,
+        user_id=interaction.user.id,
+        upload_limit=interaction.filesize_limit,
+    )
+
+
+def _sentence(error: Exception) -> str:
+    """Returns what a person is told; what nobody foresaw goes to the log with a note to find it."""
+    if isinstance(error, DreamLabError):
+        return replies.plain(str(error))
+    if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
+        return "This command has changed. Reload Discord (Ctrl+R) and type it again."
+    if isinstance(error, _NETWORK):
+        log.warning("An interaction could not be answered: %s", _brief(error))
+        return "Discord did not take the answer. Please try again."
+    note = secrets.token_hex(3)
+    log.error("Note %s: a command failed", note, exc_info=error)
+    return replies.unexpected(note)
+
+
+def _brief(error: Exception) -> str:
+    """Returns an error without what it may carry: addresses hold tokens."""
+    if isinstance(error, discord.HTTPException):
+        return f"status {error.status}, error {error.code}"
+    return type(error).__name__

@@ -1,0 +1,210 @@
+"""What Discord shows, as text: a waiting job, a result, an error, the modes. Pure."""
+
+import re
+import unicodedata
+from collections.abc import Iterable
+
+from bot.records import JobRecord, JobView
+from engine.jobs import GenerationRequest, JobStatus, Progress, Stage
+from modes.mode_config import ModeConfig
+
+CONTENT_LIMIT = 2000
+"""Characters that a message may have."""
+
+ALT_TEXT_LIMIT = 1024
+"""Characters that a picture's description may have."""
+
+_PROMPT_LIMIT = 900
+_NEGATIVE_LIMIT = 300
+_SENTENCE_LIMIT = 1500
+_BAR_CELLS = 10
+_ELLIPSIS = "…"
+
+# Whatever begins a style, a link, a mention, an emoji or a timestamp in Discord's markdown; the
+# slash keeps addresses, invitations included, from becoming links.
+_SPECIAL = re.compile(r"[\\`*_~|\[\]<>/]")
+# "#" begins a heading, "-", "+" and "1." a list.
+_LINE_START = re.compile(r"\d*[.#+\-]")
+# Characters that would turn the rest of the message around.
+_BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+_STAGES = {
+    Stage.LOADING: "Loading the model",
+    Stage.ENCODING: "Reading the prompt",
+    Stage.DENOISING: "Drawing",
+    Stage.DECODING: "Finishing",
+}
+
+
+def plain(text: str, limit: int = _SENTENCE_LIMIT) -> str:
+    """Returns text that Discord shows as it was typed, on one line.
+
+    Args:
+        text: anything, however hostile.
+        limit: most characters of what is returned, the escapes included.
+    """
+    line = " ".join("".join(_visible(character) for character in text).split())
+    escaped = [_SPECIAL.sub(r"\\\g<0>", character) for character in line]
+    if start := _LINE_START.match(line):
+        escaped[start.end() - 1] = "\\" + line[start.end() - 1]
+    if sum(map(len, escaped)) <= limit:
+        return "".join(escaped)
+    room, kept = limit - len(_ELLIPSIS), []
+    for piece in escaped:
+        room -= len(piece)
+        if room < 0:
+            break
+        kept.append(piece)
+    return "".join(kept) + _ELLIPSIS
+
+
+def status(view: JobView) -> str:
+    """Returns what the asker sees while a job waits or runs."""
+    return f"{_headline(view.record)}\n{_stand(view)}"
+
+
+def farewell(view: JobView) -> str:
+    """Returns the last words of an answer that Discord lets nobody edit any longer."""
+    return (
+        f"{_headline(view.record)}\n"
+        "This takes longer than Discord lets me update this message. "
+        "The picture comes as a new message in this channel."
+    )
+
+
+def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
+    """Returns what the asker sees of a job that has ended.
+
+    Args:
+        record: with a final status.
+        notes: further small lines, such as that a picture had to be made smaller.
+    """
+    if record.status is JobStatus.FAILED:
+        return f"{_headline(record)}\n{plain(record.error or 'Something went wrong.')}"
+    if record.status is JobStatus.CANCELLED:
+        return f"{_headline(record)}\n-# Cancelled."
+    if not record.images:
+        return f"{_headline(record)}\n-# The pictures were deleted."
+    small = [_parameters(record)]
+    if record.request.negative_prompt:
+        small.append(f"without {plain(record.request.negative_prompt, _NEGATIVE_LIMIT)}")
+    return "\n".join([_headline(record), *(f"-# {line}" for line in (*small, *notes))])
+
+
+def alt_text(request: GenerationRequest) -> str:
+    """Returns a picture's description for those who can't see it."""
+    return f"Drawn by a model from the words: {request.prompt}"[:ALT_TEXT_LIMIT]
+
+
+def mode_list(modes: Iterable[ModeConfig], current: ModeConfig) -> str:
+    """Returns all modes, the current one marked; what doesn't fit is counted."""
+    lines = [_mode_line(mode, current.name) for mode in modes]
+    room = CONTENT_LIMIT - 60
+    shown: list[str] = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        shown.append(line)
+    if rest := len(lines) - len(shown):
+        shown.append(f"-# and {rest} more: type /mode info to find them")
+    return "\n".join(shown)
+
+
+def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
+    """Returns all that a member wants to know of one mode."""
+    width, height = mode.default_size
+    lines = [_mode_line(mode, current.name)]
+    lines.append(
+        f"{width}x{height}, {mode.default_steps} steps, guidance {mode.default_guidance:g}, "
+        f"{mode.default_sampler.value}"
+    )
+    lines.append(
+        f"-# Sides from {mode.min_size} to {mode.max_size}, up to {mode.max_steps} steps, "
+        f"guidance 1 to {mode.max_guidance:g}, up to {mode.max_count} pictures at once"
+    )
+    if mode.default_negative:
+        lines.append(f"-# without {plain(mode.default_negative, _NEGATIVE_LIMIT)}")
+    return "\n".join(lines)
+
+
+def mode_switched(mode: ModeConfig) -> str:
+    """Returns what a server reads after a switch."""
+    return f"This server now draws with **{plain(mode.title, 200)}**."
+
+
+def unexpected(note: str) -> str:
+    """Returns what somebody reads who met a bug; the note is in the log, too."""
+    return (
+        "Something went wrong inside Dream Lab. Please try again; "
+        f"if it happens again, tell the bot's owner this note: `{note}`."
+    )
+
+
+def mention(record: JobRecord) -> str:
+    """Returns the asker as Discord links people, or the plain name."""
+    kind, _, number = record.owner.id.partition(":")
+    if kind == "discord" and number.isdigit():
+        return f"<@{number}>"
+    return plain(record.owner.name, 80)
+
+
+def _visible(character: str) -> str:
+    """Returns the character, or nothing and a space for what would break the line."""
+    if character in _BIDI:
+        return ""
+    return " " if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character
+
+
+def _headline(record: JobRecord) -> str:
+    return f"**{plain(record.request.prompt, _PROMPT_LIMIT)}** for {mention(record)}"
+
+
+def _stand(view: JobView) -> str:
+    if view.record.status is JobStatus.QUEUED:
+        if view.position is None:
+            return "In the queue"
+        return (
+            "Next in the queue" if view.position == 1 else f"In the queue: number {view.position}"
+        )
+    return _advance(view.progress)
+
+
+def _advance(progress: Progress | None) -> str:
+    if progress is None:
+        return "Starting"
+    words = _STAGES[progress.stage]
+    if progress.stage is not Stage.DENOISING or not progress.steps:
+        return words
+    full = int(progress.fraction * _BAR_CELLS)
+    bar = "▰" * full + "▱" * (_BAR_CELLS - full)
+    return f"{bar} {words}, step {progress.step} of {progress.steps}"
+
+
+def _parameters(record: JobRecord) -> str:
+    request = record.request
+    seeds = f"seed {request.seed}"
+    if request.count > 1:
+        seeds = f"seeds {request.seeds[0]} to {request.seeds[-1]}"
+    parts = [
+        plain(request.mode, 80),
+        f"{request.width}x{request.height}",
+        f"{request.steps} steps",
+        f"guidance {request.guidance_scale:g}",
+        request.sampler.value,
+        seeds,
+    ]
+    if request.variation_seed is not None:
+        parts.append(f"variation {request.variation_seed}")
+    if record.seconds is not None:
+        parts.append(f"{record.seconds:.1f} s")
+    return " · ".join(parts)
+
+
+def _mode_line(mode: ModeConfig, current: str) -> str:
+    width, height = mode.default_size
+    mark = " (in use here)" if mode.name == current else ""
+    about = f": {plain(mode.description, 200)}" if mode.description else ""
+    name = "" if mode.title == mode.name else f" `{mode.name}`"
+    facts = f"{width}x{height}, {mode.default_steps} steps"
+    return f"**{plain(mode.title, 200)}**{name}{mark}{about} · {facts}"

@@ -1,0 +1,123 @@
+"""The bot on Discord for tests: everything real but Discord itself and the drawing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import SecretStr
+
+from bot.app import App, open_app
+from bot.client import DiscordFrontEnd
+from bot.settings import Settings
+from engine.executor import Executor
+from engine.testing import FakeExecutor
+from tests.discord_double import DiscordDouble, Interaction
+
+MODES = """
+model_root: {root}
+default_mode: small
+modes:
+  small:
+    title: Small
+    description: Little pictures
+    model: small.safetensors
+    default_size: 64x128
+    default_steps: 4
+    min_size: 64
+    max_size: 128
+  other:
+    title: Other_One
+    model: other.safetensors
+    default_size: 64x64
+    default_steps: 2
+    min_size: 64
+"""
+
+QUICK = 0.01
+"""Seconds between edits where a test is not about them."""
+
+
+@dataclass
+class Bot:
+    """A running bot and what it talks to."""
+
+    app: App
+    front_end: DiscordFrontEnd
+    discord: DiscordDouble
+    executor: FakeExecutor
+
+    async def imagine(self, prompt: str = "a red circle", **options: Any) -> Interaction:
+        """Has somebody type ``/imagine``; options of the double go beside ``values``."""
+        values = {"prompt": prompt, **options.pop("values", {})}
+        return await self.discord.slash("imagine", values=values, **options)
+
+    async def drawing(self) -> str:
+        """Waits until a job is held by the executor and returns its id."""
+        await self.executor.until(lambda: bool(self.executor.running))
+        return self.executor.running[0]
+
+
+def settings_for(discord: DiscordDouble, folder: Path, modes: str = MODES, **more: Any) -> Settings:
+    """Returns settings that point at the double; the modes' files are made."""
+    for name in ("small", "other"):
+        (folder / f"{name}.safetensors").touch()
+    modes_file = folder / "modes.yaml"
+    if not modes_file.exists():
+        modes_file.write_text(modes.format(root=folder), encoding="utf-8")
+    values: dict[str, Any] = {
+        "data": folder,
+        "modes_file": modes_file,
+        "discord_token": SecretStr(discord.token),
+        "discord_api_url": discord.api_url,
+        "discord_gateway_url": discord.gateway_url,
+    }
+    return Settings(**(values | more))
+
+
+@asynccontextmanager
+async def serving(
+    settings: Settings,
+    discord: DiscordDouble,
+    executors: list[Executor] | None = None,
+    edit_seconds: float = QUICK,
+) -> AsyncIterator[tuple[App, DiscordFrontEnd]]:
+    """Runs the bot as the program does; leaving ends it at once, whatever is under way."""
+    async with open_app(settings, executors) as app:
+        recovered = await app.studio.recover()
+        front_end = DiscordFrontEnd(
+            app.studio, app.catalog, settings, now=discord.clock.now, edit_seconds=edit_seconds
+        )
+        app.outbox.employ({"discord": front_end.courier})
+        tasks = [
+            asyncio.create_task(front_end.run(), name="discord"),
+            asyncio.create_task(app.outbox.run(), name="outbox"),
+        ]
+        try:
+            await front_end.resume(recovered)
+            yield app, front_end
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
+async def running_bot(
+    folder: Path,
+    discord: DiscordDouble,
+    executor: FakeExecutor | None = None,
+    *,
+    edit_seconds: float = QUICK,
+    **settings: Any,
+) -> AsyncIterator[Bot]:
+    """Runs the bot with a fake executor and waits until its commands are there."""
+    executor = executor or FakeExecutor()
+    discord.world.commands = None
+    chosen = settings_for(discord, folder, **settings)
+    async with serving(chosen, discord, [executor], edit_seconds) as (app, front_end):
+        await discord.connected()
+        yield Bot(app, front_end, discord, executor)
+    discord.gateway.forget()
