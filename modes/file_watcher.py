@@ -28,7 +28,9 @@ _Signature: TypeAlias = tuple[int, ...] | None
 async def watch(path: Path, on_change: Callable[[], object], stop: asyncio.Event) -> None:
     """Calls back whenever a file changes, vanishes or comes back, until told to stop.
 
-    Other files of the folder call nothing. A folder that goes away is waited for.
+    It calls once at the beginning too: nobody knows what changed between the moment the file was
+    read and the moment the watch began. Other files of the folder call nothing. A folder that goes
+    away is waited for.
 
     Args:
         path: the file; it need not exist yet.
@@ -36,6 +38,7 @@ async def watch(path: Path, on_change: Callable[[], object], stop: asyncio.Event
         stop: set it to end the watch.
     """
     watched = _Watched(path, on_change)
+    watched.tell()
     while not stop.is_set():
         try:
             await watched.follow(stop)
@@ -85,6 +88,10 @@ class _Watched:
         if now == self._seen and not (now and self.path.name in changed):
             return
         self._seen = now
+        self.tell()
+
+    def tell(self) -> None:
+        """Calls back."""
         try:
             self._on_change()
         except Exception:
