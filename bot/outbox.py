@@ -124,7 +124,7 @@ class Outbox:
                 error,
             )
             delay = self._delay(delivery.attempts)
-            due_at = datetime.now(UTC) + delay if delay else None
+            due_at = None if delay is None else datetime.now(UTC) + delay
             await self._store.postpone(job_id, due_at, repr(error))
             self.wake()  # it may be due before what the outbox sleeps for
         else:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bot.image_folder import ImageFolder
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
@@ -187,7 +187,7 @@ class Studio:
         live = self._live.get(job_id)
         if live is None or live.task is None:
             return False
-        await self._pool.cancel(job_id)
+        self._pool.cancel(job_id)
         await asyncio.shield(live.task)
         return (await self._record(job_id)).status is JobStatus.CANCELLED
 
@@ -397,6 +397,6 @@ def _authorise(record: JobRecord, by: Owner, moderator: bool, verb: str) -> None
         raise NotAllowedError(f"Only {record.owner.name} or a moderator may {verb} this.")
 
 
-def _log_failure(future: asyncio.Future[object]) -> None:
+def _log_failure(future: asyncio.Future[Any]) -> None:
     if not future.cancelled() and (error := future.exception()):
         log.warning("The model could not be loaded: %s", error)

@@ -1,0 +1,222 @@
+"""The composition root: the one place where the parts meet. Opens everything, closes everything."""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from filelock import FileLock, Timeout
+
+from bot.image_folder import ImageFolder
+from bot.outbox import Outbox
+from bot.settings import Settings
+from bot.store import Store
+from bot.studio import Studio
+from engine.devices import resolve_devices
+from engine.errors import DreamLabError
+from engine.executor import Executor
+from engine.jobs import ModelLoadJob
+from engine.local_executor import LocalExecutor
+from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
+from modes.file_watcher import watch
+
+log = logging.getLogger(__name__)
+
+
+class AlreadyRunningError(DreamLabError):
+    """Another Dream Lab runs on the same data folder."""
+
+
+class FrontEnd(Protocol):
+    """A way in that runs as long as the program does."""
+
+    async def run(self) -> None:
+        """Serves until it is cancelled."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """Everything that is open."""
+
+    settings: Settings
+    catalog: ModeCatalog
+    store: Store
+    pool: WorkerPool
+    outbox: Outbox
+    studio: Studio
+
+
+@asynccontextmanager
+async def open_app(
+    settings: Settings, executors: Sequence[Executor] | None = None
+) -> AsyncIterator[App]:
+    """Opens the parts that every front end uses, and closes them in the reverse order.
+
+    Returns before any model is loaded: worker processes start in the background. Leaving ends what
+    runs at once; what was unfinished stays in the store.
+
+    Args:
+        settings: as read.
+        executors: reach the devices; by default a local process for each of ``DEVICES``.
+
+    Raises:
+        DreamLabError: the modes file, the database or a device can't be used.
+    """
+    catalog = ModeCatalog(settings.modes_file, settings.model_root, settings.model)
+    if executors is None:
+        devices = await asyncio.to_thread(resolve_devices, ",".join(settings.devices) or "auto")
+        executors = [
+            LocalExecutor(device, may_fall_back=not settings.devices) for device in devices
+        ]
+    async with await Store.open(settings.data / "dreamlab.db") as store:
+        pool = WorkerPool(executors, catalog, queue_max=settings.queue_max)
+        outbox = Outbox(store, lambda job_id: studio.view(job_id))
+        images = ImageFolder(settings.data / "images")
+        async with Studio(store, pool, catalog, images, on_settled=outbox.wake) as studio:
+            await pool.start()
+            try:
+                yield App(settings, catalog, store, pool, outbox, studio)
+            finally:
+                await pool.shutdown()
+
+
+async def run(settings: Settings, say: Callable[[str], None]) -> None:
+    """Serves every front end until SIGINT or SIGTERM; then drains and returns.
+
+    Args:
+        settings: as read.
+        say: tells the owner what they want to know at the terminal.
+
+    Raises:
+        AlreadyRunningError: another one runs on the same data folder.
+        DreamLabError: something can't be opened.
+    """
+    settings.data.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(settings.data / "dreamlab.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise AlreadyRunningError(
+            f"Another Dream Lab runs on the data folder {settings.data}. "
+            "Stop that one first, or set DREAMLAB_DATA to another folder."
+        ) from None
+    try:
+        async with open_app(settings) as app:
+            await _serve(app, say)
+    finally:
+        lock.release()
+
+
+async def _serve(app: App, say: Callable[[str], None]) -> None:
+    """Runs every front end and what goes on in the background until it is told to stop."""
+    signals = _Signals(on_reload=app.catalog.reload)
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            running = await _start(app, tasks, say)
+            await signals.stop.wait()
+            say("Finishing what is being drawn; Ctrl-C again leaves at once.")
+            await _drain(app, signals.hurry)
+            for task in running:
+                task.cancel()
+    except* DreamLabError as group:
+        # One of them says what the owner must change; a traceback of all would bury it.
+        raise _first(group) from None
+    finally:
+        signals.close()
+
+
+async def _start(
+    app: App, tasks: asyncio.TaskGroup, say: Callable[[str], None]
+) -> list[asyncio.Task[None]]:
+    # Imported here: a command-line request needs neither, and both take a while.
+    from bot.web.app import WebFrontEnd, create_web_app
+
+    recovered = await app.studio.recover()
+    if recovered:
+        say(f"Going on with {len(recovered)} unfinished requests.")
+    web = WebFrontEnd(create_web_app(app.studio, app.catalog, app.pool, app.settings), app.settings)
+    running = [
+        tasks.create_task(web.run(), name="page"),
+        tasks.create_task(app.outbox.run(), name="outbox"),
+        tasks.create_task(_watch_pool(app.pool), name="pool"),
+        tasks.create_task(
+            watch(app.catalog.path, app.catalog.reload, asyncio.Event()), name="modes file"
+        ),
+    ]
+    say(f"Dream Lab is at {await web.ready()}")
+    if app.settings.discord_token:
+        from bot.client import DiscordFrontEnd
+
+        discord = DiscordFrontEnd(app.studio, app.catalog, app.settings)
+        app.outbox.employ({"discord": discord.courier})
+        await discord.resume([job for job in recovered if job.origin.front_end == "discord"])
+        running.append(tasks.create_task(discord.run(), name="discord"))
+    else:
+        say("Without DISCORD_TOKEN it serves this page alone. Ctrl-C ends it.")
+    _load(app, app.pool.get_current_mode())
+    return running
+
+
+async def _drain(app: App, hurry: asyncio.Event) -> None:
+    """Takes nothing new and lets what runs finish, for as long as the owner has patience."""
+    draining = asyncio.create_task(app.pool.shutdown(app.settings.shutdown_grace))
+    hurrying = asyncio.create_task(hurry.wait())
+    await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
+    hurrying.cancel()
+    if not draining.done():
+        await app.pool.shutdown()
+    await draining
+    await app.studio.close()
+
+
+async def _watch_pool(pool: WorkerPool) -> None:
+    """Raises what broke the pool: the program must not seem to work without it."""
+    await asyncio.shield(pool.failed)
+    await asyncio.Event().wait()  # closed in good order
+
+
+def _load(app: App, mode: str) -> None:
+    """Has a mode's model loaded before the first request for it."""
+    loading = app.pool.submit_job(ModelLoadJob(model=app.catalog.get(mode).model), admitted=True)
+    loading.add_done_callback(_log_failure)
+
+
+def _log_failure(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled() and (error := future.exception()):
+        log.warning("The default mode's model is not loaded: %s", error)
+
+
+def _first(group: BaseExceptionGroup[DreamLabError]) -> DreamLabError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
+
+
+class _Signals:
+    """What the system and the owner's keyboard say: stop, hurry, read the modes again."""
+
+    def __init__(self, on_reload: Callable[[], object]) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        handlers = {"SIGINT": self._stop, "SIGTERM": self._stop, "SIGHUP": on_reload}
+        # Windows has no SIGHUP, and its event loop takes no handlers: Ctrl-C raises there.
+        self._handled = [getattr(signal, name) for name in handlers if hasattr(signal, name)] * (
+            sys.platform != "win32"
+        )
+        for number in self._handled:
+            self._loop.add_signal_handler(number, handlers[number.name])
+
+    def close(self) -> None:
+        """Gives the signals back."""
+        for number in self._handled:
+            self._loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self.stop.is_set():
+            self.hurry.set()
+        self.stop.set()
