@@ -1,0 +1,202 @@
+"""The local web page: the application, and the server that runs it in our own event loop."""
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import os
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from bot.settings import Settings
+from bot.studio import Studio
+from bot.web import problems
+from bot.web.events import Feeds
+from bot.web.guard import LOOPBACK, Guard
+from bot.web.routes import STATIC, api, pages
+from bot.web.status import StatusBoard
+from engine.errors import DreamLabError
+from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
+
+_GRACE = 3
+"""Seconds that open requests get to end when the page closes."""
+
+
+class AddressError(DreamLabError):
+    """The page can't listen where the settings say.
+
+    Attributes:
+        setting: the one to change.
+    """
+
+    def __init__(self, text: str, setting: str) -> None:
+        super().__init__(text)
+        self.setting = setting
+
+
+def create_web_app(
+    studio: Studio, catalog: ModeCatalog, pool: WorkerPool, settings: Settings
+) -> FastAPI:
+    """Returns the page and its API.
+
+    Args:
+        studio: what every route calls.
+        catalog: the modes to choose from.
+        pool: asked for its state.
+        settings: where the page will be.
+    """
+    app = FastAPI(
+        title="Dream Lab",
+        openapi_url="/api/openapi.json",
+        # FastAPI's pages for these load their scripts from another host.
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.studio = studio
+    app.state.catalog = catalog
+    app.state.board = StatusBoard(pool, catalog)
+    app.state.feeds = Feeds()
+    app.include_router(pages)
+    app.include_router(api)
+    app.mount("/static", _Static(directory=STATIC))
+    problems.install(app)
+    app.add_middleware(Guard, names=(*LOOPBACK, _host_name(settings.web_host)))
+    return app
+
+
+class WebFrontEnd:
+    """Serves the page until it is cancelled."""
+
+    def __init__(self, app: FastAPI, settings: Settings) -> None:
+        self.app = app
+        self._settings = settings
+        self._address: asyncio.Future[str] | None = None
+
+    async def ready(self) -> str:
+        """Returns the page's address once it can be opened.
+
+        Raises:
+            AddressError: it can't be, see `run`.
+        """
+        return await asyncio.shield(self._ready())
+
+    async def run(self) -> None:
+        """Serves; when cancelled, ends the open streams and lets running requests finish.
+
+        Raises:
+            AddressError: the address can't be had; it says which setting to change.
+        """
+        address = self._ready()
+        try:
+            listener = listen(self._settings.web_host, self._settings.web_port)
+        except AddressError as error:
+            address.set_exception(error)
+            address.exception()  # whoever awaits it gets it; nobody need
+            raise
+        server = _Server(_config(self.app), address)
+        serving = asyncio.create_task(server.serve([listener]), name="web server")
+        try:
+            await asyncio.shield(serving)
+        finally:
+            self.app.state.feeds.close()
+            server.should_exit = True
+            await serving
+            listener.close()
+
+    def _ready(self) -> asyncio.Future[str]:
+        if self._address is None:
+            self._address = asyncio.get_running_loop().create_future()
+        return self._address
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Returns a socket that listens; port 0 picks a free one.
+
+    Raises:
+        AddressError: the address can't be had; it says which setting to change.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise _address_error(host, port, error) from error
+
+
+def _address_error(host: str, port: int, error: OSError) -> AddressError:
+    if error.errno == errno.EADDRINUSE:
+        text = (
+            f"Port {port} on {host} is used by another program. "
+            "Set WEB_PORT to another one, or to 0 for any that is free."
+        )
+        return AddressError(text, "WEB_PORT")
+    if error.errno == errno.EACCES:
+        text = f"Port {port} on {host} is kept for the system. Set WEB_PORT to 1024 or more."
+        return AddressError(text, "WEB_PORT")
+    text = f"The page can't listen on {host} ({error.strerror}). Set WEB_HOST to 127.0.0.1."
+    return AddressError(text, "WEB_HOST")
+
+
+class _Static(StaticFiles):
+    """The page's files, asked for anew each time: an update of Dream Lab shows at once."""
+
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
+        """Returns a file, or that it is still the same."""
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+
+class _Server(uvicorn.Server):
+    """Tells its address once it listens, and leaves the signals to the program."""
+
+    def __init__(self, config: uvicorn.Config, address: asyncio.Future[str]) -> None:
+        super().__init__(config)
+        self._address = address
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Starts to listen."""
+        await super().startup(sockets)
+        if sockets and not self._address.done():
+            host, port = sockets[0].getsockname()[:2]
+            self._address.set_result(f"http://{_host_name(host)}:{port}")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Captures none."""
+        yield
+
+
+def _config(app: FastAPI) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        # Nothing stands before the page, so that no header may speak for the connection.
+        proxy_headers=False,
+        timeout_graceful_shutdown=_GRACE,
+    )
+
+
+def _host_name(host: str) -> str:
+    """Returns a host as it stands in an address."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).version == 6:
+            return f"[{host}]"
+    return host

@@ -1,0 +1,166 @@
+"""Streams of what happens: one job's, or everything of one owner's, as server-sent events."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+from fastapi.sse import ServerSentEvent
+from pydantic import BaseModel
+
+from bot.records import JobRecord
+from bot.studio import Studio, UnknownJobError
+from bot.web.schemas import GoneOut, JobOut, JobsOut
+
+logger = logging.getLogger(__name__)
+
+STATUS_EVERY = 1.0
+"""Seconds between two looks at the studio's status; only a change is sent."""
+
+RETRY = 1000
+"""Milliseconds after which a browser whose stream broke asks again."""
+
+
+class Feed:
+    """One open stream. What is new waits in it, newest only, until the reader takes it.
+
+    Used as ``async with``: leaving ends its tasks. A reader that is slower than the news misses
+    states in between, never a job's last one, and holds no more memory than one event for each
+    job that it follows.
+    """
+
+    def __init__(self, studio: Studio) -> None:
+        self._studio = studio
+        self._news: dict[str, ServerSentEvent] = {}
+        self._changed = asyncio.Event()
+        self._ended = False
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def follow(self, job_id: str) -> None:
+        """Sends the job's state now and whenever it changes."""
+        self._start(f"job {job_id}", self._watch(job_id))
+
+    def follow_status(self, status: Callable[[], BaseModel]) -> None:
+        """Sends the status now and whenever it changes."""
+        self._start("status", self._poll(status))
+
+    def tell(self, event: str, about: str, data: BaseModel) -> None:
+        """Puts in an event; it takes the place of an unread one about the same."""
+        self._news[about] = ServerSentEvent(event=event, data=data, retry=RETRY)
+        self._changed.set()
+
+    def end(self) -> None:
+        """Ends the stream once what waits in it is read."""
+        self._ended = True
+        self._changed.set()
+
+    async def until_idle(self) -> AsyncIterator[ServerSentEvent]:
+        """Yields the events until nothing is followed any more."""
+        while self._tasks or self._news:
+            async for event in self._take():
+                yield event
+            if self._ended:
+                return
+
+    async def everything(
+        self, history: Callable[[], Awaitable[Sequence[JobRecord]]]
+    ) -> AsyncIterator[ServerSentEvent]:
+        """Yields what there is, then the events, until the stream is ended from outside."""
+        # Jobs that are announced from here on wait in the news: they can't fall between the two.
+        records = await history()
+        jobs = JobsOut(jobs=[JobOut.of_record(record) for record in records])
+        yield ServerSentEvent(event="jobs", data=jobs, retry=RETRY)
+        for record in records:
+            if not record.status.is_final:
+                self.follow(record.id)
+        while not self._ended:
+            async for event in self._take():
+                yield event
+
+    async def _take(self) -> AsyncIterator[ServerSentEvent]:
+        await self._changed.wait()
+        self._changed.clear()
+        while self._news:
+            yield self._news.pop(next(iter(self._news)))
+
+    def _start(self, name: str, work: Awaitable[None]) -> None:
+        if name in self._tasks:
+            return
+        task = asyncio.ensure_future(self._run(name, work))
+        task.set_name(f"web feed: {name}")
+        self._tasks[name] = task
+
+    async def _run(self, name: str, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception:
+            # The reader comes back by itself and begins anew; the reason is in the log.
+            logger.exception("A stream of events broke off at %s.", name)
+            self.end()
+        finally:
+            self._tasks.pop(name, None)
+            self._changed.set()
+
+    async def _watch(self, job_id: str) -> None:
+        try:
+            async for view in self._studio.watch(job_id):
+                self.tell("job", job_id, JobOut.of(view))
+        except UnknownJobError:
+            self.tell("gone", job_id, GoneOut(id=job_id))
+
+    async def _poll(self, status: Callable[[], BaseModel]) -> None:
+        shown = None
+        while True:
+            if (now := status()) != shown:
+                self.tell("status", "status", now)
+                shown = now
+            await asyncio.sleep(STATUS_EVERY)
+
+
+class Feeds:
+    """The open streams: a new job reaches each, and a shutdown ends them."""
+
+    def __init__(self) -> None:
+        self._all: set[Feed] = set()
+        self._of_owner: set[Feed] = set()
+        self._closed = False
+
+    @contextmanager
+    def open(self, feed: Feed, *, everything: bool = False) -> Iterator[None]:
+        """Counts a stream in while it is read; one that wants everything hears of new jobs."""
+        self._all.add(feed)
+        if everything:
+            self._of_owner.add(feed)
+        if self._closed:
+            feed.end()
+        try:
+            yield
+        finally:
+            self._all.discard(feed)
+            self._of_owner.discard(feed)
+
+    def announce(self, job_id: str) -> None:
+        """Has every stream of everything follow a new job."""
+        for feed in self._of_owner:
+            feed.follow(job_id)
+
+    def announce_gone(self, job_id: str) -> None:
+        """Tells every stream of everything that a job was deleted."""
+        for feed in self._of_owner:
+            feed.tell("gone", job_id, GoneOut(id=job_id))
+
+    def close(self) -> None:
+        """Ends every stream, those to come included."""
+        self._closed = True
+        for feed in tuple(self._all):
+            feed.end()

@@ -1,0 +1,153 @@
+"""Who may talk to the page: hosts, origins, body sizes, and the headers of every answer.
+
+The page has no login; being on this machine is what lets somebody in. So another site that is
+open in the same browser must not get through it: neither by a name that it lets point at this
+machine (DNS rebinding), nor by sending forms here (cross-site request forgery), nor by framing
+the page or loading its pictures.
+"""
+
+import logging
+from http import HTTPStatus
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bot.web.problems import problem, problem_for_bug
+
+logger = logging.getLogger(__name__)
+
+MAX_BODY = 64 * 1024
+"""Largest request body in bytes: the longest prompt that any model reads is far below it."""
+
+LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+"""Names that a browser uses for this machine and no other site can take."""
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+SECURITY_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; "
+        "trusted-types 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+class RefusedError(Exception):
+    """The request is turned away before any route sees it.
+
+    Attributes:
+        status: HTTP status of the answer.
+    """
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def check(method: str, headers: Headers, names: tuple[str, ...], port: int | None) -> None:
+    """Decides whether a request may pass.
+
+    Args:
+        method: HTTP method.
+        headers: as they came.
+        names: host names that the page answers to.
+        port: the port that the request came in on.
+
+    Raises:
+        RefusedError: it may not, and why.
+    """
+    hosts = headers.getlist("host")
+    known = {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
+    if len(hosts) != 1 or hosts[0].lower() not in known:
+        allowed = ", ".join(f"{name}:{port}" for name in names)
+        detail = f"The page does not answer to this host name. Allowed: {allowed}."
+        raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, detail)
+    if method in SAFE_METHODS:
+        return
+    # Browsers send one or both of these with whatever a page makes them send; curl sends neither.
+    origins = headers.getlist("origin")
+    ours = f"http://{hosts[0].lower()}"
+    site = headers.get("sec-fetch-site", "same-origin")
+    if any(origin.lower() != ours for origin in origins) or site not in ("same-origin", "none"):
+        detail = "Another site may not act here; open the page itself."
+        raise RefusedError(HTTPStatus.FORBIDDEN, detail)
+    media = headers.get("content-type", "").split(";")[0].strip().lower()
+    if method != "DELETE" and media != "application/json":
+        detail = "Only JSON is taken. Allowed: the header 'Content-Type: application/json'."
+        raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MAX_BODY:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+
+
+_TOO_LARGE = f"The request is too large. Allowed: at most {MAX_BODY // 1024} KiB."
+
+
+class Guard:
+    """Middleware that asks `check`, counts the body and puts the headers on every answer."""
+
+    def __init__(self, app: ASGIApp, names: tuple[str, ...] = LOOPBACK) -> None:
+        self._app = app
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers, or passes the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answer = _Answer(send)
+        # The address that the connection itself came in on; no header can say otherwise.
+        port = (scope.get("server") or (None, None))[1]
+        try:
+            check(scope["method"], Headers(scope=scope), self._names, port)
+        except RefusedError as error:
+            await problem(error.status, str(error))(scope, receive, answer)
+            return
+        try:
+            await self._app(scope, _limited(receive), answer)
+        except Exception:
+            logger.exception("A request to the web page failed unexpectedly.")
+            if answer.begun:
+                raise  # the server breaks the connection off, so that nobody takes it for whole
+            await problem_for_bug()(scope, receive, answer)
+
+
+class _Answer:
+    """Sends an answer on, with the headers that each must have."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.begun = True
+            headers = MutableHeaders(scope=message)
+            for name, value in SECURITY_HEADERS.items():
+                headers[name] = value
+            # What a route says nothing about is nobody's to keep.
+            headers.setdefault("Cache-Control", "no-store")
+        await self._send(message)
+
+
+def _limited(receive: Receive) -> Receive:
+    """Counts a body whose length nobody announced."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > MAX_BODY:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+        return message
+
+    return limited

@@ -1,0 +1,165 @@
+"""Errors as answers: RFC 9457 problem details with the sentences that every front end shows."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
+from engine.errors import (
+    DreamLabError,
+    JobCancelledError,
+    ModelError,
+    PoolClosedError,
+    QueueFullError,
+    RequestError,
+    WorkerDiedError,
+)
+
+logger = logging.getLogger(__name__)
+
+MEDIA_TYPE = "application/problem+json"
+
+# The first kind that fits decides, so the narrow ones stand before the wide ones.
+_STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
+    (UnknownJobError, HTTPStatus.NOT_FOUND),
+    (UnknownImageError, HTTPStatus.NOT_FOUND),
+    (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (NotAllowedError, HTTPStatus.FORBIDDEN),
+    (JobCancelledError, HTTPStatus.CONFLICT),
+    (PoolClosedError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (WorkerDiedError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+
+# What pydantic's error types ask for, in the words of the other sentences.
+_EXPECTED: Mapping[str, str] = {
+    "bool_type": "true or false",
+    "dict_type": "a JSON object",
+    "finite_number": "a number",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "json_invalid": "a JSON object",
+    "model_attributes_type": "a JSON object",
+    "string_type": "text",
+    "string_unicode": "text in valid Unicode",
+}
+
+
+class ConflictError(DreamLabError):
+    """The request does not fit the state that the job is in."""
+
+
+def problem(
+    status: int, detail: str, *, headers: Mapping[str, str] | None = None, **facts: object
+) -> JSONResponse:
+    """Returns the answer for an error.
+
+    Args:
+        status: HTTP status.
+        detail: one sentence for people.
+        headers: more headers for the answer.
+        facts: further members, such as the ``field`` that was wrong; None is left out.
+    """
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **known}
+    return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_for(error: DreamLabError) -> JSONResponse:
+    """Returns the answer for one of our own errors, its text free of this machine's paths."""
+    if isinstance(error, ConflictError):
+        return problem(HTTPStatus.CONFLICT, str(error))
+    status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    if isinstance(error, ModelError):
+        # Its own text has the whole path, which is the owner's business alone: the log has it.
+        detail = f"The model {error.path.name} can't be used: {_first_line(error.reason)}."
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+    headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+    return problem(
+        status or HTTPStatus.INTERNAL_SERVER_ERROR,
+        str(error),
+        headers=headers,
+        field=getattr(error, "field", None),
+        allowed=getattr(error, "allowed", None),
+    )
+
+
+def problem_for_bug() -> JSONResponse:
+    """Returns the answer for an error that nobody foresaw; its details are for the log alone."""
+    detail = "Something went wrong on this side; the log of Dream Lab says what."
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every error that leaves a route a problem."""
+
+    async def ours(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, DreamLabError):
+            raise error
+        answer = problem_for(error)
+        if answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, ModelError):
+            logger.error("A request to the web page failed.", exc_info=error)
+        return answer
+
+    async def validation(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, RequestValidationError):
+            raise error
+        return _invalid(error.errors())
+
+    async def http(_: Request, error: Exception) -> JSONResponse:
+        if not isinstance(error, HTTPException):
+            raise error
+        return problem(error.status_code, _http_detail(error), headers=error.headers)
+
+    app.add_exception_handler(DreamLabError, ours)
+    app.add_exception_handler(RequestValidationError, validation)
+    app.add_exception_handler(HTTPException, http)
+
+
+def _invalid(errors: Sequence[Any]) -> JSONResponse:
+    """Returns the answer for a body or parameter of the wrong type; the first error leads."""
+    found = [_as_request_error(error) for error in errors]
+    lead = found[0]
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        str(lead),
+        field=lead.field,
+        allowed=lead.allowed,
+        errors=[{"field": e.field, "detail": str(e), "allowed": e.allowed} for e in found],
+    )
+
+
+def _as_request_error(error: Mapping[str, Any]) -> RequestError:
+    # loc is ("body" | "path" | "query", name, ...); a body that is no JSON has a number instead.
+    names = [part for part in error["loc"][1:] if isinstance(part, str)]
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return RequestError("body", names[-1], "only the fields that /api/openapi.json lists")
+    field = names[0] if names else "body"
+    value = None if kind == "missing" else error.get("input")
+    if kind == "json_invalid":
+        value = "what was sent"
+    if kind == "missing":
+        return RequestError(field, value, "something; it is needed")
+    return RequestError(field, value, _EXPECTED.get(kind, error["msg"]))
+
+
+def _http_detail(error: HTTPException) -> str:
+    """Returns a sentence for what the framework refuses by itself."""
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return "There is nothing at this address."
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return "This can't be done at this address; /api/openapi.json lists what can."
+    if error.status_code == HTTPStatus.BAD_REQUEST:
+        return "The request can't be read. Allowed: a JSON object."
+    return str(error.detail)
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0].rstrip(".") if text.strip() else "no reason was given"

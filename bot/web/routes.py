@@ -1,0 +1,255 @@
+"""Every address of the page: each route parses, calls the studio once and answers."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+
+from bot.records import JobView, Origin, Owner
+from bot.studio import Studio, UnknownImageError, UnknownJobError
+from bot.web.events import Feed, Feeds
+from bot.web.problems import MEDIA_TYPE, ConflictError
+from bot.web.schemas import (
+    AgainIn,
+    DraftIn,
+    JobOut,
+    JobsOut,
+    ModeOut,
+    ModesOut,
+    SwitchIn,
+)
+from bot.web.status import StatusBoard, StatusOut
+from engine.jobs import Sampler
+from modes.catalog import ModeCatalog
+
+YOU = Owner("web:local", "you")
+"""Whoever sits at this machine; the page has no login."""
+
+HERE = Origin("web")
+
+STATIC = Path(__file__).parent / "static"
+
+_HISTORY = 50
+
+_PROBLEM: dict[str, Any] = {
+    "description": "What is wrong, as problem details (RFC 9457).",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["title", "status", "detail"],
+                "properties": {
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "field": {"type": "string"},
+                    "allowed": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+
+pages = APIRouter(include_in_schema=False)
+api = APIRouter(prefix="/api", responses={"4XX": _PROBLEM, "5XX": _PROBLEM})
+
+
+def _studio(request: Request) -> Studio:
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def _catalog(request: Request) -> ModeCatalog:
+    catalog: ModeCatalog = request.app.state.catalog
+    return catalog
+
+
+def _board(request: Request) -> StatusBoard:
+    board: StatusBoard = request.app.state.board
+    return board
+
+
+def _feeds(request: Request) -> Feeds:
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
+TheStudio = Annotated[Studio, Depends(_studio)]
+TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
+TheBoard = Annotated[StatusBoard, Depends(_board)]
+TheFeeds = Annotated[Feeds, Depends(_feeds)]
+
+
+async def _own_job(job_id: str, studio: TheStudio) -> JobView:
+    """Returns one of the page's own jobs; to the page, those of others don't exist."""
+    view = await studio.view(job_id)
+    if view.record.owner.id != YOU.id:
+        raise UnknownJobError(job_id)
+    return view
+
+
+OwnJob = Annotated[JobView, Depends(_own_job)]
+
+
+async def _feed_of_job(view: OwnJob, studio: TheStudio, feeds: TheFeeds) -> AsyncIterator[Feed]:
+    async with Feed(studio) as feed:
+        with feeds.open(feed):
+            feed.follow(view.record.id)
+            yield feed
+
+
+async def _feed_of_all(studio: TheStudio, board: TheBoard, feeds: TheFeeds) -> AsyncIterator[Feed]:
+    async with Feed(studio) as feed:
+        with feeds.open(feed, everything=True):
+            feed.follow_status(board.now)
+            yield feed
+
+
+@pages.get("/")
+async def page() -> FileResponse:
+    """The page itself."""
+    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
+
+
+@pages.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the program answers."""
+    return {"status": "alive"}
+
+
+@pages.get("/readyz")
+async def readyz(board: TheBoard, response: Response) -> StatusOut:
+    """Whether a model can draw."""
+    status = board.now()
+    if not status.can_draw:
+        response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
+    return status
+
+
+@api.get("/status")
+async def get_status(board: TheBoard) -> StatusOut:
+    """What the studio is doing."""
+    return board.now()
+
+
+@api.post("/jobs", status_code=HTTPStatus.CREATED)
+async def submit(body: DraftIn, studio: TheStudio, feeds: TheFeeds, response: Response) -> JobOut:
+    """Asks for pictures; the request is stored when this answers."""
+    record = await studio.submit(body.draft(), YOU, HERE)
+    feeds.announce(record.id)
+    response.headers["Location"] = f"/api/jobs/{record.id}"
+    return JobOut.of(await studio.view(record.id))
+
+
+@api.get("/jobs")
+async def history(
+    studio: TheStudio, limit: Annotated[int, Query(ge=1, le=200)] = _HISTORY
+) -> JobsOut:
+    """Your newest jobs, newest first."""
+    records = await studio.history(YOU.id, limit)
+    return JobsOut(jobs=[JobOut.of_record(record) for record in records])
+
+
+@api.get("/jobs/{job_id}")
+async def get_job(view: OwnJob) -> JobOut:
+    """A job as it is now."""
+    return JobOut.of(view)
+
+
+@api.delete("/jobs/{job_id}", status_code=HTTPStatus.NO_CONTENT)
+async def delete(view: OwnJob, studio: TheStudio, feeds: TheFeeds) -> None:
+    """Deletes the pictures of a job that has ended.
+
+    One that has not is refused (409): whoever cancels as the last step ends must not lose the
+    finished picture.
+    """
+    job_id = view.record.id
+    if not view.record.status.is_final:
+        raise ConflictError("The request is still on its way; cancel it first.")
+    await studio.delete(job_id, YOU)
+    feeds.announce_gone(job_id)
+
+
+@api.post("/jobs/{job_id}/cancel")
+async def cancel(view: OwnJob, studio: TheStudio) -> JobOut:
+    """Takes a job back; one that has ended already stays as it is."""
+    await studio.cancel(view.record.id, YOU)
+    return JobOut.of(await studio.view(view.record.id))
+
+
+@api.post("/jobs/{job_id}/again", status_code=HTTPStatus.CREATED)
+async def again(
+    body: AgainIn, view: OwnJob, studio: TheStudio, feeds: TheFeeds, response: Response
+) -> JobOut:
+    """Asks for the same once more with a fresh seed, or for a variation of it."""
+    record = await studio.again(view.record.id, YOU, HERE, vary=body.vary)
+    feeds.announce(record.id)
+    response.headers["Location"] = f"/api/jobs/{record.id}"
+    return JobOut.of(await studio.view(record.id))
+
+
+@api.get("/jobs/{job_id}/events", response_class=EventSourceResponse)
+async def job_events(
+    feed: Annotated[Feed, Depends(_feed_of_job)],
+) -> AsyncIterator[ServerSentEvent]:
+    """A stream of ``job`` events, one at once and one at each change; ends with the job."""
+    async for event in feed.until_idle():
+        yield event
+
+
+@api.get("/events", response_class=EventSourceResponse)
+async def all_events(
+    studio: TheStudio, feed: Annotated[Feed, Depends(_feed_of_all)]
+) -> AsyncIterator[ServerSentEvent]:
+    """A stream of everything of yours, of which the page keeps one open.
+
+    It begins with ``jobs`` (the history) and ``status``; then come ``job``, ``gone`` and
+    ``status`` at each change. (A browser opens six connections to a host at most: one stream for
+    each job would use them up.)
+    """
+    async for event in feed.everything(lambda: studio.history(YOU.id, _HISTORY)):
+        yield event
+
+
+@api.get("/images/{image_id}", response_class=Response)
+async def image(
+    image_id: str,
+    studio: TheStudio,
+    download: Annotated[bool, Query(description="Have it saved instead of shown.")] = False,
+) -> Response:
+    """A picture as PNG, its parameters in the text chunk ``parameters``."""
+    record = await studio.image(image_id)
+    if (await studio.view(record.job_id)).record.owner.id != YOU.id:
+        raise UnknownImageError(image_id)
+    try:
+        content = await asyncio.to_thread(studio.image_path(record).read_bytes)
+    except FileNotFoundError:
+        raise UnknownImageError(image_id) from None
+    name = f'filename="dream-lab-{record.seed}.png"'
+    headers = {
+        # A picture never changes under its id.
+        "Cache-Control": "private, max-age=31536000, immutable",
+        "Content-Disposition": f"{'attachment' if download else 'inline'}; {name}",
+    }
+    return Response(content, media_type="image/png", headers=headers)
+
+
+@api.get("/modes")
+async def modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
+    """What can be drawn with."""
+    return ModesOut(
+        current=(await studio.mode_of(HERE.place)).name,
+        modes=[ModeOut.of(mode) for mode in catalog.modes.values()],
+        samplers=list(Sampler),
+    )
+
+
+@api.post("/modes/switch", status_code=HTTPStatus.ACCEPTED)
+async def switch_mode(body: SwitchIn, studio: TheStudio) -> ModeOut:
+    """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
+    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place))

@@ -1,0 +1,286 @@
+"""What the page and the server say to each other, as JSON."""
+
+import base64
+import re
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from bot.records import ImageRecord, JobRecord, JobView
+from engine.errors import RequestError
+from engine.jobs import GenerationRequest, JobStatus, Progress, RequestDraft, Stage
+from modes.mode_config import ModeConfig
+from modes.request_fields import SIDE_STEP, parse_size
+
+_COMMAND = re.compile(r"\s*/([a-z][\w-]*)(?:\s+|$)", re.IGNORECASE)
+
+
+class _In(BaseModel):
+    """Something that was sent: no unknown keys, no silent conversions, no NaN."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict | list):
+        raise PydanticCustomError("plain", "one number or one text")
+    return value
+
+
+_Plain = Annotated[Any, AfterValidator(_plain)]
+"""Any number or text. Whether it is allowed is for the mode to say, in the same sentence as in
+every other front end; a type here would have pydantic say it first and in other words."""
+
+
+def _optional(kind: str, meaning: str) -> Any:
+    return Field(None, description=meaning, json_schema_extra={"type": kind})
+
+
+class DraftIn(_In):
+    """What to draw. What is left out comes from the mode."""
+
+    prompt: str = Field(
+        description="The words to draw; may begin with /imagine.",
+        examples=["/imagine a red circle on a white background"],
+    )
+    mode: str | None = Field(None, description="Name of a mode.")
+    negative_prompt: _Plain = _optional("string", "What to keep away from.")
+    width: _Plain = _optional("integer", "Pixels.")
+    height: _Plain = _optional("integer", "Pixels.")
+    size: str | None = Field(
+        None, description="Both at once, instead of width and height.", examples=["512x768"]
+    )
+    steps: _Plain = _optional("integer", "Denoising steps.")
+    guidance_scale: _Plain = _optional("number", "Weight of the prompt.")
+    sampler: _Plain = _optional("string", "Name of a sampler, such as 'Euler a'.")
+    seed: _Plain = _optional("integer", "0 to 4294967295; left out, one is drawn.")
+    count: _Plain = _optional("integer", "How many pictures.")
+
+    def draft(self) -> RequestDraft:
+        """Returns the draft; whether its values are allowed is for the studio to say.
+
+        Raises:
+            RequestError: the text is another command, or the size is none or given twice.
+        """
+        width, height = self.width, self.height
+        if self.size is not None:
+            if width is not None or height is not None:
+                raise RequestError("size", self.size, "either size or width and height")
+            width, height = _size(self.size)
+        return RequestDraft(
+            prompt=parse_imagine(self.prompt),
+            mode=self.mode,
+            negative_prompt=self.negative_prompt,
+            width=width,
+            height=height,
+            steps=self.steps,
+            guidance_scale=self.guidance_scale,
+            sampler=self.sampler,
+            seed=self.seed,
+            count=self.count,
+        )
+
+
+class AgainIn(_In):
+    """How to repeat a job."""
+
+    vary: bool = Field(False, description="A seed close by instead of a fresh one.")
+
+
+class SwitchIn(_In):
+    """Which mode to draw with from now on."""
+
+    mode: str = Field(description="Name of a mode.")
+
+
+class RequestOut(BaseModel):
+    """What is drawn, nothing left open."""
+
+    mode: str
+    prompt: str
+    negative_prompt: str
+    width: int
+    height: int
+    steps: int
+    guidance_scale: float
+    sampler: str
+    seed: int
+    count: int
+    variation_seed: int | None = Field(description="Seed of the noise mixed in for a variation.")
+
+    @classmethod
+    def of(cls, request: GenerationRequest) -> Self:
+        """Returns the request without the model's place on this machine."""
+        return cls(
+            **{name: getattr(request, name) for name in cls.model_fields if name != "sampler"},
+            sampler=request.sampler.value,
+        )
+
+
+class ProgressOut(BaseModel):
+    """Where a running job is."""
+
+    stage: Stage
+    step: int
+    steps: int
+    fraction: float = Field(description="Share of the steps that are done, 0 to 1.")
+    preview: str | None = Field(description="A small JPEG as a data: URL.")
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """Returns the progress, its preview ready for an image's address."""
+        preview = progress.preview and base64.b64encode(progress.preview).decode()
+        return cls(
+            stage=progress.stage,
+            step=progress.step,
+            steps=progress.steps,
+            fraction=progress.fraction,
+            preview=f"data:image/jpeg;base64,{preview}" if preview else None,
+        )
+
+
+class ImageOut(BaseModel):
+    """A finished picture."""
+
+    id: str
+    url: str
+    seed: int = Field(description="The seed that draws just this one.")
+    width: int
+    height: int
+
+    @classmethod
+    def of(cls, image: ImageRecord) -> Self:
+        """Returns the picture with its address."""
+        return cls(
+            id=image.id,
+            url=f"/api/images/{image.id}",
+            seed=image.seed,
+            width=image.width,
+            height=image.height,
+        )
+
+
+class JobOut(BaseModel):
+    """A job as it is now."""
+
+    id: str
+    status: JobStatus
+    position: int | None = Field(description="Place in the queue, 1 is next.")
+    progress: ProgressOut | None
+    request: RequestOut
+    images: list[ImageOut]
+    error: str | None = Field(description="One sentence, where it failed.")
+    created_at: datetime
+    finished_at: datetime | None
+    seconds: float | None = Field(description="Time it took to draw.")
+    parent_id: str | None = Field(description="The job that this one repeats or varies.")
+
+    @classmethod
+    def of(cls, view: JobView) -> Self:
+        """Returns what the page may know of a job."""
+        record = view.record
+        return cls(
+            id=record.id,
+            status=record.status,
+            position=view.position,
+            progress=ProgressOut.of(view.progress) if view.progress else None,
+            request=RequestOut.of(record.request),
+            images=[ImageOut.of(image) for image in record.images],
+            error=record.error,
+            created_at=record.created_at,
+            finished_at=record.finished_at,
+            seconds=record.seconds,
+            parent_id=record.parent_id,
+        )
+
+    @classmethod
+    def of_record(cls, record: JobRecord) -> Self:
+        """Returns a job whose place and progress nobody looked up."""
+        return cls.of(JobView(record))
+
+
+class JobsOut(BaseModel):
+    """Jobs, newest first."""
+
+    jobs: list[JobOut]
+
+
+class ModeOut(BaseModel):
+    """A mode: what it draws with unless told otherwise, and how far one may go."""
+
+    name: str
+    title: str
+    description: str
+    default_size: tuple[int, int]
+    default_steps: int
+    default_guidance: float
+    default_sampler: str
+    default_negative: str
+    min_size: int
+    max_size: int
+    size_step: int
+    max_steps: int
+    max_guidance: float
+    max_count: int
+    examples: list[str] = Field(description="Prompts to begin with, from the mode's metadata.")
+
+    @classmethod
+    def of(cls, mode: ModeConfig) -> Self:
+        """Returns a mode without its model's place on this machine."""
+        examples = mode.metadata.get("examples", ())
+        if not isinstance(examples, list | tuple):
+            examples = ()
+        return cls(
+            name=mode.name,
+            title=mode.title,
+            description=mode.description,
+            default_size=mode.default_size,
+            default_steps=mode.default_steps,
+            default_guidance=mode.default_guidance,
+            default_sampler=mode.default_sampler.value,
+            default_negative=mode.default_negative,
+            min_size=mode.min_size,
+            max_size=mode.max_size,
+            size_step=SIDE_STEP,
+            max_steps=mode.max_steps,
+            max_guidance=mode.max_guidance,
+            max_count=mode.max_count,
+            examples=[example for example in examples if isinstance(example, str)],
+        )
+
+
+class ModesOut(BaseModel):
+    """The modes and which of them draws when nobody names one."""
+
+    current: str
+    modes: list[ModeOut]
+    samplers: list[str]
+
+
+class GoneOut(BaseModel):
+    """A job that was deleted."""
+
+    id: str
+
+
+def parse_imagine(text: str) -> str:
+    """Returns the words of ``/imagine words`` or of words alone.
+
+    Raises:
+        RequestError: it is another command.
+    """
+    command = _COMMAND.match(text)
+    if command is None:
+        return text.strip()
+    if command[1].lower() != "imagine":
+        raise RequestError("command", f"/{command[1]}", "/imagine, /mode list, /mode switch NAME")
+    return text[command.end() :].strip()
+
+
+def _size(text: str) -> tuple[int, int]:
+    size = parse_size(text)
+    if size is None:
+        raise RequestError("size", text, "width x height in pixels, such as 512x768")
+    return size

@@ -1,0 +1,41 @@
+// Talks to the server. Every refusal becomes a Problem whose message is the server's sentence.
+
+export class Problem extends Error {
+  constructor(detail, field = null) {
+    super(detail);
+    this.field = field;
+  }
+}
+
+export async function call(method, path, body) {
+  const options = { method };
+  if (method === "POST") {
+    options.headers = { "Content-Type": "application/json" };
+    options.body = JSON.stringify(body ?? {});
+  }
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new Problem("Dream Lab does not answer. Is it still running?");
+  }
+  const content = answer.status === 204 ? null : await answer.json().catch(() => null);
+  if (!answer.ok) {
+    throw new Problem(content?.detail ?? `The server answered ${answer.status}.`, content?.field);
+  }
+  return content;
+}
+
+const SILENCE = 2000; // milliseconds until a stream that the browser gave up is opened anew
+
+// Keeps one stream of everything open; calls handlers[event](data), and handlers.offline().
+export function listen(handlers) {
+  const source = new EventSource("/api/events");
+  for (const event of ["jobs", "job", "gone", "status"]) {
+    source.addEventListener(event, (message) => handlers[event](JSON.parse(message.data)));
+  }
+  source.addEventListener("error", () => {
+    handlers.offline();
+    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers), SILENCE);
+  });
+}

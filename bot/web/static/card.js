@@ -1,0 +1,131 @@
+// One job as a card. update() changes only what is different, so that focus and reading stay put.
+
+import { factsOf, stageOf } from "./words.js";
+
+const template = document.getElementById("card");
+
+function setText(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+export class Card {
+  // act(verb, job) is called for "again", "vary", "cancel", "delete" and "dismiss".
+  constructor(job, act) {
+    this.act = act;
+    this.element = template.content.firstElementChild.cloneNode(true);
+    this.canvas = this.element.querySelector(".canvas");
+    this.prompt = this.element.querySelector(".prompt");
+    this.way = this.element.querySelector(".way");
+    this.stage = this.element.querySelector(".stage");
+    this.progress = this.element.querySelector("progress");
+    this.error = this.element.querySelector(".error");
+    this.facts = this.element.querySelector(".facts");
+    this.actions = this.element.querySelector(".actions");
+    this.update(job);
+  }
+
+  get ended() {
+    return ["done", "failed", "cancelled"].includes(this.job.status);
+  }
+
+  update(job) {
+    const before = this.job?.status;
+    this.job = job;
+    this.element.dataset.status = job.status;
+    setText(this.prompt, job.request.prompt);
+    this.#showWay();
+    setText(this.error, job.error ?? "");
+    this.error.hidden = !job.error;
+    this.#showFacts();
+    if (job.status !== before) this.#showActions();
+    if (job.status === "done" && before !== "done") this.#showPictures();
+    else if (!this.ended) this.#showPreview();
+    else if (job.status !== "done") this.canvas.replaceChildren();
+    // A picture that never came needs no room.
+    this.canvas.hidden = job.status === "failed" || job.status === "cancelled";
+  }
+
+  #showWay() {
+    this.way.hidden = this.job.status === "done";
+    setText(this.stage, stageOf(this.job));
+    this.progress.hidden = this.ended;
+    this.progress.setAttribute("aria-label", `Progress of ${this.job.request.prompt}`);
+    const fraction = this.job.progress?.stage === "loading" ? 0 : this.job.progress?.fraction;
+    if (fraction) this.progress.value = fraction;
+    else this.progress.removeAttribute("value"); // it moves without saying how far
+  }
+
+  #showFacts() {
+    const facts = factsOf(this.job);
+    const shown = facts.flat().join("\n");
+    if (this.shownFacts === shown) return;
+    this.shownFacts = shown;
+    this.facts.replaceChildren(
+      ...facts.map(([name, value]) =>
+        make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value })),
+      ),
+    );
+  }
+
+  #showPreview() {
+    const { width, height } = this.job.request;
+    const preview = this.job.progress?.preview;
+    this.canvas.style.aspectRatio = `${width} / ${height}`;
+    if (!preview) return;
+    const shown = this.canvas.querySelector("img.preview");
+    if (shown) shown.src = preview;
+    else this.canvas.replaceChildren(make("img", { className: "preview", src: preview, alt: "" }));
+  }
+
+  #showPictures() {
+    const { prompt } = this.job.request;
+    const several = this.job.images.length > 1;
+    this.canvas.style.aspectRatio = "";
+    this.canvas.classList.toggle("several", several);
+    const pictures = this.job.images.map((image, index) => {
+      const alt = several ? `${prompt} (${index + 1})` : prompt;
+      const { url: src, width, height } = image;
+      const picture = make("img", { src, alt, width, height });
+      // The preview stays until the picture itself is there, so that nothing flickers.
+      return make("a", { href: src, target: "_blank", title: "Open the picture alone" }, picture);
+    });
+    this.canvas.replaceChildren(...pictures);
+  }
+
+  #showActions() {
+    const hadFocus = this.actions.contains(document.activeElement);
+    this.actions.replaceChildren(...this.#actions());
+    if (hadFocus) this.element.focus();
+  }
+
+  #actions() {
+    const button = (label, verb, className = "") => {
+      const element = make("button", { type: "button", textContent: label, className });
+      element.addEventListener("click", () => this.act(verb, this.job, element));
+      return element;
+    };
+    const { status, images } = this.job;
+    if (!this.ended) return [button("Cancel", "cancel")];
+    if (status !== "done") return [button("Try again", "again"), button("Dismiss", "dismiss")];
+    const downloads = images.map((image, index) =>
+      make("a", {
+        className: "button",
+        href: `${image.url}?download=true`,
+        textContent: images.length > 1 ? `Download ${index + 1}` : "Download",
+        download: "",
+      }),
+    );
+    return [
+      button("Again", "again"),
+      button("Vary", "vary"),
+      ...downloads,
+      button("Delete", "delete", "quiet"),
+    ];
+  }
+}

@@ -1,0 +1,153 @@
+// The prompt box and its advanced fields: reads what was typed, shows what is allowed.
+
+const $ = (id) => document.getElementById(id);
+
+// Names as people type them, and as the API has them.
+const FIELDS = {
+  negative: "negative_prompt",
+  mode: "mode",
+  size: "size",
+  count: "count",
+  seed: "seed",
+  steps: "steps",
+  guidance: "guidance_scale",
+  sampler: "sampler",
+};
+const NUMBERS = new Set(["count", "seed", "steps", "guidance"]);
+const ALIASES = { command: "prompt", width: "size", height: "size", ...swapped(FIELDS) };
+
+const EXAMPLES = [
+  "a lighthouse at dawn, watercolour",
+  "a fox asleep in the snow, soft light",
+  "a paper boat on a puddle, macro photo",
+  "an old library with a glass roof",
+];
+
+function swapped(object) {
+  return Object.fromEntries(Object.entries(object).map(([key, value]) => [value, key]));
+}
+
+// What is no number goes to the server as it was typed: its answer says what is allowed.
+function typed(name, text) {
+  if (!NUMBERS.has(name)) return text;
+  const number = Number(text.replace(",", "."));
+  return Number.isFinite(number) && Math.abs(number) <= Number.MAX_SAFE_INTEGER ? number : text;
+}
+
+export class Form {
+  constructor({ send, example }) {
+    this.form = $("ask");
+    this.prompt = $("prompt");
+    this.example = example;
+    this.busy = false;
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      send();
+    });
+    this.form.addEventListener("keydown", (event) => {
+      const inBox = event.target === this.prompt;
+      // Enter that ends a composition (Japanese, Chinese, ...) is not meant for us.
+      if (inBox && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+        event.preventDefault();
+        send();
+      }
+    });
+    this.form.addEventListener("input", () => this.clear());
+    $("mode").addEventListener("change", () => this.#showMode());
+  }
+
+  draft() {
+    const draft = { prompt: this.prompt.value };
+    for (const [name, key] of Object.entries(FIELDS)) {
+      const text = $(name).value.trim();
+      if (text) draft[key] = typed(name, text);
+    }
+    return draft;
+  }
+
+  setBusy(busy) {
+    this.busy = busy;
+    this.form.querySelector("button.main").disabled = busy;
+  }
+
+  clear() {
+    $("error").hidden = true;
+    $("notice").hidden = true;
+    for (const field of this.form.querySelectorAll("[aria-invalid]")) {
+      field.removeAttribute("aria-invalid");
+      field.removeAttribute("aria-errormessage");
+    }
+  }
+
+  showError(problem) {
+    this.clear();
+    $("error").textContent = problem.message;
+    $("error").hidden = false;
+    const field = $(ALIASES[problem.field] ?? problem.field);
+    if (!field || !this.form.contains(field)) return;
+    if ($("advanced").contains(field)) $("advanced").open = true;
+    field.setAttribute("aria-invalid", "true");
+    field.setAttribute("aria-errormessage", "error");
+    field.focus();
+  }
+
+  showNotice(text) {
+    this.clear();
+    $("notice").textContent = text;
+    $("notice").hidden = false;
+  }
+
+  // Takes GET /api/modes and shows the chosen mode's defaults and bounds.
+  setModes({ current, modes, samplers }) {
+    this.modes = new Map(modes.map((mode) => [mode.name, mode]));
+    this.current = current;
+    this.samplers = samplers;
+    const title = this.modes.get(current)?.title ?? current;
+    fill($("mode"), [["", `${title} (current)`], ...modes.map((m) => [m.name, m.title])]);
+    this.#showMode();
+  }
+
+  #showMode() {
+    const mode = this.modes.get($("mode").value || this.current);
+    if (!mode) return;
+    const [width, height] = mode.default_size;
+    const step = mode.size_step;
+    $("size").placeholder = `${width}x${height}`;
+    $("count").placeholder = "1";
+    $("steps").placeholder = mode.default_steps;
+    $("guidance").placeholder = mode.default_guidance;
+    $("negative").placeholder = mode.default_negative || "nothing";
+    fill($("sampler"), [
+      ["", `${mode.default_sampler} (default)`],
+      ...this.samplers.map((name) => [name, name]),
+    ]);
+    $("mode-help").textContent = mode.description || "The model and its ways.";
+    $("size-help").textContent = `Sides of ${mode.min_size} to ${mode.max_size}, by ${step}.`;
+    $("count-help").textContent = mode.max_count > 1 ? `1 to ${mode.max_count}.` : "1 at a time.";
+    $("steps-help").textContent = `1 to ${mode.max_steps}; more take longer.`;
+    $("guidance-help").textContent = `1 to ${mode.max_guidance}; weight of the prompt.`;
+    this.#showExamples(mode.examples.length ? mode.examples.slice(0, 4) : EXAMPLES);
+  }
+
+  #showExamples(examples) {
+    this.prompt.placeholder = `/imagine ${examples[0]}`;
+    $("examples").replaceChildren(
+      ...examples.map((text) => {
+        const button = document.createElement("button");
+        button.type = "button";
+        button.textContent = text;
+        button.addEventListener("click", () => this.example(`/imagine ${text}`));
+        const item = document.createElement("li");
+        item.append(button);
+        return item;
+      }),
+    );
+  }
+}
+
+// Fills a list of choices and keeps what was chosen, where it is still there.
+function fill(select, choices) {
+  const chosen = select.value;
+  select.replaceChildren(...choices.map(([value, label]) => new Option(label, value)));
+  if (choices.some(([value]) => value === chosen)) select.value = chosen;
+}

@@ -1,0 +1,161 @@
+// Brings the form, the cards and the server together.
+
+import { call, listen } from "./api.js";
+import { Card } from "./card.js";
+import { Form } from "./form.js";
+import { announcementOf, modeCommand } from "./words.js";
+
+const $ = (id) => document.getElementById(id);
+const DISMISSED = "dream-lab-dismissed";
+
+const cards = new Map(); // by job id
+const form = new Form({ send, example });
+
+function example(text) {
+  form.prompt.value = text;
+  send();
+}
+
+async function send() {
+  if (form.busy) return;
+  form.setBusy(true);
+  form.clear();
+  try {
+    const command = modeCommand(form.prompt.value);
+    if (command) await runModeCommand(command);
+    else {
+      show(await call("POST", "/api/jobs", form.draft()), { isNews: true });
+      // On a phone the keyboard would hide the picture.
+      if (matchMedia("(pointer: coarse)").matches) form.prompt.blur();
+    }
+  } catch (problem) {
+    form.showError(problem);
+  } finally {
+    form.setBusy(false);
+  }
+}
+
+async function runModeCommand({ verb, name }) {
+  if (verb === "switch") {
+    const mode = await call("POST", "/api/modes/switch", { mode: name });
+    form.showNotice(`Switching to ${mode.title}. Its model is being loaded.`);
+  } else {
+    const { current, modes } = await call("GET", "/api/modes");
+    const named = modes.map((mode) => mode.name + (mode.name === current ? " (current)" : ""));
+    form.showNotice(`Modes: ${named.join(", ")}. Switch with /mode switch NAME.`);
+  }
+}
+
+async function act(verb, job, button) {
+  if (verb === "dismiss") {
+    dismiss(job.id);
+    remove(job.id);
+    return;
+  }
+  button.disabled = true;
+  try {
+    const path = `/api/jobs/${job.id}`;
+    if (verb === "delete") {
+      await call("DELETE", path);
+      remove(job.id);
+    } else if (verb === "cancel") {
+      show(await call("POST", `${path}/cancel`), { isNews: true });
+    } else {
+      const vary = verb === "vary";
+      show(await call("POST", `${path}/again`, { vary }), { isNews: true, goThere: true });
+    }
+  } catch (problem) {
+    form.showError(problem);
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function show(job, { isNews = false, goThere = false } = {}) {
+  const known = cards.get(job.id);
+  // An answer may arrive after the stream has told the end already.
+  if (known?.ended) return;
+  const before = known?.job.status;
+  if (known) known.update(job);
+  else insert(new Card(job, act));
+  const words = isNews ? announcementOf(job, before) : null;
+  if (words) $("announcer").textContent = words;
+  if (goThere) cards.get(job.id).element.focus();
+}
+
+function insert(card) {
+  cards.set(card.job.id, card);
+  const older = [...$("jobs").children].find(
+    (element) => cards.get(element.dataset.id).job.created_at < card.job.created_at,
+  );
+  card.element.dataset.id = card.job.id;
+  $("jobs").insertBefore(card.element, older ?? null);
+  showEmptiness();
+}
+
+function remove(id) {
+  const card = cards.get(id);
+  if (!card) return;
+  const hadFocus = card.element.contains(document.activeElement);
+  const next = card.element.nextElementSibling ?? card.element.previousElementSibling;
+  card.element.remove();
+  cards.delete(id);
+  if (hadFocus) (next ?? form.prompt).focus();
+  showEmptiness();
+}
+
+function showEmptiness() {
+  $("empty").hidden = cards.size > 0;
+  $("pictures").hidden = cards.size === 0;
+}
+
+// Requests that came to nothing stay in the history; which of them were read is kept here.
+function dismissed() {
+  try {
+    return new Set(JSON.parse(localStorage.getItem(DISMISSED) ?? "[]"));
+  } catch {
+    return new Set();
+  }
+}
+
+function dismiss(id) {
+  localStorage.setItem(DISMISSED, JSON.stringify([...dismissed(), id].slice(-200)));
+}
+
+function isWorthShowing(job, read) {
+  if (job.status === "done") return job.images.length > 0; // none: they were deleted
+  return job.status !== "cancelled" && !read.has(job.id);
+}
+
+async function refreshModes() {
+  try {
+    form.setModes(await call("GET", "/api/modes"));
+  } catch {
+    // The status says that the server is away; it tells when it is back.
+  }
+}
+
+listen({
+  jobs({ jobs }) {
+    const read = dismissed();
+    const worthy = jobs.filter((job) => isWorthShowing(job, read));
+    const ids = new Set(worthy.map((job) => job.id));
+    for (const id of [...cards.keys()]) if (!ids.has(id)) remove(id);
+    for (const job of worthy) show(job);
+    showEmptiness();
+  },
+  job: (job) => show(job, { isNews: true }),
+  gone: ({ id }) => remove(id),
+  status(status) {
+    showStatus(status.state, status.text);
+    refreshModes();
+  },
+  offline: () => showStatus("offline", "Offline, trying again"),
+});
+
+function showStatus(state, text) {
+  $("status").dataset.state = state;
+  if ($("status").textContent !== text) $("status").textContent = text;
+}
+
+$("advanced").addEventListener("toggle", refreshModes);

@@ -1,0 +1,57 @@
+// What the page says about a job, apart from how it looks.
+
+const STAGES = {
+  loading: "Loading the model",
+  encoding: "Reading the prompt",
+  decoding: "Finishing the picture",
+};
+
+export function stageOf(job) {
+  if (job.status === "queued") {
+    if (job.position === null) return "Waiting";
+    return job.position === 1 ? "Next in the queue" : `Number ${job.position} in the queue`;
+  }
+  if (job.status === "running") {
+    const { stage, step, steps } = job.progress ?? {};
+    if (stage === "denoising") return `Drawing: step ${step} of ${steps}`;
+    return STAGES[stage] ?? "Beginning";
+  }
+  return { done: "Done", failed: "Not drawn", cancelled: "Cancelled" }[job.status];
+}
+
+export function factsOf(job) {
+  const { request } = job;
+  const seeds = job.images.map((image) => image.seed);
+  const varied = request.variation_seed === null ? "" : `, varied with ${request.variation_seed}`;
+  const facts = [
+    ["Size", `${request.width} × ${request.height}`],
+    ["Seed", (seeds.length ? seeds.join(", ") : request.seed) + varied],
+    ["Steps", request.steps],
+    ["Guidance", request.guidance_scale],
+    ["Sampler", request.sampler],
+    ["Mode", request.mode],
+  ];
+  if (request.negative_prompt) facts.push(["Without", request.negative_prompt]);
+  if (job.seconds !== null) facts.push(["Time", `${job.seconds.toFixed(1)} s`]);
+  return facts.map(([name, value]) => [name, String(value)]);
+}
+
+// What a screen reader hears when a job moves on; each step of the drawing would be too much.
+export function announcementOf(job, before) {
+  if (job.status === before) return null;
+  return {
+    queued: `${stageOf(job)}: ${job.request.prompt}`,
+    running: `Drawing begins: ${job.request.prompt}`,
+    done: `The picture is ready: ${job.request.prompt}`,
+    failed: `Not drawn: ${job.error}`,
+    cancelled: `Cancelled: ${job.request.prompt}`,
+  }[job.status];
+}
+
+// "/mode list" and "/mode switch NAME" are the page's own; all else goes to the server as it is.
+export function modeCommand(text) {
+  const [, verb, name] = text.match(/^\s*\/mode\s+(list|switch)(?:\s+(\S+))?\s*$/i) ?? [];
+  if (verb?.toLowerCase() === "list" && !name) return { verb: "list" };
+  if (verb?.toLowerCase() === "switch" && name) return { verb: "switch", name };
+  return null;
+}
