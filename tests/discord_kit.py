@@ -1,6 +1,7 @@
 """The bot on Discord for tests: everything real but Discord itself and the drawing."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -121,3 +122,8 @@ async def running_bot(
         await discord.connected()
         yield Bot(app, front_end, discord, executor)
     discord.gateway.forget()
+
+
+def unescaped(text: str) -> str:
+    """Returns what Discord shows of text with backslashes before its special characters."""
+    return re.sub(r"\\([^0-9A-Za-z\s])", r"\1", text)
