@@ -425,7 +425,7 @@ _shapes = st.dictionaries(
 
 class TestHostileInput:
     @given(shapes=_shapes)
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None)
     def test_any_tensors(
         self, tmp_path_factory: pytest.TempPathFactory, shapes: dict[str, tuple[int, ...]]
     ) -> None:
@@ -448,7 +448,7 @@ class TestHostileInput:
         scheduler=_json,
         index=_json,
     )
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None)
     def test_any_configuration(
         self,
         tmp_path_factory: pytest.TempPathFactory,

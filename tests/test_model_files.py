@@ -463,11 +463,12 @@ _headers = st.dictionaries(
 
 class TestHostileInput:
     @given(content=st.binary(max_size=64))
+    @settings(deadline=None)
     def test_any_bytes(self, tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
         self.survives(tmp_path_factory, content)
 
     @given(header=_headers, weights=st.binary(max_size=8))
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     def test_any_header(
         self, tmp_path_factory: pytest.TempPathFactory, header: object, weights: bytes
     ) -> None:
@@ -475,7 +476,7 @@ class TestHostileInput:
         self.survives(tmp_path_factory, safetensors_bytes(raw, weights))
 
     @given(data=st.data())
-    @settings(max_examples=300)
+    @settings(max_examples=300, deadline=None)
     def test_a_sound_file_with_some_bytes_changed(
         self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
     ) -> None:
