@@ -192,7 +192,7 @@ class Studio:
         return (await self._record(job_id)).status is JobStatus.CANCELLED
 
     async def delete(self, job_id: str, by: Owner, *, moderator: bool = False) -> JobRecord:
-        """Removes a job's pictures, files included, and returns what it was.
+        """Removes a job's pictures, files included, and returns what it was; ends it if it runs.
 
         Raises:
             UnknownJobError: no such job.
@@ -200,6 +200,9 @@ class Studio:
         """
         record = await self._record(job_id)
         _authorise(record, by, moderator, "delete")
+        if job_id in self._live:
+            await self.cancel(job_id, by, moderator=moderator)
+            record = await self._record(job_id)
         await self._store.forget_images(job_id)
         await asyncio.to_thread(self._images.remove, record.images)
         return record
@@ -314,10 +317,11 @@ class Studio:
     def _enqueue(self, record: JobRecord) -> None:
         live = _Live(record)
         self._live[record.id] = live
+        running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
         def on_event(progress: Progress) -> None:
             live.begun.set()
-            live.show(replace(live.view, progress=progress))
+            live.show(JobView(running, progress=progress))
 
         future = self._pool.submit_job(
             GenerationJob(id=record.id, owner=record.owner.id, request=record.request),
@@ -334,8 +338,6 @@ class Studio:
             await live.begun.wait()
             if not future.done():
                 await self._store.begin(record.id)
-                running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
-                live.show(replace(live.view, record=running))
             await self._settle(record, await _outcome(future))
         except PoolClosedError:
             pass  # it stays in the store as it is and goes on at the next start
