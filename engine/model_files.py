@@ -40,6 +40,8 @@ _LENGTH = struct.Struct("<Q")
 _MAX_INT = 2**63 - 1
 _MAX_RANK = 32
 _MAX_NAME = 1_000
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\ud800-\udfff]")
+_CLIMBING = re.compile(r"^[/\\]|(?:^|[/\\])\.\.(?:$|[/\\])")
 
 _BITS = {
     **dict.fromkeys(("F4",), 4),
@@ -364,9 +366,9 @@ def _check_name(name: str) -> None:
     # Tools make files or attributes out of tensor names.
     if len(name) > _MAX_NAME:
         raise ValueError(f"has a name of {len(name)} characters; at most {_MAX_NAME} are supported")
-    if any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name):
+    if _UNPRINTABLE.search(name):
         raise ValueError("has control characters or broken Unicode in its name")
-    if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+    if _CLIMBING.search(name):
         raise ValueError("has a name that climbs out of its folder")
 
 
