@@ -14,7 +14,7 @@ HEAVY = {"torch", "diffusers", "transformers"}
 WORKER_SIDE = ("engine/workers/", "engine/samplers.py", "engine/previews.py")
 
 OWNERS = {
-    "discord": ("bot/client.py", "bot/views.py", "bot/replies.py", "bot/cogs/"),
+    "discord": ("bot/client.py", "bot/courier.py", "bot/views.py", "bot/cogs/"),
     "fastapi": ("bot/web/",),
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
