@@ -32,7 +32,7 @@ DISCORD_API_URL = "https://discord.com/api/v10"
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
-_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
+_DEVICE = re.compile(r"cpu|cuda(:(0|[1-9]\d?))?", re.ASCII)
 _TOKEN = re.compile(r"[\w-]{20,}\.[\w-]{6,}\.[\w-]{20,}")
 _SECRET = "discord_token"  # noqa: S105 - the setting's name, not its value
 _NAMES_UNLIKE_THEIR_FIELD = {"data": "DREAMLAB_DATA"}
