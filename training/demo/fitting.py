@@ -42,17 +42,18 @@ class Team:
         return float(shared)
 
     def average_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
-        """Replaces every gradient by its mean over the processes."""
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
+        """Replaces every gradient by its mean over the processes.
+
+        Which weights have a gradient at all must be the same in every process.
+        """
         if self.size == 1:
             return
-        flat = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+        learning = [p for p in parameters if p.grad is not None]
+        flat = torch.cat([p.grad.flatten() for p in learning if p.grad is not None])
         dist.all_reduce(flat)
         flat /= self.size
         start = 0
-        for parameter in parameters:
+        for parameter in learning:
             end = start + parameter.numel()
             parameter.grad = flat[start:end].view_as(parameter)
             start = end
@@ -73,6 +74,13 @@ def _enter(rank: int, worker: Callable[..., None], processes: int, args: tuple[A
     dist.init_process_group("gloo", rank=rank, world_size=processes)
     worker(Team(rank, processes), *args)
     dist.destroy_process_group()
+
+
+def half_precision() -> torch.autocast:
+    """Computes in bfloat16 inside `with`, where the processor is faster at that, not slower."""
+    able = torch.cpu.get_capabilities()
+    helps = bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return torch.autocast("cpu", torch.bfloat16, enabled=helps)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import l1_loss, mse_loss
 
 from training.demo.drawing import draw
-from training.demo.fitting import Losses, Plan, Team, fit
+from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.latents import CELL, latents_of, to_tensor
 from training.demo.networks import SCALING_FACTOR, make_autoencoder, make_scheduler
 from training.demo.scenes import Scene, sample_scene
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 CROP_CELLS = 8
 CROPS = 12
 WHOLE_PICTURES = 4
+REDRAWN = 6  # of a batch of crops, in the polish; of whole pictures half
 CROPPED_SHARE = 0.75
 NOISE = 0.2
 STEPS = 20  # of a whole drawing, at which the polish takes the last few
@@ -48,16 +49,25 @@ def train_autoencoder(team: Team, folder: Path, minutes: float, seed: int) -> No
     torch.manual_seed(seed + 1 + team.rank)
 
     def losses(progress: float) -> Losses:
-        if progress < CROPPED_SHARE:
-            pictures, latents = _crops(rng)
-        else:
-            pictures = to_tensor([draw(sample_scene(rng), rng) for _ in range(WHOLE_PICTURES)])
-            latents = latents_of(pictures)
-        with torch.autocast("cpu", torch.bfloat16):
-            return autoencoder_losses(autoencoder, pictures, latents, shaken(latents))
+        cropped = progress < CROPPED_SHARE
+        pictures = to_tensor(
+            [draw(sample_scene(rng), rng) for _ in range(CROPS if cropped else WHOLE_PICTURES)]
+        )
+        latents = latents_of(pictures)
+        if cropped:
+            pictures, latents, _ = busy_crops(pictures, latents, latents, rng)
+        with half_precision():
+            parts = decoder_losses(autoencoder, pictures, shaken(latents))
+            latent = autoencoder.encode(pictures).latent_dist.mean.float() * SCALING_FACTOR
+        parts["latent"] = mse_loss(latent, latents)
+        parts["loss"] = parts["loss"] + 0.5 * parts["latent"]
+        return parts
 
+    # The layer that fixes the encoder's deviation near zero stays as it is made.
+    fixed = {id(p) for p in autoencoder.quant_conv.parameters()}
+    trained = [p for p in autoencoder.parameters() if id(p) not in fixed]
     plan = Plan(minutes, rate=2e-3, hold=0.3, ema=0.995)
-    fit(team, autoencoder, trained_groups(autoencoder), losses, plan, folder / "autoencoder.pt")
+    fit(team, autoencoder, [(1.0, trained)], losses, plan, folder / "autoencoder.pt")
 
 
 def polish_decoder(team: Team, folder: Path, minutes: float, seed: int) -> None:
@@ -80,18 +90,22 @@ def polish_decoder(team: Team, folder: Path, minutes: float, seed: int) -> None:
     rng = Random(f"polish {seed} {team.rank}")
     torch.manual_seed(seed + 101 + team.rank)
 
-    def losses(_progress: float) -> Losses:
-        scenes = [sample_scene(rng) for _ in range(WHOLE_PICTURES)]
+    def losses(progress: float) -> Losses:
+        cropped = progress < CROPPED_SHARE
+        scenes = [sample_scene(rng) for _ in range(CROPS if cropped else WHOLE_PICTURES)]
         pictures = to_tensor([draw(scene, rng) for scene in scenes])
         latents = latents_of(pictures)
-        half = WHOLE_PICTURES // 2
-        with torch.autocast("cpu", torch.bfloat16):
-            redrawn = _redrawn(painter, latents[:half], scenes[:half], rng)
-            drawn = torch.cat([redrawn, shaken(latents[half:])])
-            return autoencoder_losses(autoencoder, pictures, latents, drawn)
+        few = REDRAWN if cropped else WHOLE_PICTURES // 2
+        with half_precision():
+            redrawn = _redrawn(painter, latents[:few], scenes[:few], rng)
+            given = torch.cat([redrawn, shaken(latents[few:])])
+            if cropped:
+                pictures, _, given = busy_crops(pictures, latents, given, rng)
+            return decoder_losses(autoencoder, pictures, given)
 
-    plan = Plan(minutes, rate=8e-4, hold=0.3, ema=0.995, warm_up=30)
-    fit(team, autoencoder, trained_groups(autoencoder), losses, plan, folder / "polished.pt")
+    decoder = [*autoencoder.decoder.parameters(), *autoencoder.post_quant_conv.parameters()]
+    plan = Plan(minutes, rate=1.5e-3, hold=0.3, ema=0.995, warm_up=30)
+    fit(team, autoencoder, [(1.0, decoder)], losses, plan, folder / "polished.pt")
 
 
 @torch.no_grad()
@@ -112,45 +126,31 @@ def _redrawn(
     return sample
 
 
-def trained_groups(
-    autoencoder: AutoencoderKL,
-) -> list[tuple[float, list[torch.nn.Parameter]]]:
-    """What is trained: all but the layer that fixes the encoder's deviation near zero."""
-    kept = {id(p) for p in autoencoder.quant_conv.parameters()}
-    return [(1.0, [p for p in autoencoder.parameters() if id(p) not in kept])]
-
-
 def shaken(latents: torch.Tensor) -> torch.Tensor:
     """Adds noise of up to `NOISE` deviations, as a UNet's latents are never quite right either."""
     return latents + torch.randn_like(latents) * torch.rand(len(latents), 1, 1, 1) * NOISE
 
 
-def autoencoder_losses(
-    autoencoder: AutoencoderKL,
-    pictures: torch.Tensor,
-    latents: torch.Tensor,
-    drawn: torch.Tensor,
+def decoder_losses(
+    autoencoder: AutoencoderKL, pictures: torch.Tensor, given: torch.Tensor
 ) -> Losses:
-    """Compares both halves with what they should give.
+    """Compares what the decoder makes of latents with what it should.
 
     Args:
         autoencoder: The autoencoder.
-        pictures: `(B, 3, H, W)`, -1 to 1: what the decoder should give.
-        latents: `(B, 4, H/8, W/8)`: what the encoder should give.
-        drawn: Latents of the same shape that the decoder is given.
+        pictures: `(B, 3, H, W)`, -1 to 1: what it should give.
+        given: `(B, 4, H/8, W/8)`: the latents that it is given.
 
     Returns:
         "loss" to descend, and its parts.
     """
-    decoded = autoencoder.decode(drawn / SCALING_FACTOR).sample.float()
-    encoded = autoencoder.encode(pictures).latent_dist.mean.float() * SCALING_FACTOR
+    decoded = autoencoder.decode(given / SCALING_FACTOR).sample.float()
     picture = l1_loss(decoded, pictures)
     edges = l1_loss(_slopes(decoded, -1), _slopes(pictures, -1)) + l1_loss(
         _slopes(decoded, -2), _slopes(pictures, -2)
     )
-    latent = mse_loss(encoded, latents)
-    loss = picture + mse_loss(decoded, pictures) + 0.5 * edges + 0.5 * latent
-    return {"loss": loss, "picture": picture, "edges": edges, "latent": latent}
+    loss = picture + mse_loss(decoded, pictures) + 0.5 * edges
+    return {"loss": loss, "picture": picture, "edges": edges}
 
 
 def _slopes(pictures: torch.Tensor, axis: int) -> torch.Tensor:
@@ -158,20 +158,30 @@ def _slopes(pictures: torch.Tensor, axis: int) -> torch.Tensor:
     return pictures.diff(dim=axis)
 
 
-def _crops(rng: Random) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws pictures and cuts the busier of two windows out of each, with its latents."""
-    pictures, latents = [], []
-    for _ in range(CROPS):
-        whole = to_tensor([draw(sample_scene(rng), rng)])
-        cells = latents_of(whole)
+def busy_crops(
+    pictures: torch.Tensor, latents: torch.Tensor, given: torch.Tensor, rng: Random
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Cuts the busier of two windows out of every picture, and its latents with it.
+
+    Args:
+        pictures: `(B, 3, H, W)`.
+        latents: `(B, 4, H/8, W/8)`.
+        given: Other latents of the same shape, cut likewise.
+        rng: Chooses the windows.
+
+    Returns:
+        The three, cut to windows of `CROP_CELLS` cells a side.
+    """
+    cut = []
+    for number, picture in enumerate(pictures):
         windows = []
         for _ in range(2):
-            row, column = (rng.randint(0, cells.shape[-1] - CROP_CELLS) for _ in "yx")
-            pixels = [slice(at * CELL, (at + CROP_CELLS) * CELL) for at in (row, column)]
-            crop = whole[..., pixels[0], pixels[1]]
-            part = cells[..., row : row + CROP_CELLS, column : column + CROP_CELLS]
-            windows.append((float(crop.std()), crop, part))
-        _, crop, part = max(windows, key=lambda window: window[0])
-        pictures.append(crop)
-        latents.append(part)
-    return torch.cat(pictures), torch.cat(latents)
+            row, column = (rng.randint(0, latents.shape[-1] - CROP_CELLS) for _ in "yx")
+            rows, columns = (slice(at * CELL, (at + CROP_CELLS) * CELL) for at in (row, column))
+            windows.append((float(picture[:, rows, columns].std()), row, column))
+        _, row, column = max(windows)
+        cells = (number, ..., slice(row, row + CROP_CELLS), slice(column, column + CROP_CELLS))
+        rows, columns = (slice(at * CELL, (at + CROP_CELLS) * CELL) for at in (row, column))
+        cut.append((picture[:, rows, columns], latents[cells], given[cells]))
+    cut_pictures, cut_latents, cut_given = zip(*cut, strict=True)
+    return torch.stack(cut_pictures), torch.stack(cut_latents), torch.stack(cut_given)

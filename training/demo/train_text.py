@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from training.demo.captions import caption, vary
-from training.demo.fitting import Losses, Plan, Team, fit
+from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.networks import make_text_encoder, make_unet
 from training.demo.scenes import ATTRIBUTE_SIZES, EVERYTHING, Scene, attributes, sample_scene
 from training.demo.tokenizer import load_tokenizer
@@ -103,7 +103,7 @@ def train_text(team: Team, folder: Path, minutes: float, seed: int) -> None:
     def losses(_progress: float) -> Losses:
         scenes = [sample_scene(rng, EVERYTHING) for _ in range(CAPTIONS)]
         answers = torch.tensor([attributes(scene) for scene in scenes])
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision():
             _, pooled = path(captions_of(scenes, rng))
         loss = path.examine(pooled, answers)
         return {"loss": loss}

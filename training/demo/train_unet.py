@@ -1,4 +1,4 @@
-"""The UNet's stage: it learns to draw latents from noise, the text path learning along slowly."""
+"""The UNet's stage: it learns to draw latents from noise and words."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from training.demo.drawing import draw
-from training.demo.fitting import Losses, Plan, Team, fit
+from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.latents import latents_of, to_tensor
 from training.demo.networks import TEXT_WIDTH, make_scheduler, make_unet
 from training.demo.scenes import EVERYTHING, SHAPES_ONLY, attributes, sample_scene
@@ -23,6 +23,7 @@ CAPTIONS = 8
 DRAWINGS = 4  # of every caption: what the words leave open is seen side by side
 DROPPED_CAPTIONS = 0.1  # drawn without words, for classifier-free guidance
 SHAPES_SHARE = 0.15  # of the budget, in which single shapes alone are drawn
+TEXT_SHARE = 0.2  # of the budget, in which the text path learns along; then it is left alone
 EXAMINATION = 0.05  # weight of the questions on the captions, so that the words stay learned
 
 
@@ -97,10 +98,13 @@ def train_unet(team: Team, folder: Path, minutes: float, seed: int) -> None:
         kept = signal[steps].view(-1, 1, 1, 1)
         noisy = kept.sqrt() * latents + (1 - kept).sqrt() * noise
         velocity = kept.sqrt() * noise - (1 - kept).sqrt() * latents
-        with torch.autocast("cpu", torch.bfloat16):
-            hidden, pooled = painter.text(captions)
+        with half_precision():
+            with torch.set_grad_enabled(progress < TEXT_SHARE):
+                hidden, pooled = painter.text(captions)
             predicted = painter(noisy, steps, hidden, pooled)
         drawing = (predicted - velocity).square().mean()
+        if not pooled.requires_grad:
+            return {"loss": drawing}
         questions = painter.text.examine(pooled, answers)
         loss = drawing + EXAMINATION * questions
         return {"loss": loss, "drawing": drawing, "questions": questions}
