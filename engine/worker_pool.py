@@ -82,8 +82,11 @@ logger = logging.getLogger(__name__)
 QUEUE_MAX = 64
 """Jobs that may wait unless told."""
 
-CLOSE_TIMEOUT = 10.0
-"""Seconds that jobs, and then executors, get to end at shutdown before they are given up."""
+CLOSE_TIMEOUT = 15.0
+"""Seconds that jobs, and then executors, get to end at shutdown before they are given up.
+
+Longer than an executor waits before it kills its process, or that process would be left behind.
+"""
 
 
 class WorkerPool:

@@ -187,6 +187,30 @@ def test_an_owner_who_pauses_owes_no_more_than_one_job_and_gains_nothing():
     assert list(queue) == ["new-0", "back-0", "new-1", "back-1", "new-2", "back-2"]
 
 
+def test_time_away_is_no_credit():
+    queue = FairQueue()
+    queue.push("once", "ann", 10)
+    queue.pop()
+    for number in range(50):
+        queue.push(f"other-{number}", "other", 10)
+    for _ in range(40):
+        queue.pop()
+    for number in range(3):
+        queue.push(f"ann-{number}", "ann", 10)
+    assert list(queue)[:4] == ["ann-0", "other-40", "ann-1", "other-41"]
+
+
+def test_what_an_owner_owes_is_not_forgotten_with_the_idle_ones():
+    queue = FairQueue()
+    queue.push("big", "hog", 1000)
+    queue.pop()
+    for number in range(40):
+        queue.push(f"job-{number}", f"owner-{number}", 1)
+    queue.push("more", "hog", 1)
+    queue.push("late", "newcomer", 1)
+    assert list(queue)[-2:] == ["late", "more"]
+
+
 def test_the_key_stays_with_its_job():
     queue = FairQueue()
     queue.push("one", "ann", 1, key="model-a")

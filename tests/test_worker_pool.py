@@ -6,6 +6,8 @@ The last class draws with the real worker process and the demo model.
 import asyncio
 import gc
 import logging
+import os
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +39,7 @@ from engine.jobs import (
     Stage,
 )
 from engine.lane import LaneState, restart_delay
+from engine.local_executor import LocalExecutor
 from engine.testing import FakeExecutor
 from engine.worker_pool import (
     CustomJob,
@@ -496,6 +499,18 @@ class TestTypes:
         async with a_pool() as pool:
             assert await pool.submit_job(StatsJob(wanted="device")) == "fake:0"
 
+    async def test_a_load_goes_where_the_model_is_even_if_that_device_is_busier(self):
+        executors = [FakeExecutor(f"fake:{n}", capacity=2, hold=True) for n in range(2)]
+        executors[0].start_gate.clear()
+        async with a_pool(*executors) as pool:
+            job = a_job()
+            pool.submit_job(job)
+            await runs(executors[1], job)
+            executors[0].start_gate.set()
+            await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+            await pool.submit_job(ModelLoadJob(model=PLAIN.model))
+            assert executors[1].calls[-1] == ("load", PLAIN.model.key)
+
     async def test_a_kind_that_does_not_say_how_it_runs_is_refused(self):
         async with a_pool() as pool:
             with pytest.raises(TypeError, match="async def run"):
@@ -595,6 +610,27 @@ class TestErrors:
                 executor.finish(job.id)
             assert all([(await future).images for future in futures])
 
+    async def test_a_suspect_is_not_put_beside_others_on_another_device(self):
+        dying, other = (FakeExecutor(f"fake:{n}", capacity=2, hold=True) for n in range(2))
+        pauses = Pauses()
+        async with a_pool(dying, other, restart_pause=pauses) as pool:
+            await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+            suspect, innocent = a_job(), a_job()
+            pool.submit_job(suspect)
+            pool.submit_job(innocent)
+            await runs(dying, suspect)
+            await runs(other, innocent)
+            pauses.gate.clear()
+            dying.die()
+            await eventually(lambda: pool.position(suspect.id) == 1)
+            refresh = asyncio.Event()
+            pool.queue_listeners.append(refresh.set)
+            pool.submit_job(a_job())  # has the pool look again for who may run where
+            await refresh.wait()
+            assert other.running == (innocent.id,)
+            other.finish(innocent.id)
+            await runs(other, suspect)
+
     async def test_max_attempts_one_does_not_try_again(self):
         executor = FakeExecutor(hold=True)
         async with a_pool(executor, max_attempts=1) as pool:
@@ -685,10 +721,29 @@ class TestCancel:
             await executor.until(lambda: not executor.running)
             assert ("cancel", job.id) in executor.calls
 
+    async def test_a_worker_that_is_deaf_to_cancel_loses_the_job_at_its_next_event(self):
+        class Deaf(FakeExecutor):
+            async def cancel(self, job_id):
+                self.calls.append(("cancel", job_id))
+
+        executor = Deaf(hold=True)
+        async with a_pool(executor) as pool:
+            job = a_job()
+            pool.submit_job(job)
+            await runs(executor, job)
+            pool.cancel(job.id)
+            executor.report(job.id, step=1)
+            await executor.until(lambda: not executor.running)
+
     async def test_a_cancelled_job_does_not_come_back_after_a_crash(self):
-        async with a_busy_pool() as (pool, executor, busy):
+        pauses = Pauses()
+        async with a_busy_pool(restart_pause=pauses) as (pool, executor, busy):
+            pauses.gate.clear()
             pool.cancel(busy.id)
             executor.die()
+            await eventually(lambda: pool.status()[0].in_flight == 0)
+            assert pool.get_queue_size() == 0
+            pauses.gate.set()
             await eventually(lambda: executor.calls.count(("start",)) == 2)
             assert (await pool.submit_job(CustomJob(handler=len, args=("",)))) == 0
             assert executor.calls.count(("run", busy.id)) == 1
@@ -960,3 +1015,44 @@ class TestQueue:
             pool.queue_listeners.append(broken)
             assert (await pool.submit_job(a_job())).images
         assert "listener of the queue" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+class TestRealWorker:
+    """One story, since each process takes seconds to import torch."""
+
+    async def test_two_are_drawn_at_once_and_a_killed_process_changes_no_picture(self):
+        demo = OneMode("demo", ModelSpec(DEMO), size=64, steps=30)
+        executor = LocalExecutor("cpu")
+        async with WorkerPool([executor], SomeModes(demo)) as pool:
+            drafts = [RequestDraft(prompt="a red cube", seed=seed) for seed in (1, 2)]
+            order: list[str] = []
+
+            def note(progress: Progress) -> None:
+                if progress.stage is Stage.DENOISING:
+                    order.append(progress.job_id)
+
+            jobs = [GenerationJob(request=draft) for draft in drafts]
+            both = await asyncio.gather(*(pool.submit_job(job, on_event=note) for job in jobs))
+            assert all(result.images[0].png.startswith(b"\x89PNG") for result in both)
+            begins = [order.index(job.id) for job in jobs]
+            ends = [len(order) - order[::-1].index(job.id) for job in jobs]
+            assert max(begins) < min(ends), "one was drawn after the other"
+
+            undisturbed = await pool.submit_job(GenerationJob(request=drafts[0]))
+            victim = executor.pid
+            assert victim is not None
+            killed: list[int] = []
+
+            def kill(progress: Progress) -> None:
+                if progress.stage is Stage.DENOISING and not killed:
+                    os.kill(victim, signal.SIGKILL)
+                    killed.append(progress.step)
+
+            again = await pool.submit_job(GenerationJob(request=drafts[0]), on_event=kill)
+            assert killed
+            assert killed[0] < 30
+            assert executor.pid not in (None, victim)
+            assert again.images == undisturbed.images
+        assert executor.pid is None
