@@ -78,6 +78,7 @@ class LocalExecutor:
         self._close_seconds = close_seconds
         self._changing = asyncio.Lock()
         self._child: _Child | None = None
+        self._spawning: asyncio.Task[_Child] | None = None
 
     @property
     def device(self) -> str:
@@ -112,7 +113,18 @@ class LocalExecutor:
                 logging.getLogger().getEffectiveLevel(),
                 self._max_rows,
             )
-            self._child = await _Child.spawn(start, self._start_seconds)
+            self._spawning = asyncio.create_task(
+                _Child.spawn(start, self._start_seconds), name=f"start {self._wanted}"
+            )
+            try:
+                self._child = await self._spawning
+            except asyncio.CancelledError:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise
+                raise WorkerDiedError(self._wanted, "was shut down") from None
+            finally:
+                self._spawning = None
 
     async def run(self, job_id: str, request: GenerationRequest) -> AsyncIterator[Event]:
         """See `Executor.run`.
@@ -168,6 +180,8 @@ class LocalExecutor:
 
     async def close(self) -> None:
         """See `Executor.close`. The process is killed where it doesn't end by itself."""
+        if self._spawning is not None:
+            self._spawning.cancel()
         async with self._changing:
             child, self._child = self._child, None
             if child is not None:

@@ -10,7 +10,7 @@ model was *trained* (betas, prediction type, ...) comes from the model's schedul
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 # Only the worker process imports this module.
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: TID253
@@ -31,6 +31,9 @@ from engine.model_files import read_config
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 _BETA_SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 _SPACINGS = ("leading", "trailing", "linspace")
+_MOST_TIMESTEPS = 100_000  # all known models have 1000; the schedulers make arrays of this length
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,15 @@ class NoiseSchedule:
     steps_offset: int = 1
     rescale_betas_zero_snr: bool = False
 
+    @property
+    def most_steps(self) -> int:
+        """Most steps that all samplers can make of it.
+
+        With more, some would visit a timestep twice or pass the last one, and draw values that
+        are no numbers.
+        """
+        return max(1, self.num_train_timesteps // 2)
+
     @classmethod
     def read(cls, path: Path, prediction_type: str | None = None) -> "NoiseSchedule":
         """Reads a model's ``scheduler_config.json``.
@@ -80,35 +92,62 @@ class NoiseSchedule:
             config = config | {"prediction_type": prediction_type}
         try:
             return cls._from_config(config)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise ModelFormatError(path, str(error)) from error
 
     @classmethod
     def _from_config(cls, config: Mapping[str, Any]) -> "NoiseSchedule":
-        betas = config.get("trained_betas")
         schedule = cls(
-            num_train_timesteps=int(config.get("num_train_timesteps", 1000)),
-            beta_start=float(config.get("beta_start", 0.0001)),
-            beta_end=float(config.get("beta_end", 0.02)),
+            num_train_timesteps=_number(config, "num_train_timesteps", 1000, int),
+            beta_start=_number(config, "beta_start", 0.0001, float),
+            beta_end=_number(config, "beta_end", 0.02, float),
             beta_schedule=config.get("beta_schedule", "linear"),
-            trained_betas=None if betas is None else tuple(float(beta) for beta in betas),
+            trained_betas=_betas(config.get("trained_betas")),
             prediction_type=config.get("prediction_type", "epsilon"),
             timestep_spacing=config.get("timestep_spacing"),
-            steps_offset=int(config.get("steps_offset", 0)),
+            steps_offset=_number(config, "steps_offset", 0, int),
             rescale_betas_zero_snr=bool(config.get("rescale_betas_zero_snr", False)),
         )
-        _one_of("prediction_type", schedule.prediction_type, PREDICTION_TYPES)
-        _one_of("beta_schedule", schedule.beta_schedule, _BETA_SCHEDULES)
-        if schedule.timestep_spacing is not None:
-            _one_of("timestep_spacing", schedule.timestep_spacing, _SPACINGS)
-        if schedule.num_train_timesteps < 1:
-            raise ValueError(f"num_train_timesteps is {schedule.num_train_timesteps}, not positive")
-        if not 0 < schedule.beta_start <= schedule.beta_end < 1:
-            raise ValueError(
-                f"beta_start {schedule.beta_start} and beta_end {schedule.beta_end} are no "
-                "variances between 0 and 1 in this order"
-            )
+        schedule._check()
         return schedule
+
+    def _check(self) -> None:
+        _one_of("prediction_type", self.prediction_type, PREDICTION_TYPES)
+        _one_of("beta_schedule", self.beta_schedule, _BETA_SCHEDULES)
+        if self.timestep_spacing is not None:
+            _one_of("timestep_spacing", self.timestep_spacing, _SPACINGS)
+        timesteps = self.num_train_timesteps
+        if not 1 <= timesteps <= _MOST_TIMESTEPS:
+            raise ValueError(f"num_train_timesteps is {timesteps}, not 1 to {_MOST_TIMESTEPS}")
+        if not 0 <= self.steps_offset < timesteps:
+            raise ValueError(f"steps_offset is {self.steps_offset}, not 0 to {timesteps - 1}")
+        if not 0 < self.beta_start <= self.beta_end < 1:
+            raise ValueError(
+                f"beta_start {self.beta_start} and beta_end {self.beta_end} are no variances "
+                "between 0 and 1 in this order"
+            )
+        if self.trained_betas is not None and len(self.trained_betas) != timesteps:
+            raise ValueError(
+                f"trained_betas has {len(self.trained_betas)} values for {timesteps} timesteps"
+            )
+
+
+def _number(config: Mapping[str, Any], name: str, default: Number, kind: type[Number]) -> Number:
+    value = config.get(name, default)
+    # A whole number is fine as a float; true and false are no numbers.
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise ValueError(f"{name} is {value!r}, no number")  # noqa: TRY004 - the file's fault
+    return kind(value)
+
+
+def _betas(values: object) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if not isinstance(values, list) or not all(
+        type(value) in (int, float) and 0 < value < 1 for value in values
+    ):
+        raise ValueError("trained_betas is no list of numbers between 0 and 1")
+    return tuple(values)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -183,12 +222,26 @@ _TABLE: Mapping[Sampler, tuple[type[Any], str, Mapping[str, Any]]] = {
 }
 
 
-def create_scheduler(sampler: Sampler, schedule: NoiseSchedule) -> Any:
-    """Returns a fresh diffusers scheduler: it carries state, so each picture has its own."""
+def create_scheduler(sampler: Sampler, schedule: NoiseSchedule, steps: int) -> Any:
+    """Returns a fresh diffusers scheduler before its first step: each picture has its own.
+
+    Args:
+        sampler: which.
+        schedule: how the model was trained.
+        steps: denoising steps, 1 to the schedule's `NoiseSchedule.most_steps`.
+    """
     kind, spacing, values = _TABLE[sampler]
     trained = asdict(schedule)
     trained["timestep_spacing"] = schedule.timestep_spacing or spacing
-    return kind(**trained, **values)
+    scheduler = kind(**trained, **values)
+    # The timesteps stay on the CPU: a scheduler that looked them up on a GPU would wait for the
+    # GPU at every step.
+    scheduler.set_timesteps(steps)
+    # Beginning at the start needs no search for the first timestep; where many steps make the
+    # first two round to the same number, the search would find the second and run out at the end.
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)
+    return scheduler
 
 
 def step_arguments(sampler: Sampler, generator: object) -> dict[str, Any]:

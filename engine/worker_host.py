@@ -5,6 +5,7 @@ lets new requests join, takes one denoising step for those that share a forward 
 finished into pixels, and says how far everybody is. PNG files are made in a thread beside it.
 """
 
+import importlib
 import logging
 import time
 from collections import deque
@@ -46,7 +47,7 @@ from engine.messages import (
 from engine.model_detector import detect
 from engine.model_registry import ModelRegistry
 from engine.step_batcher import LEAST_CAP, Waiting, choose_batch
-from engine.worker_factory import WorkerFactory
+from engine.worker_factory import WORKERS, WorkerFactory
 from engine.workers.base import Drawing, Worker, to_image
 
 REPORT_SECONDS = 0.25
@@ -59,8 +60,56 @@ _ENCODER_WAIT = 0.05
 log = logging.getLogger(__name__)
 
 
-class DeviceLostError(Exception):
-    """The device failed in a way that only a new process can mend."""
+class DeviceUnusableError(Exception):
+    """The device can't be used by this process, or not any more.
+
+    The text continues "The worker on cuda:0 …".
+    """
+
+
+def prepare_device(device: str, *, may_fall_back: bool) -> str:
+    """Imports what takes seconds, tries the device, and returns the one that can be used.
+
+    Args:
+        device: such as ``cpu`` or ``cuda:0``.
+        may_fall_back: whether the CPU will do where torch can't use the device.
+
+    Raises:
+        DeviceUnusableError: it can't be used, or the libraries can't be imported.
+    """
+    try:
+        usable = _tried(device, may_fall_back=may_fall_back)
+        for module in {module for module, _ in WORKERS.values()}:
+            importlib.import_module(module)
+        _quieten()
+    except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
+        raise DeviceUnusableError(f"can't start: {_first_line(error)}") from error
+    return usable
+
+
+def _tried(device: str, *, may_fall_back: bool) -> str:
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for it
+        reason = _first_line(error)
+        if not may_fall_back:
+            raise DeviceUnusableError(
+                f"can't start: torch can't use the device ({reason})"
+            ) from error
+        log.warning("torch can't use %s (%s). Drawing on the CPU instead.", device, reason)
+        return "cpu"
+    return device
+
+
+def _quieten() -> None:
+    """Keeps progress bars out of the log."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 class _MustWaitError(Exception):
@@ -164,7 +213,7 @@ class WorkerHost:
         """Does one round of work, the length of about one denoising step.
 
         Raises:
-            DeviceLostError: nothing can be drawn here any more; the process had better end.
+            DeviceUnusableError: nothing can be drawn here any more; the process had better end.
         """
         self._admit()
         self._step()
@@ -403,7 +452,7 @@ class WorkerHost:
         """Returns an error as the asker is told; what nobody raised on purpose is logged.
 
         Raises:
-            DeviceLostError: the device itself is at fault.
+            DeviceUnusableError: the device itself is at fault.
         """
         if isinstance(error, DreamLabError):
             return error
@@ -413,7 +462,7 @@ class WorkerHost:
             )
         log.error("Drawing failed on %s", self.device, exc_info=error)
         if _is_device_failure(error):
-            raise DeviceLostError(f"failed: {_first_line(error)}") from error
+            raise DeviceUnusableError(f"failed: {_first_line(error)}") from error
         return DrawingError(f"Drawing failed: {type(error).__name__}: {_first_line(error)}")
 
 

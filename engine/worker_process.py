@@ -5,7 +5,6 @@ when the parent says so or is gone: a closed standard input ends it at once, wha
 so that a killed parent leaves no orphan. SIGINT and SIGTERM are the parent's to act on.
 """
 
-import importlib
 import logging
 import os
 import queue
@@ -15,8 +14,7 @@ import threading
 from typing import BinaryIO
 
 from engine.messages import HEADER, Close, Command, Ready, Reply, Start, Unusable, frame, unframe
-from engine.worker_factory import WORKERS
-from engine.worker_host import DeviceLostError, WorkerHost
+from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +30,22 @@ def main() -> None:
         level=start.log_level,
         format=f"%(asctime)s %(levelname)s {start.device} %(name)s: %(message)s",
     )
+    commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
+    threading.Thread(
+        target=_read_commands, args=(commands_in, commands), name="commands", daemon=True
+    ).start()
     writer = _Writer(events_out)
     try:
-        device = _prepare(start)
-        commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        threading.Thread(
-            target=_read_commands, args=(commands_in, commands), name="commands", daemon=True
-        ).start()
+        device = prepare_device(start.device, may_fall_back=start.may_fall_back)
         writer.send(Ready(device))
         _serve(WorkerHost(device, writer.send, max_rows=start.max_rows), commands)
-    except (_UnusableError, DeviceLostError) as error:
+    except DeviceUnusableError as error:
         writer.send(Unusable(str(error)))
     finally:
         writer.close()
     # What is still alive here are threads that only wait; the interpreter's own way out would
     # unload CUDA piece by piece.
     os._exit(0)
-
-
-class _UnusableError(Exception):
-    """The device can't be used; the text continues "The worker on cuda:0 …"."""
 
 
 def _serve(host: WorkerHost, commands: "queue.SimpleQueue[Command]") -> None:
@@ -70,42 +64,6 @@ def _next(commands: "queue.SimpleQueue[Command]", *, wait: bool) -> Command | No
         return commands.get(block=wait)
     except queue.Empty:
         return None
-
-
-def _prepare(start: Start) -> str:
-    """Imports what takes seconds, tries the device, and returns the one that will be used.
-
-    Raises:
-        _UnusableError: it can't be used.
-    """
-    try:
-        import torch
-
-        for module in {module for module, _ in WORKERS.values()}:
-            importlib.import_module(module)
-    except ImportError as error:
-        raise _UnusableError(f"can't start: {error}") from error
-    _quieten()
-    if start.device == "cpu":
-        return "cpu"
-    try:
-        torch.zeros(1, device=start.device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts where it has no CUDA
-        reason = str(error).strip().partition("\n")[0]
-        if not start.may_fall_back:
-            raise _UnusableError(f"can't start: torch can't use the device ({reason})") from error
-        log.warning("torch can't use %s (%s). Drawing on the CPU instead.", start.device, reason)
-        return "cpu"
-    return start.device
-
-
-def _quieten() -> None:
-    """Keeps progress bars out of the log."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
 
 
 def _take_standard_streams() -> tuple[BinaryIO, BinaryIO]:

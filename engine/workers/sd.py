@@ -93,6 +93,9 @@ class StableDiffusionWorker(Worker):
         for name, pixels in (("width", request.width), ("height", request.height)):
             if pixels < self._scale or pixels % self._scale:
                 raise RequestError(name, pixels, f"a multiple of {self._scale}")
+        most = self._parts.schedule.most_steps
+        if not 1 <= request.steps <= most:
+            raise RequestError("steps", request.steps, f"1 to {most}")
         # The stock pipeline, too, runs without guidance from 1 down.
         guided = request.guidance_scale > 1
         prompts = (request.negative_prompt, request.prompt) if guided else (request.prompt,)
@@ -100,14 +103,7 @@ class StableDiffusionWorker(Worker):
         return [self._drawing(request, seed, embeddings) for seed in request.seeds]
 
     def _drawing(self, request: GenerationRequest, seed: int, embeddings: torch.Tensor) -> Drawing:
-        scheduler = create_scheduler(request.sampler, self._parts.schedule)
-        # The timesteps stay on the CPU: a scheduler that looked them up on a GPU would wait for
-        # the GPU at every step.
-        scheduler.set_timesteps(request.steps)
-        # Steps that begin at the start need not search for it, and where the first two timesteps
-        # round to the same number, searching would find the second.
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(0)
+        scheduler = create_scheduler(request.sampler, self._parts.schedule, request.steps)
         generator = torch.Generator().manual_seed(seed)
         shape = (
             1,

@@ -1,0 +1,455 @@
+import gc
+import io
+import json
+import shutil
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch  # noqa: TID253 - the subject is made of it
+from diffusers import (  # noqa: TID253 - what is compared with
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    StableDiffusionPipeline,
+)
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from engine.errors import (
+    DrawingError,
+    ModelError,
+    ModelFormatError,
+    RequestError,
+    UnsupportedModelError,
+)
+from engine.images import read_png
+from engine.jobs import GenerationRequest, LoraSpec, ModelSpec, Sampler
+from engine.model_detector import detect
+from engine.workers.base import Drawing
+from engine.workers.sd import StableDiffusionWorker
+from tests.worker_kit import DEMO, REQUEST, ask, copy_demo
+
+# Made as diffusers' own documentation tells people to, not by the code under test.
+STOCK: dict[Sampler, Callable[[Any], Any]] = {
+    Sampler.EULER: EulerDiscreteScheduler.from_config,
+    Sampler.EULER_A: EulerAncestralDiscreteScheduler.from_config,
+    Sampler.DPMPP_2M: DPMSolverMultistepScheduler.from_config,
+    Sampler.DPMPP_2M_KARRAS: lambda config: DPMSolverMultistepScheduler.from_config(
+        config, use_karras_sigmas=True
+    ),
+    Sampler.DDIM: DDIMScheduler.from_config,
+}
+
+
+def load(model: ModelSpec) -> StableDiffusionWorker:
+    return StableDiffusionWorker.load(model, detect(model.path), "cpu")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[StableDiffusionWorker]:
+    worker = load(DEMO)
+    yield worker
+    worker.close()
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Any:
+    pipeline = StableDiffusionPipeline.from_pretrained(
+        DEMO.path, dtype=torch.float32, local_files_only=True
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def stock(pipeline: Any, request: GenerationRequest, output_type: str) -> Any:
+    config = json.loads((DEMO.path / "scheduler" / "scheduler_config.json").read_text())
+    pipeline.scheduler = STOCK[request.sampler](config)
+    return pipeline(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=request.width,
+        height=request.height,
+        num_inference_steps=request.steps,
+        guidance_scale=request.guidance_scale,
+        generator=torch.Generator().manual_seed(request.seed),
+        output_type=output_type,
+    ).images[0]
+
+
+def run(worker: StableDiffusionWorker, drawings: Sequence[Drawing]) -> None:
+    while waiting := [drawing for drawing in drawings if not drawing.done]:
+        worker.step(waiting)
+
+
+def alone(worker: StableDiffusionWorker, request: GenerationRequest) -> Drawing:
+    [drawing] = worker.begin(request)
+    run(worker, [drawing])
+    return drawing
+
+
+def levels(png: bytes) -> np.ndarray[Any, Any]:
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image).astype(int)
+
+
+@pytest.mark.parametrize("guidance", [5.0, 1.0])
+@pytest.mark.parametrize("sampler", Sampler)
+def test_alone_a_request_is_bit_equal_to_the_stock_pipeline(
+    worker: StableDiffusionWorker, pipeline: Any, sampler: Sampler, guidance: float
+) -> None:
+    request = ask(sampler=sampler, guidance_scale=guidance, steps=6)
+
+    drawing = alone(worker, request)
+
+    assert torch.equal(drawing.latents[0], stock(pipeline, request, "latent"))
+    expected = np.asarray(stock(pipeline, request, "pil"))
+    assert np.array_equal(levels(worker.finish(drawing).png), expected)
+
+
+def test_other_sizes_and_empty_prompts_are_bit_equal_too(
+    worker: StableDiffusionWorker, pipeline: Any
+) -> None:
+    request = ask(width=192, height=64, prompt="", negative_prompt="", steps=2)
+
+    assert torch.equal(alone(worker, request).latents[0], stock(pipeline, request, "latent"))
+
+
+def test_a_prompt_that_is_too_long_is_cut_off_as_the_stock_pipeline_does(
+    worker: StableDiffusionWorker, pipeline: Any
+) -> None:
+    request = ask(prompt="a red house and " * 60, steps=1)
+
+    assert torch.equal(alone(worker, request).latents[0], stock(pipeline, request, "latent"))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_in_company_a_picture_is_what_it_is_alone(worker: StableDiffusionWorker, seed: int) -> None:
+    random = Random(seed)  # noqa: S311 - a mixture, not a secret
+    requests = [
+        ask(
+            sampler=random.choice(list(Sampler)),
+            steps=random.randint(2, 6),
+            guidance_scale=random.choice([1.0, 3.5, 8.0]),
+            prompt=random.choice(["a red house", "a blue tree", ""]),
+            seed=random.randrange(2**32),
+        )
+        for _ in range(5)
+    ]
+    expected = [alone(worker, request) for request in requests]
+    waiting, drawings = list(requests), list[Drawing]()
+
+    while waiting or not all(drawing.done for drawing in drawings):
+        for _ in range(random.randint(0, 2)):  # some join, some have left
+            if waiting:
+                drawings += worker.begin(waiting.pop(0))
+        moving = [drawing for drawing in drawings if not drawing.done]
+        if moving:
+            worker.step(random.sample(moving, random.randint(1, len(moving))))
+
+    for drawing, reference in zip(drawings, expected, strict=True):
+        scale = reference.latents.abs().max().item()
+        torch.testing.assert_close(drawing.latents, reference.latents, atol=1e-4 * scale, rtol=0)
+        difference = levels(worker.finish(drawing).png) - levels(worker.finish(reference).png)
+        assert np.abs(difference).max() <= 1
+
+
+def test_each_picture_of_a_request_has_the_seed_that_draws_just_it(
+    worker: StableDiffusionWorker,
+) -> None:
+    request = ask(seed=2**32 - 1, count=2, sampler=Sampler.EULER_A)
+
+    drawings = worker.begin(request)
+    for drawing in drawings:
+        run(worker, [drawing])
+
+    assert [drawing.seed for drawing in drawings] == [2**32 - 1, 0]
+    single = alone(worker, replace(request, seed=0, count=1))
+    assert torch.equal(drawings[1].latents, single.latents)
+
+
+def test_without_guidance_a_picture_takes_one_row_and_ignores_the_negative_prompt(
+    worker: StableDiffusionWorker,
+) -> None:
+    request = ask(guidance_scale=1.0)
+
+    drawing = alone(worker, request)
+
+    assert drawing.rows == 1
+    other = alone(worker, replace(request, negative_prompt="a red house"))
+    assert torch.equal(drawing.latents, other.latents)
+
+
+def test_prompt_and_negative_prompt_both_change_the_picture(worker: StableDiffusionWorker) -> None:
+    plain = alone(worker, REQUEST)
+
+    assert not torch.equal(plain.latents, alone(worker, ask(prompt="a tree")).latents)
+    assert not torch.equal(plain.latents, alone(worker, ask(negative_prompt="sea")).latents)
+
+
+def test_only_equal_shapes_share_a_batch(worker: StableDiffusionWorker) -> None:
+    keys = [
+        worker.batch_key(worker.begin(request)[0])
+        for request in (
+            ask(),
+            ask(steps=9, sampler=Sampler.DDIM, guidance_scale=1.0, seed=3),
+            ask(width=64),
+        )
+    ]
+
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_a_file_says_how_it_was_drawn(worker: StableDiffusionWorker) -> None:
+    image = worker.finish(alone(worker, ask(seed=11)))
+
+    read = read_png(image.png)
+    assert read is not None
+    assert (read.prompt, read.settings["Seed"]) == (REQUEST.prompt, "11")
+    assert (image.seed, image.width, image.height) == (11, 128, 128)
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+def test_the_last_preview_looks_like_the_picture(
+    worker: StableDiffusionWorker, sampler: Sampler
+) -> None:
+    [drawing] = worker.begin(ask(sampler=sampler, steps=8))
+    assert worker.preview(drawing) is None
+    run(worker, [drawing])
+
+    preview = worker.preview(drawing)
+
+    assert preview is not None
+    with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
+        assert image.size == (128, 128)
+        small = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).astype(int)
+    with Image.open(io.BytesIO(worker.finish(drawing).png)) as image:
+        picture = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).astype(int)
+    # In parts of a whole: how far apart two pictures of other seeds are is about 0.25.
+    assert np.abs(small - picture).mean() / 255 < 0.12
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("width", 100), ("height", 0), ("width", -8), ("steps", 0), ("steps", 501)],
+)
+def test_what_the_model_cannot_draw_is_refused(
+    worker: StableDiffusionWorker, field: str, value: int
+) -> None:
+    with pytest.raises(RequestError) as caught:
+        worker.begin(ask(**{field: value}))
+    assert (caught.value.field, caught.value.value) == (field, value)
+
+
+def test_latents_that_are_no_numbers_are_told(worker: StableDiffusionWorker) -> None:
+    drawing = alone(worker, REQUEST)
+    drawing.latents = drawing.latents * float("nan")
+
+    with pytest.raises(DrawingError, match="dream-demo drew values that are no numbers"):
+        worker.finish(drawing)
+
+
+def test_one_row_of_nonsense_leaves_the_others_alone(worker: StableDiffusionWorker) -> None:
+    [good], [bad] = worker.begin(REQUEST), worker.begin(ask(seed=8))
+    bad.latents = bad.latents * float("nan")
+
+    run(worker, [good, bad])
+
+    torch.testing.assert_close(good.latents, alone(worker, REQUEST).latents, atol=1e-3, rtol=0)
+
+
+def test_a_scheduler_that_fails_stops_its_own_picture_alone(
+    worker: StableDiffusionWorker,
+) -> None:
+    [good], [bad] = worker.begin(REQUEST), worker.begin(ask(seed=8))
+    bad.scheduler.step = None
+
+    worker.step([bad, good])
+
+    assert isinstance(bad.error, TypeError)
+    assert (bad.step, good.step, good.error) == (0, 1, None)
+
+
+def test_closing_gives_the_memory_back() -> None:
+    worker = load(DEMO)
+    weights = weakref.ref(worker._parts.unet)
+    drawing = alone(worker, ask(steps=1))
+    assert worker.weight_bytes > 1_000_000
+
+    worker.close()
+    worker.close()
+
+    del drawing
+    gc.collect()
+    assert weights() is None
+
+
+def test_a_modes_prediction_type_takes_the_place_of_the_models(
+    worker: StableDiffusionWorker,
+) -> None:
+    own = worker._parts.schedule.prediction_type
+    other = "epsilon" if own == "v_prediction" else "v_prediction"
+    mistaken = load(replace(DEMO, prediction_type=other))
+
+    try:
+        assert not torch.equal(alone(mistaken, REQUEST).latents, alone(worker, REQUEST).latents)
+    finally:
+        mistaken.close()
+
+
+PARTS = ("text_encoder", "unet", "vae", "scheduler", "tokenizer")
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_missing_part_is_named(tmp_path: Path, part: str) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    shutil.rmtree(model.path / part)
+
+    with pytest.raises(ModelError, match=part) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path.relative_to(model.path).parts[0] == part
+
+
+@pytest.mark.parametrize("part", PARTS[:4])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"in_channels": NaN}'])
+def test_a_broken_configuration_is_named(tmp_path: Path, part: str, text: str) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    name = "scheduler_config.json" if part == "scheduler" else "config.json"
+    (model.path / part / name).write_text(text)
+
+    with pytest.raises(ModelFormatError) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path == model.path / part / name
+
+
+def weights_of(model: ModelSpec, part: str) -> Path:
+    [file] = (model.path / part).glob("*.safetensors")
+    return file
+
+
+@pytest.mark.parametrize("part", PARTS[:3])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "gone"])
+def test_broken_weights_are_named(tmp_path: Path, part: str, damage: str) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    file = weights_of(model, part)
+    if damage == "gone":
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(
+            {"truncated": whole[: len(whole) // 2], "garbage": b"<html>" * 99, "empty": b""}[damage]
+        )
+
+    with pytest.raises(ModelError) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path == file
+
+
+@pytest.mark.parametrize("part", PARTS[:3])
+@pytest.mark.parametrize("damage", ["missing", "mismatched"])
+def test_weights_that_do_not_fit_are_not_made_up(tmp_path: Path, part: str, damage: str) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    file = weights_of(model, part)
+    tensors = load_file(file)
+    name = max(tensors, key=lambda key: (tensors[key].ndim > 1, key))
+    if damage == "missing":
+        del tensors[name]
+    else:
+        tensors[name] = tensors[name][:-1].contiguous()
+    save_file(tensors, file, metadata={"format": "pt"})
+
+    with pytest.raises(ModelFormatError) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path == file
+
+
+def test_weights_full_of_nothing_load_and_fail_to_draw(tmp_path: Path) -> None:
+    model = copy_demo(tmp_path)
+    file = weights_of(model, "unet")
+    tensors = {key: value * float("nan") for key, value in load_file(file).items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    worker = load(model)
+
+    with pytest.raises(DrawingError):
+        worker.finish(alone(worker, ask(model=model)))
+    worker.close()
+
+
+def change_config(model: ModelSpec, part: str, **changes: object) -> None:
+    path = model.path / part / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "kind", "named"),
+    [
+        ("text_encoder", {"model_type": "t5"}, UnsupportedModelError, "t5"),
+        ("text_encoder", {"hidden_size": 12}, ModelFormatError, "12"),
+        ("unet", {"time_cond_proj_dim": 256}, UnsupportedModelError, "time_cond_proj_dim"),
+        ("unet", {"addition_embed_type": "text_time"}, UnsupportedModelError, "text_time"),
+        ("unet", {"in_channels": 9}, UnsupportedModelError, "9 channels"),
+        ("unet", {"norm_num_groups": 7}, ModelFormatError, "can't be read"),
+        ("vae", {"block_out_channels": "many"}, ModelFormatError, "can't be read"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, part: str, changes: dict[str, object], kind: type[ModelError], named: str
+) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    change_config(model, part, **changes)
+
+    with pytest.raises(kind, match=named):
+        StableDiffusionWorker.load(model, detected, "cpu")
+
+
+def test_a_tokenizer_without_its_vocabulary_is_found_out(tmp_path: Path) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    for name in ("vocab.json", "merges.txt", "tokenizer.json"):
+        (model.path / "tokenizer" / name).unlink(missing_ok=True)
+
+    with pytest.raises(ModelFormatError) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path == model.path / "tokenizer"
+
+
+def test_pickled_weights_are_not_opened(tmp_path: Path) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    file = weights_of(model, "vae")
+    file.rename(file.with_suffix(".bin"))
+
+    with pytest.raises(UnsupportedModelError, match="pickled"):
+        StableDiffusionWorker.load(model, detected, "cpu")
+
+
+def test_a_single_file_is_refused_with_the_way_to_convert_it(tmp_path: Path) -> None:
+    path = tmp_path / "starry.safetensors"
+    path.write_bytes(b"")
+
+    with pytest.raises(UnsupportedModelError, match="from_single_file") as caught:
+        StableDiffusionWorker.load(ModelSpec(path), detect(DEMO.path), "cpu")
+    assert str(path) in caught.value.reason
+
+
+def test_a_lora_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    model = replace(DEMO, loras=(LoraSpec(tmp_path / "ink.safetensors"),))
+
+    with pytest.raises(UnsupportedModelError, match="ink"):
+        load(model)
+
+
+def test_a_variant_in_half_precision_is_found(tmp_path: Path) -> None:
+    model = copy_demo(tmp_path)
+    for part in PARTS[:3]:
+        file = weights_of(model, part)
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+
+    worker = load(model)
+
+    assert worker._parts.unet.dtype == torch.float32
+    worker.close()
