@@ -36,8 +36,6 @@ PIXELS = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
 LINES = st.sampled_from(
     ["\n", "\r\n", "Negative prompt:", "\nNegative prompt: ", "\nSteps: 2, Seed: 3"]
 )
-    ["\n", "\r\n", "Negative prompt:", "\nNegative prompt: ", "\nSteps: 2, Seed: 3"]
-)
 SIGNS = st.sampled_from(["Prompt lines: 1", '"', "\\", ", ", ": ", " ", "\u2028", "家", "\0"])
 # What readers stumble over, mixed with everything else that can be written in UTF-8.
 HOSTILE = st.lists(

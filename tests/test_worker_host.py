@@ -1,0 +1,566 @@
+import re
+from collections.abc import Hashable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch  # noqa: TID253 - its out-of-memory error is the subject of a test
+
+from engine.errors import (
+    DrawingError,
+    JobCancelledError,
+    ModelError,
+    ModelNotFoundError,
+    NotEnoughMemoryError,
+    RequestError,
+)
+from engine.executor import LoadReport
+from engine.jobs import (
+    Family,
+    GenerationRequest,
+    GenerationResult,
+    ModelSpec,
+    Progress,
+    Sampler,
+    Stage,
+)
+from engine.messages import (
+    Answer,
+    Cancel,
+    JobEvent,
+    JobFailed,
+    Load,
+    Ping,
+    Reply,
+    Run,
+    Stats,
+    Unload,
+)
+from engine.model_registry import ModelRegistry, choose_evictions
+from engine.worker_host import (
+    REPORT_SECONDS,
+    DeviceUnusableError,
+    WorkerHost,
+    prepare_device,
+)
+from engine.workers.base import Drawing, Worker
+from tests.tiny_models import unet_shapes, write_folder
+from tests.worker_kit import ask
+
+
+class SmallRegistry(ModelRegistry):
+    """The registry of a device with room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__("cpu")
+        self.room = room
+
+    def estimate_model_vram(self, model_path: Path | str) -> int:
+        return 1 if Path(model_path).exists() else 0
+
+    def make_room(self, vram_bytes: int, model_path: Path | str) -> list[str]:
+        loaded = self.get_loaded_models()
+        free = self.room - sum(model.vram_bytes for model in loaded.values())
+        idle = [model for name, model in loaded.items() if not self.in_use(name)]
+        names = choose_evictions(idle, vram_bytes, free)
+        if names is None:
+            raise NotEnoughMemoryError(model_path, vram_bytes, free)
+        return names
+
+
+class QuickWorker(Worker):
+    """A real worker in all but the drawing: its pictures are one colour, its prompts are orders.
+
+    A prompt ``fail at 2`` makes every forward pass fail that has the picture's step 2 in it,
+    ``nan`` what comes out no picture; ``error at 2`` is a fault of the picture alone.
+    """
+
+    def __init__(self, model: ModelSpec, fits: int = 99) -> None:
+        self.model = model
+        self.family = Family.SD15
+        self.device = "cpu"
+        self.weight_bytes = 1
+        self.fits = fits
+        self.batches: list[list[int]] = []
+        self.closed = False
+
+    def begin(self, request: GenerationRequest) -> list[Drawing]:
+        if request.prompt == "refuse":
+            raise RequestError("prompt", "refuse", "anything else")
+        rows = 2 if request.guidance_scale > 1 else 1
+        nothing: Any = None
+        return [
+            Drawing(
+                request=request,
+                seed=seed,
+                scheduler=None,
+                generator=nothing,
+                latents=nothing,
+                embeddings=np.zeros((rows, 1, 1)),  # type: ignore[arg-type] # only counted
+                steps=request.steps,
+            )
+            for seed in request.seeds
+        ]
+
+    def batch_key(self, drawing: Drawing) -> Hashable:
+        return drawing.request.width
+
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        assert not self.closed
+        assert len({self.batch_key(drawing) for drawing in drawings}) == 1
+        if sum(drawing.rows for drawing in drawings) > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        for drawing in drawings:
+            if _ordered("fail", drawing):
+                raise ValueError("a bug")
+        self.batches.append([drawing.seed for drawing in drawings])
+        for drawing in drawings:
+            if _ordered("error", drawing):
+                drawing.error = ValueError("a fault")
+            else:
+                drawing.step += 1
+
+    def preview(self, drawing: Drawing) -> bytes:
+        if drawing.request.prompt == "no preview":
+            raise ValueError("a bug")
+        return b"step %d" % drawing.step
+
+    def decode(self, drawing: Drawing) -> npt.NDArray[np.uint8]:
+        if drawing.request.prompt == "nan":
+            raise DrawingError("no picture")
+        request = drawing.request
+        return np.full((request.height, request.width, 3), drawing.seed % 256, np.uint8)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _ordered(word: str, drawing: Drawing) -> bool:
+    found = re.fullmatch(rf"{word} at (\d+)", drawing.request.prompt)
+    return found is not None and int(found[1]) == drawing.step
+
+
+class Bench:
+    """A host with quick workers, and everything that it said."""
+
+    def __init__(self, folder: Path, room: int = 2, fits: int = 99, max_rows: int = 8) -> None:
+        self.folder = folder
+        self.said: list[Reply] = []
+        self.workers: dict[str, QuickWorker] = {}
+        self.now = 0.0
+        self.fits = fits
+        self.registry = SmallRegistry(room)
+        self.host = WorkerHost(
+            "cpu",
+            self.said.append,
+            create=self.create,
+            registry=self.registry,
+            max_rows=max_rows,
+            clock=lambda: self.now,
+        )
+
+    def model(self, name: str) -> ModelSpec:
+        path = self.folder / name
+        if not path.exists():
+            write_folder(path, {"cross_attention_dim": 768, "in_channels": 4}, unet_shapes(768))
+        return ModelSpec(path)
+
+    def create(self, model: ModelSpec) -> Worker:
+        if "broken" in model.path.name:
+            raise ValueError("a bug while loading")
+        worker = self.workers[model.path.name] = QuickWorker(model, self.fits)
+        return worker
+
+    def run(self, number: int, model: str = "one", **changes: Any) -> None:
+        request = ask(model=self.model(model), width=16, height=16, seed=number, **changes)
+        self.host.handle(Run(number, f"job {number}", request))
+
+    def finish(self) -> None:
+        for _ in range(10_000):
+            if not self.host.busy:
+                return
+            self.host.tick()
+        pytest.fail("the host never came to rest")
+
+    def progress(self, number: int) -> list[Progress]:
+        events = [r.event for r in self.said if isinstance(r, JobEvent) and r.run_id == number]
+        return [event for event in events if isinstance(event, Progress)]
+
+    def outcome(self, number: int) -> GenerationResult | Exception:
+        """What a run ended with; it must have ended exactly once."""
+        ends = [
+            reply.event if isinstance(reply, JobEvent) else reply.error
+            for reply in self.said
+            if (isinstance(reply, JobFailed) and reply.run_id == number)
+            or (
+                isinstance(reply, JobEvent)
+                and reply.run_id == number
+                and isinstance(reply.event, GenerationResult)
+            )
+        ]
+        [end] = ends
+        assert not isinstance(end, Progress)
+        return end
+
+    def seeds(self, number: int) -> list[int]:
+        outcome = self.outcome(number)
+        assert isinstance(outcome, GenerationResult), outcome
+        assert outcome.job_id == f"job {number}"
+        return [image.seed for image in outcome.images]
+
+    def answer(self, number: int) -> Answer:
+        [answer] = [r for r in self.said if isinstance(r, Answer) and r.call_id == number]
+        return answer
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.host.close()
+
+
+def test_a_request_is_drawn_from_loading_to_its_pictures(bench: Bench) -> None:
+    bench.run(1, steps=3, count=2)
+
+    bench.finish()
+
+    assert bench.seeds(1) == [1, 2]
+    said = bench.progress(1)
+    assert [(p.stage, p.step, p.steps) for p in said] == [
+        (Stage.LOADING, 0, 0),
+        (Stage.ENCODING, 0, 0),
+        (Stage.DENOISING, 2, 6),
+        (Stage.DECODING, 6, 6),
+    ]
+    assert [p.preview for p in said] == [None, None, b"step 1", None]
+
+
+def test_a_loaded_model_is_not_loaded_again(bench: Bench) -> None:
+    bench.run(1)
+    bench.finish()
+    bench.run(2)
+    bench.finish()
+
+    assert bench.progress(2)[0].stage is Stage.ENCODING
+
+
+def test_requests_join_and_leave_between_steps(bench: Bench) -> None:
+    bench.run(1, steps=4)
+    bench.host.tick()
+    bench.host.tick()
+    bench.run(2, steps=1)
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert bench.seeds(2) == [2]
+    assert bench.workers["one"].batches == [[1], [1], [1, 2], [1]]
+
+
+def test_a_crowd_shares_what_fits_and_everybody_is_drawn(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_rows=4)
+    for number in range(1, 8):
+        bench.run(number, steps=3, guidance_scale=1.0 if number % 2 else 4.0)
+
+    bench.finish()
+
+    assert all(bench.seeds(number) == [number] for number in range(1, 8))
+    assert max(len(batch) for batch in bench.workers["one"].batches) > 1
+    bench.host.close()
+
+
+def test_a_request_with_many_pictures_does_not_hold_up_a_single_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_rows=4)
+    bench.run(1, steps=4, count=8)
+    bench.host.tick()
+    bench.run(50, steps=4)
+
+    bench.finish()
+
+    assert all(50 in batch for batch in bench.workers["one"].batches[1:5])
+    assert bench.seeds(50) == [50]
+    assert bench.seeds(1) == list(range(1, 9))
+    bench.host.close()
+
+
+def test_reports_come_no_faster_than_they_may(bench: Bench) -> None:
+    bench.run(1, steps=9)
+    for _ in range(9):
+        bench.host.tick()
+        bench.now += REPORT_SECONDS / 2.5  # every third step
+    bench.finish()
+
+    assert [p.step for p in bench.progress(1) if p.stage is Stage.DENOISING] == [1, 4, 7]
+    assert isinstance(bench.outcome(1), GenerationResult)
+
+
+def test_the_seconds_leave_loading_out(bench: Bench) -> None:
+    bench.host._create = lambda model: setattr(bench, "now", 100.0) or QuickWorker(model)  # type: ignore[func-returns-value]
+    bench.run(1, steps=2)
+    bench.host.tick()
+    bench.now += 3
+    bench.finish()
+
+    outcome = bench.outcome(1)
+    assert isinstance(outcome, GenerationResult)
+    assert outcome.seconds == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind"),
+    [
+        ("fail at 1", DrawingError),
+        ("error at 1", DrawingError),
+        ("nan", DrawingError),
+        ("refuse", RequestError),
+    ],
+)
+def test_one_requests_failure_harms_nobody_else(
+    bench: Bench, prompt: str, kind: type[Exception]
+) -> None:
+    bench.run(1, steps=3)
+    bench.run(2, steps=3, prompt=prompt, count=2)
+    bench.run(9, steps=3)
+
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert bench.seeds(9) == [9]
+    assert isinstance(bench.outcome(2), kind)
+    assert not bench.registry.in_use(bench.model("one").key)
+
+
+def test_what_nobody_raised_on_purpose_is_told_in_a_sentence(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.run(1, prompt="fail at 0")
+
+    bench.finish()
+
+    assert str(bench.outcome(1)) == "Drawing failed: ValueError: a bug"
+    assert "Traceback" in caplog.text
+
+
+def test_a_failing_preview_is_no_failing_picture(bench: Bench) -> None:
+    bench.run(1, prompt="no preview")
+
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+
+
+def test_out_of_memory_makes_the_batches_smaller(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fits=4)
+    for number in range(1, 5):
+        bench.run(number, steps=2)
+
+    bench.finish()
+
+    assert all(bench.seeds(number) == [number] for number in range(1, 5))
+    assert max(len(batch) for batch in bench.workers["one"].batches) == 2
+    bench.host.close()
+
+
+def test_what_does_not_fit_alone_fails_alone(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fits=1)
+    bench.run(1, guidance_scale=4.0)
+    bench.run(2, guidance_scale=1.0)
+
+    bench.finish()
+
+    assert "ran out of memory" in str(bench.outcome(1))
+    assert bench.seeds(2) == [2]
+    bench.host.close()
+
+
+def test_a_lost_device_ends_the_host(bench: Bench) -> None:
+    def lost(_: Sequence[Drawing]) -> None:
+        raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
+
+    bench.run(1)
+    bench.host.tick()
+    bench.workers["one"].step = lost  # type: ignore[method-assign] # the one thing a CPU can't do
+
+    with pytest.raises(DeviceUnusableError, match="failed: CUDA error: device-side assert"):
+        bench.host.tick()
+
+
+def test_a_cancelled_request_ends_at_once_wherever_it_is(bench: Bench) -> None:
+    bench.run(1, steps=50)
+    bench.host.tick()
+    bench.run(2)
+    bench.host.handle(Cancel(2))  # waits
+    bench.host.handle(Cancel(1))  # is drawn
+    bench.host.handle(Cancel(3))  # was never there
+
+    assert not bench.host.busy
+    for number in (1, 2):
+        outcome = bench.outcome(number)
+        assert isinstance(outcome, JobCancelledError)
+        assert outcome.job_id == f"job {number}"
+    assert not bench.registry.in_use(bench.model("one").key)
+
+
+def test_a_cancelled_request_does_not_come_back_from_the_encoder(bench: Bench) -> None:
+    bench.run(1, steps=1)
+    bench.host._admit()
+    bench.host._step()
+    bench.host._decode()
+    bench.host.handle(Cancel(1))
+
+    bench.finish()
+
+    assert isinstance(bench.outcome(1), JobCancelledError)
+
+
+def test_a_missing_model_is_named(bench: Bench) -> None:
+    bench.host.handle(Run(1, "job 1", ask(model=ModelSpec(bench.folder / "nowhere"))))
+    bench.run(2)
+
+    bench.finish()
+
+    assert isinstance(bench.outcome(1), ModelNotFoundError)
+    assert bench.seeds(2) == [2]
+
+
+def test_a_model_that_fails_to_load_drops_nobody_for_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=1)
+    bench.run(1)
+    bench.finish()
+    (tmp_path / "garbage.safetensors").write_bytes(b"<html>")
+
+    bench.host.handle(Run(2, "job 2", ask(model=ModelSpec(tmp_path / "garbage.safetensors"))))
+    bench.finish()
+
+    assert isinstance(bench.outcome(2), ModelError)
+    assert not bench.workers["one"].closed
+    bench.host.close()
+
+
+def test_a_loader_that_breaks_fails_its_request_alone(bench: Bench) -> None:
+    bench.run(1, model="broken")
+    bench.run(2)
+
+    bench.finish()
+
+    assert "a bug while loading" in str(bench.outcome(1))
+    assert bench.seeds(2) == [2]
+
+
+def test_the_least_recently_used_model_makes_room(bench: Bench) -> None:
+    for number, model in enumerate(["one", "two", "one", "three"]):
+        bench.run(number, model=model)
+        bench.finish()
+
+    assert bench.workers["two"].closed
+    assert not bench.workers["one"].closed
+    assert set(bench.registry.get_loaded_models()) == {
+        bench.model("one").key,
+        bench.model("three").key,
+    }
+
+
+def test_a_model_in_use_is_waited_for_and_nobody_overtakes(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=1)
+    bench.run(1, steps=3)
+    bench.host.tick()
+    bench.run(2, model="two", steps=1)
+    bench.run(3, steps=1)  # its model is loaded, but 2 was here first
+
+    bench.finish()
+
+    assert [bench.seeds(number) for number in (1, 2, 3)] == [[1], [2], [3]]
+    assert bench.workers["two"].closed
+    bench.host.close()
+
+
+def test_a_model_that_never_fits_is_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=0)
+    bench.run(1)
+
+    bench.finish()
+
+    assert isinstance(bench.outcome(1), NotEnoughMemoryError)
+    bench.host.close()
+
+
+def test_loading_and_unloading_answer_what_they_did(bench: Bench) -> None:
+    model = bench.model("one")
+    bench.host.handle(Load(1, model))
+    bench.finish()
+    bench.host.handle(Load(2, model))
+    bench.host.handle(Unload(3, model))
+    bench.host.handle(Unload(4, model))
+    bench.host.handle(Load(5, ModelSpec(bench.folder / "nowhere")))
+    bench.finish()
+
+    assert bench.answer(1).value == LoadReport(model.key, "sd15", 0.0, 1)
+    assert bench.answer(2).value == LoadReport(model.key, "sd15", 0.0, 1)
+    assert bench.answer(3) == Answer(3)
+    assert bench.answer(4) == Answer(4)
+    assert isinstance(bench.answer(5).error, ModelNotFoundError)
+    assert bench.workers["one"].closed
+    assert bench.registry.get_loaded_models() == {}
+
+
+def test_unloading_waits_for_whoever_draws(bench: Bench) -> None:
+    bench.run(1, steps=3)
+    bench.host.tick()
+    bench.host.handle(Unload(2, bench.model("one")))
+
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert bench.workers["one"].closed
+    order = [type(reply).__name__ for reply in bench.said]
+    assert order[-2:] == ["JobEvent", "Answer"]
+
+
+def test_questions_are_answered_at_once(bench: Bench) -> None:
+    bench.run(1)
+    bench.host.handle(Stats(2))
+    bench.host.handle(Ping(3))
+
+    assert bench.answer(2).value["device"] == "cpu"
+    assert bench.answer(3).error is None
+
+
+def test_closing_drops_everything(bench: Bench) -> None:
+    bench.run(1, steps=50)
+    bench.host.tick()
+
+    bench.host.close()
+    bench.host.close()
+
+    assert bench.workers["one"].closed
+    assert not bench.host.busy
+
+
+def test_the_real_model_is_drawn_with_like_any_other() -> None:
+    said: list[Reply] = []
+    host = WorkerHost("cpu", said.append)
+    for number, sampler in enumerate(Sampler):
+        host.handle(Run(number, f"job {number}", ask(sampler=sampler, steps=2 + number)))
+
+    while host.busy:
+        host.tick()
+    host.close()
+
+    results = [r.event for r in said if isinstance(r, JobEvent)]
+    drawn = [event for event in results if isinstance(event, GenerationResult)]
+    assert sorted(event.job_id for event in drawn) == [f"job {n}" for n in range(5)]
+    assert all(event.images[0].png.startswith(b"\x89PNG") for event in drawn)
+
+
+def test_a_device_that_torch_does_not_have_is_refused() -> None:
+    with pytest.raises(DeviceUnusableError, match="can't start: torch can't use the device"):
+        prepare_device("cuda:99", may_fall_back=False)
+    with pytest.raises(DeviceUnusableError, match="can't start"):
+        prepare_device("toaster", may_fall_back=False)
+
+
+def test_a_device_that_nobody_named_may_become_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
+    assert prepare_device("cuda:99", may_fall_back=True) == "cpu"
+    assert "Drawing on the CPU instead" in caplog.text
