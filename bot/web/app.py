@@ -184,6 +184,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
+        log_level="warning",  # its address is told once, by the program
         access_log=False,
         lifespan="off",
         ws="none",

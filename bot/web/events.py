@@ -56,7 +56,7 @@ class Feed:
 
     def tell(self, event: str, about: str, data: BaseModel) -> None:
         """Puts in an event; it takes the place of an unread one about the same."""
-        self._news[about] = ServerSentEvent(event=event, data=data, retry=RETRY)
+        self._news[about] = ServerSentEvent(event=event, data=data)
         self._changed.set()
 
     def end(self) -> None:
@@ -79,7 +79,7 @@ class Feed:
         # Jobs that are announced from here on wait in the news: they can't fall between the two.
         records = await history()
         jobs = JobsOut(jobs=[JobOut.of_record(record) for record in records])
-        yield ServerSentEvent(event="jobs", data=jobs, retry=RETRY)
+        yield ServerSentEvent(event="jobs", data=jobs)
         for record in records:
             if not record.status.is_final:
                 self.follow(record.id)

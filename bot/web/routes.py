@@ -12,7 +12,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from bot.records import JobView, Origin, Owner
 from bot.studio import Studio, UnknownImageError, UnknownJobError
-from bot.web.events import Feed, Feeds
+from bot.web.events import RETRY, Feed, Feeds
 from bot.web.problems import MEDIA_TYPE, ConflictError
 from bot.web.schemas import (
     AgainIn,
@@ -198,6 +198,7 @@ async def job_events(
     feed: Annotated[Feed, Depends(_feed_of_job)],
 ) -> AsyncIterator[ServerSentEvent]:
     """A stream of ``job`` events, one at once and one at each change; ends with the job."""
+    yield ServerSentEvent(retry=RETRY)
     async for event in feed.until_idle():
         yield event
 
@@ -212,6 +213,7 @@ async def all_events(
     ``status`` at each change. (A browser opens six connections to a host at most: one stream for
     each job would use them up.)
     """
+    yield ServerSentEvent(retry=RETRY)
     async for event in feed.everything(lambda: studio.history(YOU.id, _HISTORY)):
         yield event
 

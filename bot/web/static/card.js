@@ -47,14 +47,15 @@ export class Card {
     if (job.status === "done" && before !== "done") this.#showPictures();
     else if (!this.ended) this.#showPreview();
     else if (job.status !== "done") this.canvas.replaceChildren();
-    // A picture that never came needs no room.
-    this.canvas.hidden = job.status === "failed" || job.status === "cancelled";
+    // A picture that has not begun, or never came, needs no room.
+    this.canvas.hidden = !["running", "done"].includes(job.status);
+    this.element.classList.toggle("bare", this.canvas.hidden);
   }
 
   #showWay() {
-    this.way.hidden = this.job.status === "done";
+    this.way.hidden = this.job.status === "done" || this.job.status === "failed";
     setText(this.stage, stageOf(this.job));
-    this.progress.hidden = this.ended;
+    this.progress.hidden = this.job.status !== "running";
     this.progress.setAttribute("aria-label", `Progress of ${this.job.request.prompt}`);
     const fraction = this.job.progress?.stage === "loading" ? 0 : this.job.progress?.fraction;
     if (fraction) this.progress.value = fraction;
@@ -113,18 +114,21 @@ export class Card {
     const { status, images } = this.job;
     if (!this.ended) return [button("Cancel", "cancel")];
     if (status !== "done") return [button("Try again", "again"), button("Dismiss", "dismiss")];
+    const several = images.length > 1;
     const downloads = images.map((image, index) =>
       make("a", {
         className: "button",
         href: `${image.url}?download=true`,
-        textContent: images.length > 1 ? `Download ${index + 1}` : "Download",
+        textContent: several ? index + 1 : "Download",
+        ariaLabel: several ? `Download picture ${index + 1}` : null,
         download: "",
       }),
     );
+    if (several) downloads.unshift(make("span", { textContent: "Download", className: "word" }));
     return [
       button("Again", "again"),
       button("Vary", "vary"),
-      ...downloads,
+      make("span", { className: "downloads" }, ...downloads),
       button("Delete", "delete", "quiet"),
     ];
   }

@@ -67,7 +67,8 @@ export class Form {
 
   setBusy(busy) {
     this.busy = busy;
-    this.form.querySelector("button.main").disabled = busy;
+    // Not disabled: that would throw the focus away.
+    this.form.querySelector("button.main").ariaDisabled = busy ? "true" : null;
   }
 
   clear() {
@@ -83,6 +84,7 @@ export class Form {
     this.clear();
     $("error").textContent = problem.message;
     $("error").hidden = false;
+    $("error").scrollIntoView({ block: "nearest" });
     const field = $(ALIASES[problem.field] ?? problem.field);
     if (!field || !this.form.contains(field)) return;
     if ($("advanced").contains(field)) $("advanced").open = true;

@@ -24,7 +24,7 @@ async function send() {
     const command = modeCommand(form.prompt.value);
     if (command) await runModeCommand(command);
     else {
-      show(await call("POST", "/api/jobs", form.draft()), { isNews: true });
+      meet(await call("POST", "/api/jobs", form.draft()));
       // On a phone the keyboard would hide the picture.
       if (matchMedia("(pointer: coarse)").matches) form.prompt.blur();
     }
@@ -52,35 +52,39 @@ async function act(verb, job, button) {
     remove(job.id);
     return;
   }
-  button.disabled = true;
+  if (button.ariaDisabled) return;
+  button.ariaDisabled = "true"; // not disabled: that would throw the focus away
   try {
     const path = `/api/jobs/${job.id}`;
     if (verb === "delete") {
       await call("DELETE", path);
       remove(job.id);
     } else if (verb === "cancel") {
-      show(await call("POST", `${path}/cancel`), { isNews: true });
+      await call("POST", `${path}/cancel`);
     } else {
-      const vary = verb === "vary";
-      show(await call("POST", `${path}/again`, { vary }), { isNews: true, goThere: true });
+      meet(await call("POST", `${path}/again`, { vary: verb === "vary" })).element.focus();
     }
   } catch (problem) {
     form.showError(problem);
   } finally {
-    button.disabled = false;
+    button.ariaDisabled = null;
   }
 }
 
-function show(job, { isNews = false, goThere = false } = {}) {
+// Shows a job that was just asked for. Once the stream has told of it, the answer is old news.
+function meet(job) {
+  if (!cards.has(job.id)) show(job, { isNews: true });
+  return cards.get(job.id);
+}
+
+// Shows what the stream says of a job.
+function show(job, { isNews = false } = {}) {
   const known = cards.get(job.id);
-  // An answer may arrive after the stream has told the end already.
-  if (known?.ended) return;
   const before = known?.job.status;
   if (known) known.update(job);
   else insert(new Card(job, act));
   const words = isNews ? announcementOf(job, before) : null;
   if (words) $("announcer").textContent = words;
-  if (goThere) cards.get(job.id).element.focus();
 }
 
 function insert(card) {
@@ -119,7 +123,11 @@ function dismissed() {
 }
 
 function dismiss(id) {
-  localStorage.setItem(DISMISSED, JSON.stringify([...dismissed(), id].slice(-200)));
+  try {
+    localStorage.setItem(DISMISSED, JSON.stringify([...dismissed(), id].slice(-200)));
+  } catch {
+    // A browser that keeps nothing shows it again after a reload.
+  }
 }
 
 function isWorthShowing(job, read) {

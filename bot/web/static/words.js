@@ -25,7 +25,7 @@ export function factsOf(job) {
   const varied = request.variation_seed === null ? "" : `, varied with ${request.variation_seed}`;
   const facts = [
     ["Size", `${request.width} × ${request.height}`],
-    ["Seed", (seeds.length ? seeds.join(", ") : request.seed) + varied],
+    ["Seed", (seeds.length > 1 ? `${seeds.at(0)} to ${seeds.at(-1)}` : request.seed) + varied],
     ["Steps", request.steps],
     ["Guidance", request.guidance_scale],
     ["Sampler", request.sampler],

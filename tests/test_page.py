@@ -1,0 +1,363 @@
+"""The page in a real browser: first the whole way with the real model, then each habit of it."""
+
+import asyncio
+import io
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+from PIL import Image
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, expect
+from playwright.async_api import Page as Tab
+
+from bot.settings import Settings
+from bot.web.app import WebFrontEnd, create_web_app
+from engine.errors import DreamLabError
+from engine.testing import FakeExecutor
+from tests.page_kit import CHROMIUM, PATIENCE, draw, open_browser, open_real_page
+from tests.web_kit import Page, open_page, stop
+
+expect.set_options(timeout=PATIENCE / 2)
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed"),
+    pytest.mark.asyncio(loop_scope="module"),
+]
+
+PHONE = {"width": 360, "height": 740}
+JPEG = io.BytesIO()
+Image.new("RGB", (16, 16), "orange").save(JPEG, "JPEG")
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    async with open_browser() as opened:
+        yield opened
+
+
+class Witness:
+    """Notes what a browser asked for and complained about."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.addresses: list[str] = []
+        self.complaints: list[str] = []
+        context.on("request", lambda request: self.addresses.append(request.url))
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Chromium notes each request that was refused; the page shows why, which is tested.
+        refused = message.text.startswith("Failed to load resource")
+        if message.type in ("error", "warning") and not refused:
+            self.complaints.append(message.text)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    """A fresh browser profile, of which nothing may leave this machine."""
+    opened = await browser.new_context()
+    witness = Witness(opened)
+    yield opened
+    await opened.close()
+    hosts = {urlsplit(address).hostname for address in witness.addresses}
+    assert hosts <= {"127.0.0.1", None}  # none: what is within the page, such as a preview
+    assert witness.complaints == []
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def held(tmp_path: Path) -> AsyncIterator[Page]:
+    """A page whose one worker does what the test says."""
+    async with open_page(tmp_path, FakeExecutor(hold=True)) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def tab(context: BrowserContext, held: Page) -> Tab:
+    """The page in a window."""
+    opened = await context.new_page()
+    await opened.goto(held.url)
+    await expect(opened.get_by_role("status").first).to_have_text("Ready")
+    return opened
+
+
+async def send(tab: Tab, text: str) -> None:
+    await tab.get_by_label("What do you see?").fill(text)
+    await tab.keyboard.press("Enter")
+
+
+async def finish_next(page: Page) -> None:
+    await page.executor.until(lambda: bool(page.executor.running))
+    page.executor.finish(page.executor.running[0])
+
+
+async def scrolls_sideways(tab: Tab) -> bool:
+    return bool(await tab.evaluate("document.documentElement.scrollWidth > innerWidth"))
+
+
+async def test_from_the_first_word_to_the_picture(context: BrowserContext, tmp_path: Path) -> None:
+    async with open_real_page(tmp_path / "data") as url:
+        tab = await context.new_page()
+        await tab.goto(url)
+        await expect(tab.get_by_text("No picture yet")).to_be_visible()
+        card = await draw(tab, "/imagine a red circle on a white background")
+        await expect(card.get_by_role("heading")).to_have_text("a red circle on a white background")
+        for fact in ("Size", "Seed", "Steps", "Guidance", "Sampler", "Mode", "Time"):
+            await expect(card.get_by_text(fact, exact=True)).to_be_visible()
+
+        image = card.get_by_role("img", name="a red circle on a white background")
+        with Image.open(io.BytesIO(await image.screenshot())) as shown:
+            picture = shown.convert("RGB")
+        width, height = picture.size
+        red, green, blue = picture.getpixel((width // 2, height // 2))
+        assert red > 150
+        assert max(green, blue) < 110
+        for corner in ((8, 8), (width - 9, 8), (8, height - 9), (width - 9, height - 9)):
+            assert min(picture.getpixel(corner)) > 190
+
+        async with tab.expect_download() as download:
+            await card.get_by_role("link", name="Download").click()
+        file = await download.value
+        assert re.fullmatch(r"dream-lab-\d+\.png", file.suggested_filename)
+        with Image.open(await file.path()) as saved:
+            assert "a red circle on a white background" in saved.info["parameters"]
+
+        await tab.screenshot(path=tmp_path / "page.png", full_page=True)
+        await tab.reload()
+        await expect(tab.locator(".job")).to_have_count(1)
+        await tab.get_by_role("button", name="Delete").click()
+        await expect(tab.get_by_text("No picture yet")).to_be_visible()
+        await tab.reload()
+        await expect(tab.get_by_text("No picture yet")).to_be_visible()
+        await tab.close()
+
+
+async def test_the_way_of_a_job_is_shown(tab: Tab, held: Page) -> None:
+    await send(tab, "/imagine first")
+    await held.executor.until(lambda: bool(held.executor.running))
+    await send(tab, "second")
+    await send(tab, "third")
+    await expect(tab.locator(".job").nth(0)).to_contain_text("Number 2 in the queue")
+    await expect(tab.locator(".job").nth(1)).to_contain_text("Next in the queue")
+    first = tab.locator(".job").nth(2)
+    held.executor.report(held.executor.running[0], 3, JPEG.getvalue())
+    await expect(first).to_contain_text("Drawing: step 3 of 4")
+    bar = first.get_by_role("progressbar", name="Progress of first")
+    assert await bar.evaluate("bar => bar.value") == 0.75
+    preview = first.locator("img.preview")
+    assert await preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 16
+    await finish_next(held)
+    await expect(first.get_by_role("img", name="first")).to_be_visible()
+    await expect(bar).to_be_hidden()
+    await expect(tab.locator(".job").nth(0)).to_contain_text("Next in the queue")
+
+
+async def test_a_reload_attaches_to_what_runs(tab: Tab, held: Page) -> None:
+    await send(tab, "a blue star")
+    await held.executor.until(lambda: bool(held.executor.running))
+    held.executor.report(held.executor.running[0], 1)
+    await expect(tab.locator(".job")).to_contain_text("step 1 of 4")
+    await tab.reload()
+    await expect(tab.locator(".job")).to_contain_text("step 1 of 4")
+    await finish_next(held)
+    await expect(tab.get_by_role("img", name="a blue star")).to_be_visible()
+
+
+async def test_the_keyboard_is_enough(tab: Tab, held: Page) -> None:
+    await expect(tab.get_by_label("What do you see?")).to_be_focused()
+    await tab.keyboard.type("a red")
+    await tab.keyboard.press("Shift+Enter")
+    await tab.keyboard.type("circle")
+    await expect(tab.get_by_label("What do you see?")).to_have_value("a red\ncircle")
+    await tab.keyboard.press("Enter")
+    await expect(tab.get_by_role("heading", name="a red circle")).to_be_visible()
+    names = []
+    for _ in range(3):
+        await tab.keyboard.press("Tab")
+        names.append(await tab.evaluate("document.activeElement.textContent.trim()"))
+        outline = await tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline == "solid"  # where the focus is can be seen
+    assert names == ["Imagine", "Advanced", "Cancel"]
+    await tab.keyboard.press("Enter")
+    card = tab.locator(".job")
+    await expect(card).to_contain_text("Cancelled")
+    await expect(card).to_be_focused()  # and not back at the top of the page
+    await tab.keyboard.press("Tab")
+    await tab.keyboard.press("Enter")
+    await expect(tab.locator(".job")).to_have_count(2)
+
+
+async def test_a_screen_reader_hears_the_milestones(tab: Tab, held: Page) -> None:
+    heard = tab.locator("#announcer")
+    await send(tab, "a red circle")
+    await expect(heard).to_have_text("Drawing begins: a red circle")
+    await finish_next(held)
+    await expect(heard).to_have_text("The picture is ready: a red circle")
+
+
+async def test_every_field_has_a_name_and_says_what_is_allowed(tab: Tab) -> None:
+    await tab.get_by_text("Advanced").click()
+    fields = {
+        "Keep away from": "negative prompt",
+        "Mode": "model",
+        "Size": "64 to 128, by 8",
+        "Pictures": "1 to 4",
+        "Seed": "draws the same",
+        "Steps": "1 to 50",
+        "Guidance": "1 to 30",
+        "Sampler": "How a step is taken",
+    }
+    for name, help_text in fields.items():
+        await expect(tab.get_by_label(name, exact=True)).to_have_accessible_description(
+            re.compile(help_text)
+        )
+    await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "64x64")
+    await tab.get_by_label("Mode", exact=True).select_option("other")
+    await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "512x512")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("Steps", "900", "steps: '900' is not allowed. Allowed: a whole number from 1 to 50."),
+        ("Steps", "many", "steps: 'many' is not allowed. Allowed: a whole number from 1 to 50."),
+        (
+            "Size",
+            "huge",
+            "size: 'huge' is not allowed. Allowed: width x height in pixels, such as 512x768.",
+        ),
+        (
+            "Size",
+            "65x64",
+            "width: '65' is not allowed. Allowed: a whole number from 64 to 128, a multiple of 8.",
+        ),
+        ("Guidance", "0,5", "guidance: '0.5' is not allowed. Allowed: a number from 1 to 30."),
+    ],
+)
+async def test_a_refusal_stands_beside_the_box_and_leads_to_the_field(
+    tab: Tab, field: str, value: str, sentence: str
+) -> None:
+    await tab.get_by_text("Advanced").click()
+    await tab.get_by_label(field, exact=True).fill(value)
+    await tab.get_by_text("Advanced").click()
+    await send(tab, "a red circle")
+    await expect(tab.get_by_role("alert")).to_have_text(sentence)
+    wrong = tab.get_by_label(field, exact=True)
+    await expect(wrong).to_be_focused()
+    await expect(wrong).to_have_attribute("aria-invalid", "true")
+    await expect(wrong).to_have_accessible_error_message(sentence)
+    await wrong.fill("")
+    await expect(tab.get_by_role("alert")).to_be_hidden()
+    await expect(tab.locator(".job")).to_have_count(0)
+
+
+async def test_typed_commands(tab: Tab, held: Page) -> None:
+    await send(tab, "/mode list")
+    await expect(tab.locator("#notice")).to_contain_text("Modes: small (current), other.")
+    await send(tab, "/mode switch other")
+    await expect(tab.locator("#notice")).to_contain_text("Switching to other")
+    await send(tab, "/mode switch nope")
+    await expect(tab.get_by_role("alert")).to_contain_text("Allowed: small, other")
+    await send(tab, "/dance")
+    await expect(tab.get_by_role("alert")).to_contain_text("/imagine, /mode list, /mode switch")
+    await send(tab, "")
+    await expect(tab.get_by_role("alert")).to_contain_text("prompt: nothing is not allowed")
+
+
+async def test_again_vary_and_several_pictures(tab: Tab, held: Page) -> None:
+    await tab.get_by_text("Advanced").click()
+    await tab.get_by_label("Pictures", exact=True).fill("2")
+    await tab.get_by_label("Seed", exact=True).fill("5")
+    await send(tab, "a red circle")
+    await finish_next(held)
+    first = tab.locator(".job").last
+    await expect(first.get_by_role("img")).to_have_count(2)
+    await expect(first.get_by_role("link", name="Download picture 2")).to_be_visible()
+    await expect(first).to_contain_text("5 to 6")
+    await first.get_by_role("button", name="Vary").click()
+    await expect(tab.locator(".job")).to_have_count(2)
+    await expect(tab.locator(".job").first).to_be_focused()
+    await expect(tab.locator(".job").first).to_contain_text("5, varied with")
+    await first.get_by_role("button", name="Again").click()
+    await expect(tab.locator(".job")).to_have_count(3)
+
+
+async def test_a_failure_is_told_and_can_be_put_away(tab: Tab, held: Page) -> None:
+    await send(tab, "a red circle")
+    await held.executor.until(lambda: bool(held.executor.running))
+    held.executor.fail(held.executor.running[0], DreamLabError("The paint is dry."))
+    card = tab.locator(".job")
+    await expect(card).to_contain_text("The paint is dry.")
+    await tab.reload()
+    await expect(card).to_contain_text("The paint is dry.")
+    await card.get_by_role("button", name="Dismiss").click()
+    await expect(card).to_have_count(0)
+    await tab.reload()
+    await expect(tab.get_by_text("No picture yet")).to_be_visible()
+
+
+async def test_an_example_is_one_click(tab: Tab, held: Page) -> None:
+    await tab.get_by_role("button", name="a blue star").click()
+    await expect(tab.get_by_label("What do you see?")).to_have_value("/imagine a blue star")
+    await finish_next(held)
+    await expect(tab.get_by_role("img", name="a blue star")).to_be_visible()
+
+
+async def test_markup_in_a_prompt_is_just_text(tab: Tab, held: Page) -> None:
+    prompt = "<img src=x onerror=alert(1)><b>bold</b>"
+    await send(tab, prompt)
+    await finish_next(held)
+    await expect(tab.get_by_role("heading", name=prompt)).to_be_visible()
+    await expect(tab.locator(".job b")).to_have_count(0)
+
+
+async def test_tabs_agree(tab: Tab, context: BrowserContext, held: Page) -> None:
+    other = await context.new_page()
+    await other.goto(held.url)
+    await send(tab, "a red circle")
+    await finish_next(held)
+    await expect(other.get_by_role("img", name="a red circle")).to_be_visible()
+    await other.get_by_role("button", name="Delete").click()
+    await expect(tab.get_by_text("No picture yet")).to_be_visible()
+
+
+async def test_the_page_says_when_the_server_is_away_and_goes_on_when_it_is_back(
+    tab: Tab, held: Page
+) -> None:
+    await send(tab, "a red circle")
+    await held.executor.until(lambda: bool(held.executor.running))
+    port = held.port
+    await stop(held.serving)
+    await expect(tab.get_by_role("status").first).to_have_text("Offline, trying again")
+    await send(tab, "a blue star")
+    await expect(tab.get_by_role("alert")).to_contain_text("does not answer")
+    await finish_next(held)
+    settings = Settings(web_port=port)
+    web = create_web_app(held.studio, held.catalog, held.pool, settings)
+    serving = asyncio.create_task(WebFrontEnd(web, settings).run())
+    await expect(tab.get_by_role("img", name="a red circle")).to_be_visible()
+    await expect(tab.get_by_role("status").first).to_have_text("Ready")
+    await stop(serving)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_it_fits_a_phone(browser: Browser, held: Page, scheme: str) -> None:
+    context = await browser.new_context(viewport=PHONE, color_scheme=scheme, has_touch=True)
+    tab = await context.new_page()
+    await tab.goto(held.url)
+    await expect(tab.get_by_text("No picture yet")).to_be_visible()
+    assert not await scrolls_sideways(tab)
+    await tab.get_by_text("Advanced").click()
+    assert not await scrolls_sideways(tab)
+    await send(tab, "x" * 500)
+    await finish_next(held)
+    await expect(tab.locator(".job img")).to_be_visible()
+    assert not await scrolls_sideways(tab)
+    targets = await tab.locator("button:visible, .button:visible").evaluate_all(
+        "all => all.map(e => e.getBoundingClientRect().height)"
+    )
+    assert min(targets) >= 40  # a finger's width
+    await context.close()
