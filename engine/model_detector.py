@@ -21,7 +21,6 @@ from engine.model_files import (
     is_folder,
     read_config,
     read_header,
-    refuse_foreign_suffix,
     shown,
     weight_files,
 )
@@ -244,7 +243,6 @@ def _detect_folder(path: Path) -> DetectedModel:
     weights = weight_files(path)
     unet: dict[str, Tensor] = {}
     for file in weights:
-        refuse_foreign_suffix(file)
         tensors = read_header(file)  # all of them: a truncated VAE is found here as well
         if file.parent == path / "unet":
             unet.update(tensors)

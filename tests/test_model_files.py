@@ -152,6 +152,12 @@ class TestRefusedFiles:
         file.write_bytes(struct.pack("<Q", length) + b"{}")
         assert f"a header of {length} bytes" in refusal(file)
 
+    def test_header_beyond_the_bound_that_the_file_does_have(self, file: Path) -> None:
+        file.write_bytes(struct.pack("<Q", MAX_HEADER_BYTES + 1))
+        with file.open("r+b") as sparse:
+            sparse.truncate(2 * MAX_HEADER_BYTES)
+        assert "more than the format's" in refusal(file)
+
     @pytest.mark.parametrize(
         ("start", "kind"),
         [

@@ -404,6 +404,9 @@ class TestChooseEvictions:
     def test_of_two_that_would_do_the_older_goes(self) -> None:
         assert choose_evictions(models(3, 5), needed=4, free=1) == ["0"]
 
+    def test_of_two_that_can_stay_the_newer_stays(self) -> None:
+        assert choose_evictions(models(2, 2, 9), needed=11, free=0) == ["0", "2"]
+
     def test_models_without_bytes_stay(self) -> None:
         assert choose_evictions(models(0, 5), needed=5, free=0) == ["1"]
 
