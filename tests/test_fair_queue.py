@@ -4,11 +4,14 @@ import itertools
 from collections import Counter
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from engine.fair_queue import FairQueue, Ticket
+
+# A busy machine decides nothing here.
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 OWNERS = st.sampled_from(["ann", "bob", "cem", "dot"])
 COSTS = st.integers(0, 50)
@@ -31,6 +34,7 @@ def ids(tickets: list[Ticket]) -> list[str]:
     return [ticket.job_id for ticket in tickets]
 
 
+@untimed
 @given(ASKS)
 def test_every_job_is_taken_exactly_once(asks):
     queue = filled(asks)
@@ -41,6 +45,7 @@ def test_every_job_is_taken_exactly_once(asks):
     assert queue.peek() is None
 
 
+@untimed
 @given(ASKS)
 def test_an_owners_jobs_keep_their_order(asks):
     taken = drained(filled(asks))
@@ -49,6 +54,7 @@ def test_an_owners_jobs_keep_their_order(asks):
         assert numbers == sorted(numbers)
 
 
+@untimed
 @given(ASKS)
 def test_positions_are_the_order_in_which_jobs_are_taken(asks):
     queue = filled(asks)
@@ -57,6 +63,7 @@ def test_positions_are_the_order_in_which_jobs_are_taken(asks):
     assert ids(drained(queue)) == order
 
 
+@untimed
 @given(
     st.lists(st.integers(1, 50), min_size=1, max_size=30),
     st.lists(st.integers(1, 50), min_size=1, max_size=30),
@@ -81,6 +88,7 @@ def test_two_who_both_wait_get_work_by_weight_within_one_job_each(costs_a, costs
     assert max(leads) - min(leads) <= bound + 1e-6
 
 
+@untimed
 @given(
     st.integers(1, 100),
     st.integers(1, 50),
@@ -101,6 +109,7 @@ def test_a_hundred_requests_delay_anothers_single_one_by_what_is_in_service(
     assert queue.position("mine") == (1 if served else 2)
 
 
+@untimed
 @given(ASKS, st.integers(0, 60))
 def test_a_newcomer_waits_for_at_most_one_job_of_each_other_owner(asks, served):
     queue = filled([(owner, max(cost, 1), weight) for owner, cost, weight in asks])
@@ -111,6 +120,7 @@ def test_a_newcomer_waits_for_at_most_one_job_of_each_other_owner(asks, served):
     assert all(count == 1 for count in Counter(name.split("-")[0] for name in ahead).values())
 
 
+@untimed
 @given(COSTS, st.integers(1, 20))
 def test_nobody_starves_beside_an_owner_who_never_stops(their_cost, my_cost):
     queue = FairQueue()
@@ -123,6 +133,7 @@ def test_nobody_starves_beside_an_owner_who_never_stops(their_cost, my_cost):
     assert queue.peek() == "mine-1"
 
 
+@untimed
 @given(ASKS, st.data())
 def test_a_restored_job_is_back_where_it_was(asks, data):
     queue = filled([*asks, ("ann", 5, 1.0)])
@@ -134,6 +145,7 @@ def test_a_restored_job_is_back_where_it_was(asks, data):
     assert ids(drained(queue)) == before
 
 
+@untimed
 @given(ASKS, st.data())
 def test_a_restored_job_is_not_charged_twice(asks, data):
     asks = [*asks, ("ann", 5, 1.0), ("ann", 5, 1.0)]
@@ -143,6 +155,7 @@ def test_a_restored_job_is_not_charged_twice(asks, data):
         assert queue.pop().start == other.pop().start
 
 
+@untimed
 @given(ASKS, st.data())
 def test_a_removed_job_leaves_the_queue_as_if_it_had_never_come(asks, data):
     asks = [*asks, ("ann", 5, 1.0)]
@@ -309,3 +322,4 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
 
 
 TestAnyOrderOfCalls = AnyOrderOfCalls.TestCase
+TestAnyOrderOfCalls.settings = settings(untimed, stateful_step_count=30)
