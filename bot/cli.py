@@ -8,6 +8,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from bot.settings import Settings
     from engine.jobs import RequestDraft
 
-OK, REFUSED, USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 130, 143
 
 _DESCRIPTION = "Dream Lab: an image studio for your Discord community, on your own machine."
 _EXITS = """\
@@ -26,7 +27,7 @@ exit status:
   0    done
   1    something is broken or was refused; stderr says what, and what is allowed
   2    the command line itself is wrong
-  130  ended by Ctrl-C
+  130  ended by Ctrl-C (143: by SIGTERM); what was being drawn is cancelled
 """
 _EPILOG = f"""\
 examples:
@@ -107,6 +108,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         _tell("Ended by Ctrl-C.")
         return INTERRUPTED
+    except asyncio.CancelledError:
+        _tell("Ended by SIGTERM.")
+        return TERMINATED
     except BrokenPipeError:
         # Whoever read our output has enough. Python would complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -151,7 +155,9 @@ def _add_imagine(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--sampler", metavar="NAME", help='how a step is taken, such as "Euler a"')
     verb.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same again")
     verb.add_argument("--count", type=int, metavar="N", help="pictures, with seeds in a row")
-    verb.add_argument("--out", type=_png, metavar="FILE", help="copy to FILE, a .png")
+    verb.add_argument(
+        "--out", type=_png, metavar="FILE", help="copy to FILE, a .png; an older one is replaced"
+    )
     verb.add_argument("--json", action="store_true", help="print one JSON object")
 
 
@@ -288,6 +294,7 @@ async def _draw(settings: "Settings", draft: "RequestDraft") -> "tuple[JobRecord
     from engine.jobs import JobStatus
 
     owner = Owner("cli:local", _user())
+    _cancel_on_sigterm()
     async with open_app(settings) as app:
         record = await app.studio.submit(draft, owner, Origin("cli"))
         try:
@@ -303,6 +310,13 @@ async def _draw(settings: "Settings", draft: "RequestDraft") -> "tuple[JobRecord
     if record.status.is_final:
         raise DreamLabError(record.error or "The request was cancelled.")
     raise PoolClosedError
+
+
+def _cancel_on_sigterm() -> None:
+    """Makes SIGTERM cancel this task as Ctrl-C does, so that no request is left half-way."""
+    task = asyncio.current_task()
+    if task is not None and sys.platform != "win32":
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
 
 
 def _user() -> str:

@@ -305,13 +305,19 @@ async def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path) ->
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
-async def test_ctrl_c_cancels_the_request(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "status", "said"),
+    [(signal.SIGINT, 130, "Ended by Ctrl-C."), (signal.SIGTERM, 143, "Ended by SIGTERM.")],
+)
+async def test_an_early_end_cancels_the_request(
+    tmp_path: Path, sent: signal.Signals, status: int, said: str
+) -> None:
     async with started(tmp_path, "imagine", "x", "--steps", "100", "--count", "4") as process:
         await line_with(process.stderr, "starting")
-        process.send_signal(signal.SIGINT)
+        process.send_signal(sent)
         _, errors = await process.communicate()
-        assert process.returncode == 130
-    assert errors.decode().strip().endswith("Ended by Ctrl-C.")
+        assert process.returncode == status
+    assert errors.decode().strip().endswith(said)
     assert b"Traceback" not in errors
     with sqlite3.connect(tmp_path / "data" / "dreamlab.db") as db:
         assert db.execute("SELECT status FROM jobs").fetchall() == [("cancelled",)]
