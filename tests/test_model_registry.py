@@ -189,7 +189,7 @@ class TestVramTracking:
 
     def test_on_the_host_used_and_available_make_the_total(self, registry: ModelRegistry) -> None:
         used, total = registry.get_used_vram(), registry.get_total_vram()
-        assert 0 < psutil.Process().memory_info().rss < used < total
+        assert 0 < used < total
         assert registry.can_fit(0)
         assert not registry.can_fit(total)
 
