@@ -24,7 +24,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     commands_in, events_out = _take_standard_streams()
-    start = _read(commands_in)
+    try:
+        start = _read(commands_in)
+    except EOFError:
+        return  # the parent is gone already
     assert isinstance(start, Start)  # noqa: S101 - the executor's first words, or a bug
     logging.basicConfig(
         level=start.log_level,

@@ -1,0 +1,362 @@
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from engine.errors import (
+    DreamLabError,
+    JobCancelledError,
+    ModelNotFoundError,
+    RequestError,
+    WorkerDiedError,
+)
+from engine.executor import Executor
+from engine.jobs import (
+    GeneratedImage,
+    GenerationRequest,
+    GenerationResult,
+    ModelSpec,
+    Progress,
+    Stage,
+)
+from engine.local_executor import LocalExecutor
+from tests.worker_kit import DEMO, ask
+
+ROOT = Path(__file__).parent.parent
+LONG = 400
+"""Steps of a request that is certainly not finished when something happens to it."""
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared() -> AsyncIterator[LocalExecutor]:
+    """One process for all tests: importing torch takes seconds."""
+    executor = LocalExecutor("cpu")
+    yield executor
+    await executor.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def executor(shared: LocalExecutor) -> LocalExecutor:
+    await shared.start()  # brings it back where the test before had it killed
+    return shared
+
+
+async def draw(
+    executor: Executor, job_id: str, request: GenerationRequest
+) -> tuple[GeneratedImage, ...]:
+    async for event in executor.run(job_id, request):
+        if isinstance(event, GenerationResult):
+            return event.images
+    pytest.fail("the events ended without a result")
+
+
+async def begun(executor: Executor, job_id: str) -> Any:
+    """Returns the iterator of a long job that has taken its first step."""
+    events = executor.run(job_id, ask(steps=LONG))
+    async for event in events:
+        if isinstance(event, Progress) and event.step:
+            return events
+    pytest.fail("it never took a step")
+
+
+async def ending(events: Any) -> DreamLabError:
+    with pytest.raises(DreamLabError) as caught:
+        async for _ in events:
+            pass
+    return caught.value
+
+
+async def test_it_fulfils_the_protocol(executor: LocalExecutor) -> None:
+    as_protocol: Executor = executor
+
+    assert (as_protocol.device, as_protocol.capacity) == ("cpu", 4)
+    assert LocalExecutor("cuda:0").capacity == 16
+    assert LocalExecutor("cpu", capacity=2).capacity == 2
+
+
+async def test_a_request_comes_back_as_progress_and_then_its_pictures(
+    executor: LocalExecutor,
+) -> None:
+    events = [event async for event in executor.run("a", ask(steps=3, count=2))]
+
+    *progress, result = events
+    assert all(isinstance(event, Progress) and event.job_id == "a" for event in progress)
+    assert [e.stage for e in progress if isinstance(e, Progress)][-1] is Stage.DECODING
+    assert any(isinstance(e, Progress) and e.preview for e in progress)
+    assert isinstance(result, GenerationResult)
+    assert [image.seed for image in result.images] == [7, 8]
+    assert result.device == "cpu"
+
+
+async def test_many_requests_are_under_way_at_once(executor: LocalExecutor) -> None:
+    requests = [ask(seed=seed, steps=2 + seed) for seed in range(6)]
+
+    drawn = await asyncio.gather(*(draw(executor, f"many {r.seed}", r) for r in requests))
+
+    assert [image.seed for [image] in drawn] == list(range(6))
+
+
+async def test_the_talking_process_goes_on_while_models_load_and_draw(
+    executor: LocalExecutor,
+) -> None:
+    await executor.unload(DEMO)
+    drawing = asyncio.create_task(draw(executor, "busy", ask(steps=20)))
+    turns = 0
+    while not drawing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    await drawing
+
+    assert turns > 100
+
+
+async def test_a_killed_process_ends_its_runs_at_once_and_a_new_one_draws_the_same(
+    executor: LocalExecutor,
+) -> None:
+    before = await draw(executor, "before", ask(steps=3))
+    runs = [await begun(executor, f"doomed {i}") for i in range(2)]
+    call = asyncio.create_task(executor.stats())
+    old = executor.pid
+    assert old is not None
+
+    os.kill(old, signal.SIGKILL)
+    endings = [await ending(events) for events in runs]
+
+    assert [type(error) for error in endings] == [WorkerDiedError] * 2
+    assert endings[0] is not endings[1]
+    assert str(endings[0]) == "The worker on cpu was killed by SIGKILL."
+    await asyncio.gather(call, return_exceptions=True)  # answered before, or ended likewise
+    with pytest.raises(WorkerDiedError):
+        await executor.stats()
+    with pytest.raises(WorkerDiedError):
+        await draw(executor, "too late", ask())
+    await executor.cancel("too late")
+    assert executor.pid is None
+
+    await executor.start()
+
+    assert executor.pid not in (None, old)
+    # The same request draws the same file, to the byte, in another process.
+    assert await draw(executor, "after", ask(steps=3)) == before
+
+
+async def test_starting_again_leaves_a_running_process_as_it_is(executor: LocalExecutor) -> None:
+    pid = executor.pid
+
+    await asyncio.gather(executor.start(), executor.start())
+
+    assert executor.pid == pid
+
+
+async def test_a_cancelled_job_says_so(executor: LocalExecutor) -> None:
+    events = await begun(executor, "unwanted")
+
+    await executor.cancel("unwanted")
+    await executor.cancel("unknown")
+
+    error = await ending(events)
+    assert isinstance(error, JobCancelledError)
+    assert error.job_id == "unwanted"
+
+
+async def test_closing_the_iterator_ends_the_job_and_frees_its_name(
+    executor: LocalExecutor,
+) -> None:
+    events = await begun(executor, "left")
+    await events.aclose()
+
+    # What the first run still says must not be taken for the second's.
+    [image] = await draw(executor, "left", ask(steps=2))
+    assert image.seed == 7
+    await executor.unload(DEMO)  # would wait for the first run
+
+
+async def test_a_job_cannot_run_twice_at_once(executor: LocalExecutor) -> None:
+    events = await begun(executor, "twin")
+
+    with pytest.raises(ValueError, match="job twin is under way already"):
+        await draw(executor, "twin", ask())
+    await executor.cancel("twin")
+    assert isinstance(await ending(events), JobCancelledError)
+
+
+async def test_errors_cross_with_their_facts(executor: LocalExecutor, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError) as missing:
+        await draw(executor, "no model", ask(model=ModelSpec(tmp_path / "nowhere")))
+    with pytest.raises(RequestError) as odd:
+        await draw(executor, "odd", ask(width=129))
+
+    assert missing.value.path == tmp_path / "nowhere"
+    assert (odd.value.field, odd.value.value) == ("width", 129)
+
+
+async def test_models_are_loaded_counted_and_unloaded(executor: LocalExecutor) -> None:
+    await executor.unload(DEMO)
+    report = await executor.load(DEMO)
+    again = await executor.load(DEMO)
+    stats = await executor.stats()
+    await executor.unload(DEMO)
+
+    assert (report.key, report.family) == (DEMO.key, "sd15")
+    assert report.seconds > 0 == again.seconds
+    assert [model["name"] for model in stats["models"]] == [DEMO.key]
+    assert (await executor.stats())["models"] == []
+    with pytest.raises(ModelNotFoundError):
+        await executor.load(ModelSpec(Path("nowhere")))
+
+
+async def test_a_ping_is_answered_while_it_draws(executor: LocalExecutor) -> None:
+    events = await begun(executor, "pinged")
+
+    async with asyncio.timeout(60):
+        assert await executor.ping() > 0
+    await events.aclose()
+
+
+async def test_signals_to_all_are_the_parents_to_act_on(executor: LocalExecutor) -> None:
+    assert executor.pid is not None
+    os.kill(executor.pid, signal.SIGINT)
+    os.kill(executor.pid, signal.SIGTERM)
+
+    await executor.ping()
+
+
+async def test_the_process_is_told_no_secrets(
+    executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISCORD_TOKEN", "made up")
+    doomed = LocalExecutor("cpu")
+    starting = asyncio.create_task(doomed.start())
+    children = await _new_workers(os.getpid(), executor.pid)
+
+    environment = psutil.Process(children.pop()).environ()
+
+    await doomed.close()
+    assert isinstance((await asyncio.gather(starting, return_exceptions=True))[0], WorkerDiedError)
+    assert "DISCORD_TOKEN" not in environment
+    assert environment["HF_HUB_OFFLINE"] == "1"
+
+
+async def test_closing_while_it_starts_leaves_nothing_behind(executor: LocalExecutor) -> None:
+    late = LocalExecutor("cpu")
+    starting = asyncio.create_task(late.start())
+    children = await _new_workers(os.getpid(), executor.pid)
+
+    await late.close()
+
+    with pytest.raises(WorkerDiedError, match="was shut down"):
+        await starting
+    assert not any(psutil.pid_exists(pid) for pid in children)
+
+
+async def test_a_start_that_is_given_up_leaves_nothing_behind(executor: LocalExecutor) -> None:
+    before = _workers(os.getpid())
+    impatient = LocalExecutor("cpu", start_seconds=0.05)
+
+    with pytest.raises(WorkerDiedError, match=r"gave no answer within 0\.05 seconds"):
+        await impatient.start()
+
+    assert _workers(os.getpid()) == before
+    await impatient.close()
+
+
+async def test_closing_ends_runs_and_process(executor: LocalExecutor) -> None:
+    events, pid = await begun(executor, "closed"), executor.pid
+    assert pid is not None
+
+    await executor.close()
+    await executor.close()
+
+    assert str(await ending(events)) == "The worker on cpu was shut down."
+    assert not psutil.pid_exists(pid)
+    with pytest.raises(WorkerDiedError, match="is not running"):
+        await executor.load(DEMO)
+
+
+PROGRAM = """
+import asyncio, sys
+from engine.errors import WorkerDiedError
+from engine.local_executor import LocalExecutor
+
+print("main", flush=True)  # no `if __name__ == "__main__":` protects it
+
+async def main():
+    try:
+        await LocalExecutor(sys.argv[1]).start()
+    except WorkerDiedError as error:
+        print(error, flush=True)
+
+asyncio.run(main())
+"""
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def program(tmp_path: Path) -> Callable[[str], Awaitable[asyncio.subprocess.Process]]:
+    """Starts a program of somebody else's that draws on a device."""
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAM)
+
+    async def start(device: str) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(script),
+            device,
+            stdout=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )
+
+    return start
+
+
+async def test_a_device_that_is_not_there_is_told_and_the_main_module_runs_once(
+    program: Callable[[str], Awaitable[asyncio.subprocess.Process]],
+) -> None:
+    process = await program("cuda:99")
+
+    output, _ = await process.communicate()
+
+    main, told = output.decode().splitlines()
+    assert main == "main"
+    assert told.startswith("The worker on cuda:99 can't start: torch can't use the device (")
+
+
+async def test_a_killed_parent_leaves_no_orphan(
+    program: Callable[[str], Awaitable[asyncio.subprocess.Process]],
+) -> None:
+    parent = await program("cpu")
+    [pid] = await _new_workers(parent.pid)
+    child = psutil.Process(pid)
+
+    parent.kill()
+    await parent.wait()
+
+    await asyncio.to_thread(psutil.wait_procs, [child], timeout=60)
+    assert not child.is_running()
+
+
+async def _new_workers(parent: int, known: int | None = None) -> set[int | None]:
+    """Waits for worker processes of a parent, beside the known one, in the process table."""
+    while not (found := _workers(parent) - {known}):  # noqa: ASYNC110 - it sends no events
+        await asyncio.sleep(0.01)
+    return found
+
+
+def _workers(parent: int) -> set[int | None]:
+    """Returns the worker processes of a parent, by the process table."""
+    found: set[int | None] = set()
+    for process in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "engine.worker_process" in " ".join(process.cmdline()):
+                found.add(process.pid)
+    return found
