@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import discord
 
+from bot import replies
 from bot.records import JobRecord
 from engine.jobs import JobStatus
 
@@ -85,7 +86,7 @@ class CancelButton(JobButton, template=f"dream:cancel:{_JOB}"):
     label = "Cancel"
 
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
-        """Cancels for the asker or a moderator; the courier shows the end."""
+        """Cancels for the asker or a moderator."""
         await interaction.response.defer()
         cancelled = await client.studio.cancel(
             self.job_id,
@@ -94,6 +95,12 @@ class CancelButton(JobButton, template=f"dream:cancel:{_JOB}"):
         )
         if not cancelled:
             await interaction.followup.send("This had ended already.", ephemeral=True)
+            return
+        # The courier does the same, but only while the request's own token lives.
+        job = (await client.studio.view(self.job_id)).record
+        await interaction.edit_original_response(
+            content=replies.outcome(job), attachments=[], view=ended_view(job)
+        )
 
 
 class DeleteButton(JobButton, template=f"dream:delete:{_JOB}"):

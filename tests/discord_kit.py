@@ -5,6 +5,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ async def serving(
 ) -> AsyncIterator[tuple[App, DiscordFrontEnd]]:
     """Runs the bot as the program does; leaving ends it at once, whatever is under way."""
     async with open_app(settings, executors) as app:
+        app.outbox._delay = lambda _: timedelta(0)  # what is tried again is tried at once
         recovered = await app.studio.recover()
         front_end = DiscordFrontEnd(
             app.studio, app.catalog, settings, now=discord.clock.now, edit_seconds=edit_seconds
@@ -112,12 +114,13 @@ async def running_bot(
     executor: FakeExecutor | None = None,
     *,
     edit_seconds: float = QUICK,
+    modes: str = MODES,
     **settings: Any,
 ) -> AsyncIterator[Bot]:
     """Runs the bot with a fake executor and waits until its commands are there."""
     executor = executor or FakeExecutor()
     discord.world.commands = None
-    chosen = settings_for(discord, folder, **settings)
+    chosen = settings_for(discord, folder, modes, **settings)
     async with serving(chosen, discord, [executor], edit_seconds) as (app, front_end):
         await discord.connected()
         yield Bot(app, front_end, discord, executor)

@@ -62,7 +62,7 @@ class DiscordDouble:
         app = web.Application(client_max_size=64 * 2**20)
         app.add_subapp("/api/v10", api)
         app.add_routes([web.get("/gateway", self.gateway.handle), *more])
-        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
@@ -195,12 +195,16 @@ class DiscordDouble:
         return message
 
     async def picture(self, interaction: Interaction) -> Message:
-        """Waits until the answer holds a finished picture."""
+        """Waits until the answer holds a finished picture.
+
+        The answer to a button is a message of its own, not the one that the button is under.
+        """
 
         def look() -> Message | None:
             shown = interaction.answer
-            done = shown and shown.attachments and "Again" in shown.buttons
-            return shown if done else None
+            if shown is None or shown is interaction.pressed:
+                return None
+            return shown if shown.attachments and "Again" in shown.buttons else None
 
         message = await self.until(look, "a picture")
         assert message is not None
@@ -234,7 +238,7 @@ class DiscordDouble:
         place = None if direct else guild or self.guild
         channel_id = place.channel_id if place else self._direct_channel(user)
         interaction = self.world.open_interaction(kind, user, place, channel_id, upload_limit)
-        interaction.original = message
+        interaction.original = interaction.pressed = message
         payload = {
             "id": str(interaction.id),
             "application_id": str(self.world.application_id),

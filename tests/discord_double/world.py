@@ -188,6 +188,7 @@ class Interaction:
         kind: 2 is a command, 3 a button, 4 autocompletion.
         acknowledged: type of the first answer; None before.
         original: the message that ``@original`` means.
+        pressed: the message whose button it was.
         followups: later messages.
         choices: the answer to autocompletion.
         upload_limit: bytes per file.
@@ -203,6 +204,7 @@ class Interaction:
     upload_limit: int
     acknowledged: int | None = None
     original: Message | None = None
+    pressed: Message | None = None
     followups: list[Message] = field(default_factory=list)
     choices: list[dict[str, Any]] | None = None
 
