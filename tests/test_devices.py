@@ -1,0 +1,78 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.devices import (
+    DeviceSettingError,
+    cuda_devices,
+    resolve_devices,
+    torch_has_cuda,
+)
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("setting", "devices"),
+    [
+        ("cpu", ["cpu"]),
+        (" CPU ", ["cpu"]),
+        ("cuda", ["cuda:0"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda:0, cuda:1", ["cuda:0", "cuda:1"]),
+        ("cuda:0,cpu", ["cuda:0", "cpu"]),
+    ],
+)
+def test_devices_that_are_named_are_taken_at_their_word(setting: str, devices: list[str]) -> None:
+    assert resolve_devices(setting) == devices
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "",
+        " ",
+        ",",
+        "gpu",
+        "cuda:",
+        "cuda:x",
+        "cuda:-1",
+        "cuda:01",
+        "cuda:999",
+        "cpu:0",
+        "cpu,auto",
+        "cuda:0,,cuda:1",
+        "cpu,cpu",
+        "cuda,cuda:0",
+        "cuda:\u0661",
+    ],
+)
+def test_anything_else_is_refused_with_the_setting_and_what_is_allowed(setting: str) -> None:
+    with pytest.raises(DeviceSettingError, match=r"^DEVICES: .* Allowed: auto, cpu, or") as caught:
+        resolve_devices(setting)
+    assert caught.value.setting == setting
+
+
+def test_auto_is_whatever_both_the_driver_and_torch_have() -> None:
+    expected = [f"cuda:{i}" for i in range(cuda_devices())] if torch_has_cuda() else []
+
+    assert resolve_devices("auto") == (expected or ["cpu"])
+
+
+def test_hidden_devices_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+
+    assert cuda_devices() == 0
+    assert resolve_devices("auto") == ["cpu"]
+
+
+def test_whether_torch_has_cuda_is_known_without_importing_it() -> None:
+    program = (
+        "import sys; from engine.devices import resolve_devices, torch_has_cuda; "
+        "resolve_devices('auto'); known = torch_has_cuda(); assert 'torch' not in sys.modules; "
+        "import torch; assert known == (torch.version.cuda is not None)"
+    )
+
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
