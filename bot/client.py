@@ -283,7 +283,10 @@ class DiscordFrontEnd:
         Raises:
             DiscordLoginError: the token is wrong; trying again is of no use.
         """
-        # discord.py knows no other way to be pointed elsewhere.
+        # Nothing is spoken here: discord.py need not warn of what only voice needs.
+        discord.VoiceClient.warn_nacl = False
+        discord.VoiceClient.warn_dave = False
+        # It knows no other way to be pointed elsewhere.
         discord.http.Route.BASE = self._api_url
         if self.gateway is not None:
             discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = self.gateway

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from bot.records import JobRecord
 from engine.errors import DrawingError
 from engine.jobs import JobStatus
 from engine.testing import FakeExecutor
-from tests.discord_double import Call, DiscordDouble, Message
+from tests.discord_double import Call, DiscordDouble, Fault, Message
 from tests.discord_kit import Bot, running_bot, unescaped
 
 
@@ -31,6 +32,10 @@ async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
     """A bot whose drawing the test plays."""
     async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as bot:
         yield bot
+
+
+def met(fault: Fault, times: int) -> bool:
+    return fault.met >= times
 
 
 def is_progress(call: Call) -> bool:
@@ -259,7 +264,7 @@ async def test_failing_progress_edits_do_not_hold_up_the_result(held: Bot) -> No
     job_id = await held.drawing()
     for step in (1, 2):
         held.executor.report(job_id, step=step)
-        await held.discord.until(lambda step=step: fault.met >= step)
+        await held.discord.until(partial(met, fault, step))
 
     held.executor.finish(job_id)
     message = await held.discord.picture(asked)

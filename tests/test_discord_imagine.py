@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import DrawingError
 from engine.testing import FakeExecutor
-from tests.discord_double import DiscordDouble
+from tests.discord_double import DiscordDouble, Interaction
 from tests.discord_kit import Bot, running_bot, unescaped
 
 BROKEN = [
@@ -48,6 +48,11 @@ async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
     """A bot whose drawing the test plays."""
     async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as bot:
         yield bot
+
+
+async def shows(discord: DiscordDouble, asked: Interaction, words: str) -> None:
+    """Waits until the answer shows some words."""
+    await discord.until(lambda: asked.original and words in asked.original.content, words)
 
 
 async def test_the_picture_arrives_in_the_answer_to_the_command(bot: Bot) -> None:
@@ -167,9 +172,7 @@ async def test_a_pause_lies_between_two_edits(tmp_path: Path, discord: DiscordDo
         job_id = await bot.drawing()
         for step in range(1, 4):
             bot.executor.report(job_id, step=step)
-            await discord.until(
-                lambda step=step: asked.original and f"step {step} " in asked.original.content
-            )
+            await shows(discord, asked, f"step {step} ")
 
     edits = discord.calls_to("edit_original")
     gaps = [later.came - earlier.came for earlier, later in itertools.pairwise(edits)]

@@ -66,11 +66,13 @@ class Gateway:
         """Takes the world and what to call when something happened."""
         self._world = world
         self._changed = changed
+        self.token = world.token
         self.url = ""
         self.resume_url: str | None = None
         self.sessions: dict[str, Session] = {}
         self.received: list[dict[str, Any]] = []
         self.refusing = False
+        self.refused = 0
 
     @property
     def live(self) -> Session | None:
@@ -81,6 +83,8 @@ class Gateway:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serves one connection."""
         if self.refusing:
+            self.refused += 1
+            await self._changed()
             raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse(max_msg_size=0)
         await socket.prepare(request)
@@ -153,10 +157,10 @@ class Gateway:
         return session
 
     async def _identify(self, line: Line, data: dict[str, Any]) -> Session | None:
-        if data["token"] != self._world.token:
+        if data["token"] != self.token:
             await line.socket.close(code=_BAD_TOKEN)
             return None
-        session = Session(secrets.token_hex(16), data["intents"], line=line)
+        session = Session(secrets.token_hex(16), data["intents"])
         self.sessions[session.id] = session
         world = self._world
         ready = {
@@ -170,19 +174,25 @@ class Gateway:
         await self._dispatch(session, "READY", ready)
         for guild in world.guilds.values():
             await self._dispatch(session, "GUILD_CREATE", guild.payload(world.bot))
+        await self._catch_up(session, line, 0)
         return session
 
     async def _resume(self, line: Line, data: dict[str, Any]) -> Session | None:
         session = self.sessions.get(data["session_id"])
-        if data["token"] != self._world.token or session is None:
+        if data["token"] != self.token or session is None:
             await line.send({"op": INVALID_SESSION, "d": False})
             return None
-        session.line = line
-        for number, event in enumerate(session.events[:], 1):
-            if number > data["seq"]:
-                await line.send(event)
+        await self._catch_up(session, line, data["seq"])
         await self._dispatch(session, "RESUMED", {})
         return session
+
+    async def _catch_up(self, session: Session, line: Line, seen: int) -> None:
+        """Sends what a client has not seen; what happens meanwhile waits its turn."""
+        session.line = None
+        while seen < len(session.events):
+            await line.send(session.events[seen])
+            seen += 1
+        session.line = line
 
     async def _dispatch(self, session: Session, event: str, data: dict[str, Any]) -> None:
         payload = {"op": DISPATCH, "t": event, "s": len(session.events) + 1, "d": data}
