@@ -22,12 +22,12 @@ async def make(target: Path) -> None:
     """Draws the prompts, the last one on top, and saves what the page looks like."""
     with tempfile.TemporaryDirectory() as folder:
         async with open_real_page(Path(folder)) as url, open_browser() as browser:
-            page = await browser.new_page(viewport={"width": 1200, "height": 1250})
+            page = await browser.new_page(viewport={"width": 1200, "height": 900})
             await page.goto(url)
             for prompt in PROMPTS:
                 await draw(page, prompt)
             target.parent.mkdir(parents=True, exist_ok=True)
-            await page.screenshot(path=target, animations="disabled")
+            await page.screenshot(path=target, full_page=True, animations="disabled")
 
 
 if __name__ == "__main__":

@@ -195,20 +195,30 @@ async def test_no_host_and_two_hosts_are_turned_away(page: Page) -> None:
         {"Sec-Fetch-Site": "same-site"},
     ],
 )
-async def test_another_site_can_not_act(page: Page, headers: dict[str, str]) -> None:
+async def test_another_site_can_neither_act_nor_look(page: Page, headers: dict[str, str]) -> None:
     sent = {name: value.format(port=page.port) for name, value in headers.items()}
     answers = [
         await page.client.post("/api/jobs", json={"prompt": "x"}, headers=sent),
         await page.client.delete("/api/jobs/nope", headers=sent),
         await page.client.post("/api/modes/switch", json={"mode": "other"}, headers=sent),
+        await page.client.get("/api/jobs", headers=sent),
+        await page.client.get("/api/events", headers=sent),
+        await page.client.get("/static/main.js", headers={**sent, "Sec-Fetch-Mode": "no-cors"}),
     ]
-    assert [answer.status_code for answer in answers] == [403] * 3
+    assert [answer.status_code for answer in answers] == [403] * len(answers)
+
+
+async def test_a_link_on_another_site_may_lead_to_the_page(page: Page) -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    assert (await page.client.get("/", headers=headers)).status_code == 200
+    answer = await page.client.post("/api/jobs", json={"prompt": "x"}, headers=headers)
+    assert answer.status_code == 403
 
 
 async def test_a_preflight_gets_no_permission(page: Page) -> None:
     headers = {"Origin": "https://evil.example", "Access-Control-Request-Method": "DELETE"}
     answer = await page.client.options("/api/jobs/x", headers=headers)
-    assert answer.status_code == 405
+    assert answer.status_code == 403
     assert not any(name.startswith("access-control") for name in answer.headers)
 
 

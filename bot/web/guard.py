@@ -70,15 +70,18 @@ def check(method: str, headers: Headers, names: tuple[str, ...], port: int | Non
         allowed = ", ".join(f"{name}:{port}" for name in names)
         detail = f"The page does not answer to this host name. Allowed: {allowed}."
         raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, detail)
-    if method in SAFE_METHODS:
-        return
     # Browsers send one or both of these with whatever a page makes them send; curl sends neither.
     origins = headers.getlist("origin")
     ours = f"http://{hosts[0].lower()}"
     site = headers.get("sec-fetch-site", "same-origin")
-    if any(origin.lower() != ours for origin in origins) or site not in ("same-origin", "none"):
-        detail = "Another site may not act here; open the page itself."
+    foreign = any(origin.lower() != ours for origin in origins)
+    foreign = foreign or site not in ("same-origin", "none")
+    follows_link = method == "GET" and headers.get("sec-fetch-mode") == "navigate"
+    if foreign and not follows_link:
+        detail = "Another site may neither act nor look here; open the page itself."
         raise RefusedError(HTTPStatus.FORBIDDEN, detail)
+    if method in SAFE_METHODS:
+        return
     media = headers.get("content-type", "").split(";")[0].strip().lower()
     if method != "DELETE" and media != "application/json":
         detail = "Only JSON is taken. Allowed: the header 'Content-Type: application/json'."

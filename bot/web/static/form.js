@@ -100,7 +100,11 @@ export class Form {
   }
 
   // Takes GET /api/modes and shows the chosen mode's defaults and bounds.
-  setModes({ current, modes, samplers }) {
+  setModes(answer) {
+    const shown = JSON.stringify(answer);
+    if (this.shown === shown) return; // a list that is open would close
+    this.shown = shown;
+    const { current, modes, samplers } = answer;
     this.modes = new Map(modes.map((mode) => [mode.name, mode]));
     this.current = current;
     this.samplers = samplers;

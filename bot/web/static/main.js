@@ -151,12 +151,13 @@ listen({
     for (const id of [...cards.keys()]) if (!ids.has(id)) remove(id);
     for (const job of worthy) show(job);
     showEmptiness();
+    refreshModes();
   },
   job: (job) => show(job, { isNews: true }),
   gone: ({ id }) => remove(id),
   status(status) {
     showStatus(status.state, status.text);
-    refreshModes();
+    if (status.mode !== form.current) refreshModes();
   },
   offline: () => showStatus("offline", "Offline, trying again"),
 });
@@ -166,4 +167,6 @@ function showStatus(state, text) {
   if ($("status").textContent !== text) $("status").textContent = text;
 }
 
+// The modes file may be edited at any time; these are the moments at which it matters here.
 $("advanced").addEventListener("toggle", refreshModes);
+addEventListener("focus", refreshModes);
