@@ -15,6 +15,7 @@ from bot.store import Store
 from engine.errors import (
     DreamLabError,
     JobCancelledError,
+    ModelError,
     PoolClosedError,
     RequestError,
     UnknownModeError,
@@ -140,7 +141,8 @@ class Studio:
             PoolClosedError: likewise.
         """
         mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
-        return await self._accept(mode.build_request(draft), owner, origin, parent_id)
+        request = _built(mode, draft)
+        return await self._accept(request, owner, origin, parent_id)
 
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
@@ -166,7 +168,7 @@ class Studio:
             seed=parent.seed if vary else None,
             count=parent.count,
         )
-        request = self._catalog.get(parent.mode).build_request(draft)
+        request = _built(self._catalog.get(parent.mode), draft)
         if vary:
             request = replace(
                 request,
@@ -358,7 +360,7 @@ class Studio:
             final = replace(record, status=JobStatus.CANCELLED)
         else:
             log.warning("Job %s failed: %s", record.id, outcome)
-            final = replace(record, status=JobStatus.FAILED, error=str(outcome))
+            final = replace(record, status=JobStatus.FAILED, error=_told(outcome))
         carried = record.origin.front_end in CARRIED
         await self._store.settle(replace(final, finished_at=now), images, carried=carried)
         if carried:
@@ -392,6 +394,23 @@ async def _outcome(future: asyncio.Future[GenerationResult]) -> GenerationResult
     except Exception:
         log.exception("A job ended with an error that nobody foresaw")
         return DreamLabError("Something went wrong inside Dream Lab; the log has the details.")
+
+
+def _built(mode: ModeConfig, draft: RequestDraft) -> GenerationRequest:
+    """Returns the request of a draft; a mode whose files are missing is refused at once."""
+    request = mode.build_request(draft)
+    if missing := mode.missing():
+        raise RequestError(
+            "mode", mode.name, f"a mode that is complete: {missing[0].name} is missing"
+        )
+    return request
+
+
+def _told(error: DreamLabError) -> str:
+    """Returns an error's sentence for the asker, who has no business with the owner's folders."""
+    if isinstance(error, ModelError):
+        return f"The mode's model {error.path.name} can't be used: {error.reason}"
+    return str(error)
 
 
 def _authorise(record: JobRecord, by: Owner, moderator: bool, verb: str) -> None:

@@ -154,5 +154,7 @@ def _shown(value: object, limit: int = 80) -> str:
     """Returns the value short enough for a message and free of control characters."""
     if value is None or value == "":
         return "nothing"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "so long a number"  # Python refuses to write out the longest
     text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
     return repr(text) if len(text) <= limit else repr(text[:limit]) + "…"

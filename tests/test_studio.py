@@ -14,7 +14,13 @@ from bot.records import JobRecord, JobView, Origin, Owner
 from bot.settings import Settings
 from bot.store import Store
 from bot.studio import NotAllowedError, Studio, UnknownImageError, UnknownJobError
-from engine.errors import DrawingError, QueueFullError, RequestError, UnknownModeError
+from engine.errors import (
+    DrawingError,
+    ModelFormatError,
+    QueueFullError,
+    RequestError,
+    UnknownModeError,
+)
 from engine.jobs import JobStatus, RequestDraft
 from engine.testing import FakeExecutor
 from engine.worker_pool import WorkerPool
@@ -55,6 +61,8 @@ class Room:
 async def a_room(folder: Path, *, hold: bool = False, queue_max: int = 64) -> AsyncIterator[Room]:
     modes = folder / "modes.yaml"
     modes.write_text(MODES)
+    for model in ("small", "other"):
+        (folder / model).mkdir(exist_ok=True)
     settings = Settings(data=folder / "data", modes_file=modes, queue_max=queue_max)
     executor = FakeExecutor(hold=hold)
     async with open_app(settings, [executor]) as app:
@@ -192,6 +200,25 @@ async def test_a_full_queue_refuses_with_its_size_and_stores_nothing(tmp_path: P
         assert len(refused) == 3
         assert all(isinstance(error, QueueFullError) and error.size == 2 for error in refused)
         assert len(await room.studio.history(ADA.id)) == 3
+
+
+async def test_a_mode_whose_model_is_missing_is_refused_at_once(room: Room, tmp_path: Path) -> None:
+    (tmp_path / "other").rmdir()
+
+    with pytest.raises(RequestError, match=r"mode: 'other'.*other is missing") as refusal:
+        await room.studio.submit(RequestDraft("x", mode="other"), ADA, WEB)
+
+    assert str(tmp_path) not in str(refusal.value)
+    assert await room.studio.history(ADA.id) == []
+
+
+async def test_a_broken_models_folder_is_not_the_askers_business(slow_room: Room) -> None:
+    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
+    await slow_room.drawing(job)
+
+    slow_room.executor.fail(job.id, ModelFormatError("/home/owner/models/x", "is truncated"))
+
+    assert (await slow_room.ended(job)).error == "The mode's model x can't be used: is truncated"
 
 
 async def test_a_failed_drawing_tells_the_asker_why(slow_room: Room) -> None:
