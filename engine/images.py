@@ -62,6 +62,10 @@ def request_parameters(request: GenerationRequest, seed: int) -> str:
         "Model": request.model.path.stem if request.model.path.suffix else request.model.path.name,
         "Mode": request.mode,
     }
+    variation_seed = request.variation_seed_of(seed)
+    if variation_seed is not None:
+        settings["Variation seed"] = str(variation_seed)
+        settings["Variation seed strength"] = _number(request.variation_strength)
     return format_parameters(Parameters(request.prompt, request.negative_prompt, settings))
 
 

@@ -156,6 +156,7 @@ class GenerationRequest:
 
     Attributes:
         variation_seed: seed of a second noise that is mixed into the first; None for none.
+            Picture i has variation_seed + i, as its seed is seed + i.
         variation_strength: how much of it, 0 (nothing) to 1 (all), by spherical interpolation as
             the ecosystem's tools do it.
     """
@@ -183,6 +184,12 @@ class GenerationRequest:
     def seeds(self) -> tuple[int, ...]:
         """The seed of each picture."""
         return tuple((self.seed + i) % (MAX_SEED + 1) for i in range(self.count))
+
+    def variation_seed_of(self, seed: int) -> int | None:
+        """Returns the variation seed of the picture with a seed; None where there is none."""
+        if self.variation_seed is None:
+            return None
+        return (self.variation_seed + seed - self.seed) % (MAX_SEED + 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,15 @@ def test_a_folder_keeps_its_whole_name() -> None:
     assert parse_parameters(request_parameters(request, 1)).settings["Model"] == "dream-demo"
 
 
+def test_a_variation_names_the_second_seed_of_just_that_picture() -> None:
+    varied = replace(REQUEST, count=2, variation_seed=MAX_SEED, variation_strength=0.35)
+
+    settings = parse_parameters(request_parameters(varied, 2)).settings
+
+    assert settings["Variation seed"] == "0"
+    assert settings["Variation seed strength"] == "0.35"
+
+
 @given(HOSTILE, HOSTILE, SETTINGS)
 @example("a\nNegative prompt: b", "", {"Steps": "1"})
 @example("", "\nNegative prompt: b", {"Steps": "1"})

@@ -174,6 +174,38 @@ def test_each_picture_of_a_request_has_the_seed_that_draws_just_it(
     assert torch.equal(drawings[1].latents, single.latents)
 
 
+def noise_of(worker: StableDiffusionWorker, **changes: Any) -> torch.Tensor:
+    return worker.begin(ask(**changes))[0].latents
+
+
+def test_a_variation_begins_between_two_noises_and_is_as_strong(
+    worker: StableDiffusionWorker,
+) -> None:
+    first, other = noise_of(worker, seed=1), noise_of(worker, seed=2)
+
+    assert torch.equal(noise_of(worker, seed=1, variation_seed=2, variation_strength=0.0), first)
+    whole = noise_of(worker, seed=1, variation_seed=2, variation_strength=1.0)
+    assert torch.allclose(whole, other, atol=1e-5)
+    some = noise_of(worker, seed=1, variation_seed=2, variation_strength=0.3)
+    assert (some - first).norm() < (some - other).norm()
+    assert some.std().item() == pytest.approx(first.std().item(), rel=0.05)
+
+
+def test_the_variation_of_a_seed_by_itself_is_the_seed(worker: StableDiffusionWorker) -> None:
+    same = noise_of(worker, seed=1, variation_seed=1, variation_strength=0.5)
+
+    assert torch.equal(same, noise_of(worker, seed=1))
+
+
+def test_each_picture_of_a_variation_can_be_drawn_by_itself(worker: StableDiffusionWorker) -> None:
+    varied = {"variation_seed": 2**32 - 1, "variation_strength": 0.4}
+
+    second = worker.begin(ask(seed=7, count=2, **varied))[1]
+
+    single = worker.begin(ask(seed=8, variation_seed=0, variation_strength=0.4))[0]
+    assert torch.equal(second.latents, single.latents)
+
+
 def test_without_guidance_a_picture_takes_one_row_and_ignores_the_negative_prompt(
     worker: StableDiffusionWorker,
 ) -> None:

@@ -111,9 +111,14 @@ class StableDiffusionWorker(Worker):
             request.height // self._scale,
             request.width // self._scale,
         )
-        noise = randn_tensor(
-            shape, generator=generator, device=embeddings.device, dtype=embeddings.dtype
-        )
+        where = {"device": embeddings.device, "dtype": embeddings.dtype}
+        noise = randn_tensor(shape, generator=generator, **where)
+        variation_seed = request.variation_seed_of(seed)
+        if variation_seed is not None:
+            other = torch.Generator().manual_seed(variation_seed)
+            noise = mix_noise(
+                noise, randn_tensor(shape, generator=other, **where), request.variation_strength
+            )
         return Drawing(
             request=request,
             seed=seed,
@@ -210,6 +215,28 @@ class StableDiffusionWorker(Worker):
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+
+def mix_noise(noise: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """Returns noise between two, as strong as either; ``share`` of the way from the first.
+
+    Spherical interpolation (Shoemake 1985) over the whole picture: a plain average of two noises
+    would be weaker than noise, and a model draws mush from that.
+
+    Args:
+        noise: any shape.
+        other: the same shape.
+        share: 0 returns the first, 1 the other.
+    """
+    first, second = noise.double().flatten(), other.double().flatten()
+    cosine = torch.dot(first, second) / (first.norm() * second.norm())
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if angle.sin() < 1e-6:  # the same direction: nothing to turn through
+        return noise
+    mixed = (
+        torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second
+    ) / angle.sin()
+    return mixed.reshape(noise.shape).to(noise.dtype)
 
 
 def _advance(drawing: Drawing, output: torch.Tensor) -> None:
