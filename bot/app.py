@@ -16,7 +16,7 @@ from bot.outbox import Outbox
 from bot.settings import Settings
 from bot.store import Store
 from bot.studio import Studio
-from engine.devices import resolve_devices
+from engine.devices import find_devices
 from engine.errors import DreamLabError
 from engine.executor import Executor
 from engine.jobs import ModelLoadJob
@@ -69,7 +69,7 @@ async def open_app(
     """
     catalog = ModeCatalog(settings.modes_file, settings.model_root, settings.model)
     if executors is None:
-        devices = await asyncio.to_thread(resolve_devices, ",".join(settings.devices) or "auto")
+        devices = settings.devices or await asyncio.to_thread(find_devices)
         executors = [
             LocalExecutor(device, may_fall_back=not settings.devices) for device in devices
         ]

@@ -25,6 +25,8 @@ from pydantic import (
     field_validator,
 )
 
+from engine.devices import ALLOWED as ALLOWED_DEVICES
+from engine.devices import parse_devices
 from engine.errors import DreamLabError
 
 DISCORD_API_URL = "https://discord.com/api/v10"
@@ -32,7 +34,6 @@ DISCORD_API_URL = "https://discord.com/api/v10"
 
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
-_DEVICE = re.compile(r"cpu|cuda(:(0|[1-9]\d?))?", re.ASCII)
 _TOKEN = re.compile(r"[\w-]{20,}\.[\w-]{6,}\.[\w-]{20,}")
 _SECRET = "discord_token"  # noqa: S105 - the setting's name, not its value
 _NAMES_UNLIKE_THEIR_FIELD = {"data": "DREAMLAB_DATA"}
@@ -112,7 +113,7 @@ class Settings(BaseModel):
     devices: tuple[str, ...] = _setting(
         (),
         "What to draw on; empty (auto) takes every CUDA device, or else the CPU.",
-        "auto, cpu, or CUDA devices such as cuda:0,cuda:1, each once",
+        ALLOWED_DEVICES,
     )
     log_level: LogLevel = _setting(
         "INFO",
@@ -199,15 +200,7 @@ class Settings(BaseModel):
     def _devices_are_known(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
-        words = [word.strip().lower() for word in value.split(",")]
-        if words == ["auto"]:
-            return ()
-        if not all(_DEVICE.fullmatch(word) for word in words):
-            raise ValueError("it names an unknown device")
-        named = tuple("cuda:0" if word == "cuda" else word for word in words)
-        if len(set(named)) < len(named):
-            raise ValueError("it names a device twice")
-        return named
+        return parse_devices(value)
 
     @field_validator("log_level", mode="before")
     @classmethod

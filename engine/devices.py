@@ -8,8 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-from engine.errors import DreamLabError
-
 ALLOWED = "auto, cpu, or CUDA devices such as cuda:0,cuda:1"
 
 _DEVICE = re.compile(r"cpu|cuda:(?:0|[1-9][0-9]?)")
@@ -28,45 +26,36 @@ if cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0:
 log = logging.getLogger(__name__)
 
 
-class DeviceSettingError(DreamLabError):
-    """The setting names no devices.
-
-    Attributes:
-        setting: what it says.
-    """
-
-    def __init__(self, setting: str, reason: str) -> None:
-        super().__init__(f"DEVICES: {setting!r} {reason}. Allowed: {ALLOWED}.")
-        self.setting = setting
-
-
-def resolve_devices(setting: str) -> list[str]:
-    """Returns the devices to start a worker process on, one each.
-
-    ``auto`` is every CUDA device that the driver shows, or the CPU where there is none or where the
-    installed torch has no CUDA. A device that is named outright is taken at its word: whether torch
-    can use it shows when its process starts.
-
-    Takes up to some seconds: call it in a thread where that matters.
+def parse_devices(setting: str) -> tuple[str, ...]:
+    """Returns the devices that a setting names; none for ``auto``.
 
     Args:
-        setting: ``auto``, ``cpu`` or names separated by commas.
+        setting: `ALLOWED`, in any case.
 
     Raises:
-        DeviceSettingError: it is something else, or names a device twice.
+        ValueError: it is something else, or names a device twice; the text says which.
     """
     text = setting.strip().lower()
     if text == "auto":
-        count = cuda_devices() if torch_has_cuda() else 0
-        return [f"cuda:{i}" for i in range(count)] or ["cpu"]
+        return ()
     names = [name.strip() for name in text.split(",")]
     names = ["cuda:0" if name == "cuda" else name for name in names]
     for name in names:
         if not _DEVICE.fullmatch(name):
-            raise DeviceSettingError(setting, f"has {name!r} in it" if name else "has a gap in it")
+            raise ValueError(f"it has {name!r} in it" if name else "it has a gap in it")
     if len(set(names)) < len(names):
-        raise DeviceSettingError(setting, "names a device twice")
-    return names
+        raise ValueError("it names a device twice")
+    return tuple(names)
+
+
+def find_devices() -> tuple[str, ...]:
+    """Returns what ``auto`` is here: every CUDA device that the driver shows, or else the CPU.
+
+    The CPU, too, where the installed torch has no CUDA. Takes up to some seconds: call it in a
+    thread where that matters.
+    """
+    count = cuda_devices() if torch_has_cuda() else 0
+    return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
 
 
 def cuda_devices() -> int:
