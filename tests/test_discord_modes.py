@@ -11,7 +11,8 @@ from tests.discord_double.double import MANAGE_GUILD
 from tests.discord_kit import Bot, running_bot, unescaped
 
 MANY = "".join(
-    f"  mode-{number}:\n    model: m{number}.safetensors\n    min_size: 64\n    description: {'long ' * 20}\n"
+    f"  mode-{number}:\n    model: m{number}.safetensors\n    min_size: 64\n"
+    f"    description: {'long ' * 20}\n"
     for number in range(60)
 )
 

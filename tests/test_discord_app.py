@@ -1,0 +1,117 @@
+"""The whole way with nothing faked but Discord: a worker process draws with the bundled model."""
+
+import asyncio
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from bot.settings import Settings
+from engine.images import read_png
+from tests.discord_double import DiscordDouble, Message
+from tests.discord_double.double import MANAGE_GUILD
+from tests.discord_kit import serving, settings_for
+
+pytestmark = pytest.mark.slow  # worker processes import torch
+
+MODELS = Path(__file__).parent.parent / "models"
+
+MODES = f"""
+model_root: {MODELS}
+default_mode: demo
+modes:
+  demo:
+    model: diffusers/dream-demo
+    default_size: 64x64
+    min_size: 64
+    max_size: 128
+    default_steps: 4
+    default_guidance: 3
+    default_sampler: DDIM
+  slow:
+    model: diffusers/dream-demo
+    default_size: 64x64
+    min_size: 64
+    default_steps: 100
+"""
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[DiscordDouble]:
+    async with DiscordDouble.running() as double:
+        yield double
+
+
+def settings_with_model(discord: DiscordDouble, folder: Path) -> Settings:
+    return settings_for(discord, folder, MODES, devices=("cpu",))
+
+
+def results(discord: DiscordDouble) -> list[Message]:
+    messages = discord.world.messages.values()
+    return [m for m in messages if m.attachments and "Again" in m.buttons and not m.deleted]
+
+
+async def test_from_the_command_to_the_picture_and_through_every_button(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    async with serving(settings_with_model(discord, tmp_path), discord):
+        await discord.connected()
+        values = {"prompt": "a red circle", "negative": "blue", "seed": 7}
+
+        message = await discord.picture(await discord.slash("imagine", values=values))
+
+        (attachment,) = message.attachments
+        with Image.open(io.BytesIO(attachment.content)) as picture:
+            assert picture.format == "PNG"
+            assert picture.size == (64, 64)
+            assert len(picture.convert("RGB").getcolors(64 * 64) or []) > 16
+        parameters = read_png(attachment.content)
+        assert parameters is not None
+        assert (parameters.prompt, parameters.negative_prompt) == ("a red circle", "blue")
+        assert (parameters.settings["Seed"], parameters.settings["Steps"]) == ("7", "4")
+        assert "demo · 64x64 · 4 steps · guidance 3 · DDIM · seed 7" in message.content
+
+        again = await discord.picture(await discord.click(message, "Again"))
+        vary = await discord.picture(await discord.click(message, "Vary"))
+        assert again.attachments[0].content != attachment.content
+        assert vary.attachments[0].content != attachment.content
+
+        same = await discord.picture(await discord.slash("imagine", values=values))
+        assert same.attachments[0].content == attachment.content
+
+        await discord.click(same, "Delete")
+        await discord.until(lambda: same.deleted)
+
+        running = await discord.slash("imagine", values={"prompt": "a star", "mode": "slow"})
+        status = await discord.answer(running)
+        await discord.click(status, "Cancel")
+        await discord.until(lambda: "Cancelled." in status.content)
+
+
+async def test_a_hard_restart_in_the_middle_brings_exactly_one_picture(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    settings = settings_with_model(discord, tmp_path)
+    async with serving(settings, discord):
+        await discord.connected()
+        switch = await discord.slash(
+            "mode switch", values={"mode": "slow"}, permissions=MANAGE_GUILD
+        )
+        await discord.answer(switch)
+        asked = await discord.slash("imagine", values={"prompt": "a blue star", "seed": 3})
+        await discord.until(lambda: asked.original and "step" in asked.original.content, "a step")
+    discord.gateway.forget()
+    discord.world.commands = None
+    assert results(discord) == []
+
+    async with serving(settings, discord) as (app, _):
+        message = await discord.picture(asked)
+        while await app.store.next_due(("discord",)) is not None:  # noqa: ASYNC110 # rows tell nobody
+            await asyncio.sleep(0.01)
+
+        assert results(discord) == [message]
+        assert len(message.attachments) == 1
+        assert "slow · 64x64 · 100 steps" in message.content
+        assert "seed 3" in message.content
