@@ -185,6 +185,7 @@ class WorkerHost:
         self._waiting: deque[Run | Load | Unload] = deque()
         self._jobs: dict[int, _Job] = {}
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
+        self._held_up = False  # what waits first can't begin before a job has left
         self._passes = 0
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="png")
 
@@ -235,12 +236,13 @@ class WorkerHost:
     def _admit(self) -> None:
         """Begins what waits, in order, at most up to one that had to load a model."""
         loads = False
-        while self._waiting and not loads:
+        while self._waiting and not loads and not self._held_up:
             command = self._waiting[0]
             loads = not isinstance(command, Unload) and _model(command).key not in self._workers
             try:
                 self._begin(command)
             except _MustWaitError:
+                self._held_up = True
                 return
             except Exception as error:
                 self._refuse(command, self._told(error))
@@ -317,6 +319,7 @@ class WorkerHost:
         for command in self._waiting:
             if isinstance(command, Run) and command.run_id == run_id:
                 self._waiting.remove(command)
+                self._held_up = False
                 self._refuse(command, JobCancelledError(command.job_id))
                 return
 
@@ -332,6 +335,7 @@ class WorkerHost:
 
     def _forget(self, job: _Job) -> None:
         del self._jobs[job.id]
+        self._held_up = False
         job.lease.close()
         for picture in job.pictures:
             if picture.image is not None:

@@ -476,6 +476,22 @@ def test_a_model_in_use_is_waited_for_and_nobody_overtakes(tmp_path: Path) -> No
     bench.host.close()
 
 
+def test_a_cancelled_request_that_waited_holds_nobody_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=1)
+    bench.run(1, steps=50)
+    bench.host.tick()
+    bench.run(2, model="two")
+    bench.run(3, steps=1)
+    bench.host.tick()
+    bench.host.handle(Cancel(2))
+    bench.host.tick()
+
+    assert bench.workers["one"].batches[-1] == [1, 3]
+    bench.finish()
+    assert bench.seeds(3) == [3]
+    bench.host.close()
+
+
 def test_a_model_that_never_fits_is_refused(tmp_path: Path) -> None:
     bench = Bench(tmp_path, room=0)
     bench.run(1)
