@@ -1,0 +1,275 @@
+"""Single-file checkpoints, loaded offline: the file's weights in its family's configuration.
+
+Diffusers' own functions turn the original names and layouts into those of its modules. The
+weights are mapped into memory rather than read, and only what the device or the number format asks
+for is copied, tensor by tensor.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+# Only the worker process imports this module; the deep paths spare it the pipelines.
+import torch  # noqa: TID253
+from accelerate import init_empty_weights
+from diffusers.loaders.single_file_utils import (  # noqa: TID253
+    convert_ldm_clip_checkpoint,
+    convert_ldm_unet_checkpoint,
+    convert_ldm_vae_checkpoint,
+    convert_open_clip_checkpoint,
+)
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
+from safetensors import safe_open
+from transformers.models.clip.configuration_clip import CLIPTextConfig  # noqa: TID253
+from transformers.models.clip.modeling_clip import (  # noqa: TID253
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
+from transformers.models.clip.tokenization_clip import CLIPTokenizer  # noqa: TID253
+
+from engine.errors import ModelFormatError, UnsupportedModelError
+from engine.families import VOCABULARY, config_folder
+from engine.jobs import Family
+from engine.model_files import read_config, read_header
+from engine.samplers import NoiseSchedule
+
+Tensors = Mapping[str, torch.Tensor]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a part lies in a checkpoint, and how it becomes a module.
+
+    Attributes:
+        title: what people call the part.
+        prefix: how the names of its tensors begin.
+        build: makes the module from a ``config.json``'s values.
+        convert: gives the tensors the names and shapes that the module has.
+    """
+
+    title: str
+    prefix: str
+    build: Callable[[Mapping[str, Any]], torch.nn.Module]
+    convert: Callable[[Tensors, Any], dict[str, torch.Tensor]]
+
+    def empty(self, config: Mapping[str, Any]) -> torch.nn.Module:
+        """Returns the module on torch's meta device: shapes without memory."""
+        with _without_weights():
+            return self.build(config)
+
+    def fill(
+        self, module: torch.nn.Module, tensors: Tensors, dtype: torch.dtype, device: torch.device
+    ) -> torch.nn.Module:
+        """Puts a checkpoint's tensors into an `empty` module, ready to draw with.
+
+        Args:
+            module: what they belong to.
+            tensors: those whose names begin with `prefix`.
+            dtype: number format that the weights get.
+            device: where they go.
+
+        Raises:
+            ValueError: a tensor is missing, has another shape or holds no real numbers.
+        """
+        converted = self.convert(tensors, module)
+        wanted = module.state_dict()
+        missing = sorted(name for name in wanted if converted.get(name) is None)
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"has no {missing[0]}{more}")
+        for name, empty in wanted.items():
+            tensor = converted[name]
+            if tensor.shape != empty.shape:
+                shapes = f"{list(tensor.shape)}, not {list(empty.shape)}"
+                raise ValueError(f"has {name} in the shape {shapes}")
+            if not tensor.is_floating_point():
+                raise ValueError(f"has {name} in whole numbers ({tensor.dtype})")
+        # What else is there, such as a saved position_ids, is no weight: the stock loaders pass
+        # over it as well. The source is a map of the file, so this holds one copy at most.
+        state = {name: converted[name].to(device, dtype).contiguous() for name in wanted}
+        module.load_state_dict(state, assign=True)
+        module.requires_grad_(requires_grad=False)
+        return module.to(device).eval()
+
+
+def _without_weights() -> AbstractContextManager[None]:
+    # Buffers are computed rather than loaded, so they are real.
+    context: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
+    return context
+
+
+def _unet_names(tensors: Tensors, module: Any) -> dict[str, torch.Tensor]:
+    names: dict[str, torch.Tensor] = convert_ldm_unet_checkpoint(dict(tensors), module.config)
+    return names
+
+
+def _vae_names(tensors: Tensors, module: Any) -> dict[str, torch.Tensor]:
+    names: dict[str, torch.Tensor] = convert_ldm_vae_checkpoint(dict(tensors), module.config)
+    return names
+
+
+def _clip(prefix: str) -> Layout:
+    """Returns the layout of a text encoder from OpenAI, saved by transformers."""
+
+    def convert(tensors: Tensors, module: Any) -> dict[str, torch.Tensor]:
+        return _as_in(module, convert_ldm_clip_checkpoint(dict(tensors), prefix))
+
+    return Layout("text encoder", prefix, _text_encoder(CLIPTextModel), convert)
+
+
+def _open_clip(prefix: str, kind: Any = CLIPTextModelWithProjection) -> Layout:
+    """Returns the layout of a text encoder as OpenCLIP saves it."""
+
+    def convert(tensors: Tensors, module: Any) -> dict[str, torch.Tensor]:
+        return _as_in(module, convert_open_clip_checkpoint(module, dict(tensors), prefix))
+
+    return Layout("text encoder", prefix, _text_encoder(kind), convert)
+
+
+def _text_encoder(kind: Any) -> Callable[[Mapping[str, Any]], torch.nn.Module]:
+    def build(config: Mapping[str, Any]) -> torch.nn.Module:
+        module: torch.nn.Module = kind(CLIPTextConfig.from_dict(dict(config)))
+        return module
+
+    return build
+
+
+def _as_in(module: Any, tensors: Tensors) -> dict[str, torch.Tensor]:
+    # Files carry `text_model.` in their names, or not if a recent transformers saved them;
+    # CLIPTextModel has dropped it and CLIPTextModelWithProjection has not.
+    if hasattr(module, "text_model"):
+        return dict(tensors)
+    return {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+
+
+_UNET = Layout("UNet", "model.diffusion_model.", UNet2DConditionModel.from_config, _unet_names)
+_VAE = Layout("VAE", "first_stage_model.", AutoencoderKL.from_config, _vae_names)
+
+LAYOUTS: Mapping[Family, Mapping[str, Layout]] = {
+    Family.SD15: {
+        "text_encoder": _clip("cond_stage_model.transformer."),
+        "unet": _UNET,
+        "vae": _VAE,
+    },
+    Family.SD2: {
+        "text_encoder": _open_clip("cond_stage_model.model.", CLIPTextModel),
+        "unet": _UNET,
+        "vae": _VAE,
+    },
+    Family.SDXL: {
+        "text_encoder": _clip("conditioner.embedders.0.transformer."),
+        "text_encoder_2": _open_clip("conditioner.embedders.1.model."),
+        "unet": _UNET,
+        "vae": _VAE,
+    },
+    Family.SDXL_REFINER: {
+        "text_encoder_2": _open_clip("conditioner.embedders.0.model."),
+        "unet": _UNET,
+        "vae": _VAE,
+    },
+}
+"""Each family's parts by the names of their folders in diffusers' layout."""
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A checkpoint of one file, seen as if it were a diffusers folder. Never goes online.
+
+    Attributes:
+        path: the ``.safetensors`` file.
+        family: what the detector found it to be.
+        config: folder with the configurations; None takes those shipped for the family.
+    """
+
+    path: Path
+    family: Family
+    config: Path | None = None
+
+    def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
+        """Returns how the model was trained to see noise.
+
+        Args:
+            prediction_type: as the mode has it; None takes what the file says.
+
+        Raises:
+            ModelError: as `engine.model_files.read_header`.
+        """
+        names = read_header(self.path)
+        if prediction_type is None and "v_pred" in names:
+            prediction_type = "v_prediction"
+        if prediction_type is None and self.family is Family.SD2:
+            log.warning(
+                "%s does not say what it predicts; taking epsilon. If it draws noise, set "
+                "prediction_type: v_prediction in its mode.",
+                self.path,
+            )
+        path = self.folder / "scheduler" / "scheduler_config.json"
+        schedule = NoiseSchedule.read(path, prediction_type)
+        return replace(schedule, rescale_betas_zero_snr=True) if "ztsnr" in names else schedule
+
+    def tokenizer(self, part: str = "tokenizer") -> Any:
+        """Returns a tokenizer; its settings are the family's, its vocabulary is CLIP's.
+
+        A configuration folder with a vocabulary of its own keeps it.
+        """
+        folder = self.folder / part
+        settings = read_config(folder / "tokenizer_config.json")
+        words = folder if (folder / "vocab.json").is_file() else VOCABULARY
+        return CLIPTokenizer.from_pretrained(words, local_files_only=True, **settings)
+
+    def load(self, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """Returns a part with its weights.
+
+        Args:
+            part: a key of the family's `LAYOUTS`, such as ``unet``.
+            dtype: number format that the weights get, whatever the file has.
+            device: where they go.
+
+        Raises:
+            ModelFormatError: the file can't be read, or a weight of the part is missing or has
+                another shape than the family's.
+            UnsupportedModelError: the file is no ``.safetensors``, or has nothing of the part.
+        """
+        layout = LAYOUTS[self.family][part]
+        module = layout.empty(read_config(self.folder / part / "config.json"))
+        tensors = self._tensors(layout)
+        try:
+            return layout.fill(module, tensors, dtype, device)
+        except (torch.OutOfMemoryError, MemoryError):
+            raise
+        except ValueError as error:
+            raise ModelFormatError(self.path, f"its {layout.title} {error}") from error
+        except Exception as error:
+            # The converters promise nothing about what they raise.
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelFormatError(
+                self.path, f"its {layout.title} can't be converted ({reason})"
+            ) from error
+
+    @property
+    def folder(self) -> Path:
+        """Where the configurations lie."""
+        return self.config or config_folder(self.family)
+
+    def _tensors(self, layout: Layout) -> dict[str, torch.Tensor]:
+        """Returns a part's tensors, mapped rather than read."""
+        names = [name for name in read_header(self.path) if name.startswith(layout.prefix)]
+        if not names:
+            raise UnsupportedModelError(
+                self.path,
+                f"has no {layout.title} (no tensors {layout.prefix}*): only checkpoints that hold "
+                "text encoder, UNet and VAE together can be drawn with",
+            )
+        try:
+            with safe_open(self.path, framework="pt", device="cpu") as file:
+                return {name: file.get_tensor(name) for name in names}
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise ModelFormatError(self.path, f"can't be read ({error})") from error

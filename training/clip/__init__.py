@@ -1,0 +1,1 @@
+"""How the tokenizer files in ``engine/families/clip`` are made."""
