@@ -64,7 +64,8 @@ class _Line:
 class FairQueue:
     """Waiting jobs, fair between owners and first come first served within one.
 
-    Push and pop take O(log owners), `remove` O(waiting), `position` and iteration O(n log n).
+    Push and pop take O(log owners), `remove` O(waiting), iteration O(n log n), and so does the
+    first `position` after a change; the others until the next change are looked up.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,8 @@ class FairQueue:
         self._sweep_at = _SWEEP_SLACK
         # A heap of (start tag, number, job id): the head of every line and all restored tickets.
         self._heads: list[tuple[float, int, str]] = []
+        # Everybody who waits asks for their place after each change.
+        self._positions: dict[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -106,6 +109,7 @@ class FairQueue:
             line.due = max(line.due, self._virtual_time)
         line.waiting.append(ticket)
         self._tickets[job_id] = ticket
+        self._positions = None
         if len(line.waiting) == 1:
             self._show_head(line)
 
@@ -123,6 +127,7 @@ class FairQueue:
             raise IndexError("nothing waits")
         start, _, job_id = heapq.heappop(self._heads)
         ticket = self._tickets.pop(job_id)
+        self._positions = None
         if ticket.start is not None:
             return ticket  # was charged when it was first taken
         line = self._lines[ticket.owner]
@@ -142,6 +147,7 @@ class FairQueue:
         if ticket.start is None:
             raise ValueError(f"job {ticket.job_id} was never taken, so it has no old place")
         self._tickets[ticket.job_id] = ticket
+        self._positions = None
         heapq.heappush(self._heads, (ticket.start, ticket.number, ticket.job_id))
 
     def remove(self, job_id: str) -> bool:
@@ -149,6 +155,7 @@ class FairQueue:
         ticket = self._tickets.pop(job_id, None)
         if ticket is None:
             return False
+        self._positions = None
         if ticket.start is not None:
             self._hide_head((ticket.start, ticket.number, job_id))
             return True
@@ -163,9 +170,9 @@ class FairQueue:
 
     def position(self, job_id: str) -> int | None:
         """Returns a job's place, 1 is next; None where it doesn't wait."""
-        if job_id not in self._tickets:
-            return None
-        return next(place for place, waiting in enumerate(self, start=1) if waiting == job_id)
+        if self._positions is None:
+            self._positions = {waiting: place for place, waiting in enumerate(self, start=1)}
+        return self._positions.get(job_id)
 
     def _places(self) -> Iterator[tuple[float, int, str]]:
         """Yields where every job stands, later ones by what their line will have been charged."""
