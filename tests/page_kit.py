@@ -15,7 +15,7 @@ from bot.web.app import WebFrontEnd, create_web_app
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Debian's browser; None where none is installed."""
 
-PATIENCE = 60_000
+PATIENCE = 120_000
 """Milliseconds that a busy machine gets; nothing is decided by it."""
 
 _ARGUMENTS = (

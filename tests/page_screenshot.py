@@ -8,6 +8,8 @@ import asyncio
 import tempfile
 from pathlib import Path
 
+from playwright.async_api import expect
+
 from tests.page_kit import draw, open_browser, open_real_page
 
 PROMPTS = (
@@ -26,6 +28,7 @@ async def make(target: Path) -> None:
             await page.goto(url)
             for prompt in PROMPTS:
                 await draw(page, prompt)
+            await expect(page.get_by_role("status").first).to_have_text("Ready")
             target.parent.mkdir(parents=True, exist_ok=True)
             await page.screenshot(path=target, full_page=True, animations="disabled")
 

@@ -155,6 +155,19 @@ async def test_the_way_of_a_job_is_shown(tab: Tab, held: Page) -> None:
     await expect(tab.locator(".job").nth(0)).to_contain_text("Next in the queue")
 
 
+async def test_quick_hands_lose_nothing_and_ask_nothing_twice(tab: Tab, held: Page) -> None:
+    box = tab.get_by_label("What do you see?")
+    for prompt in ("one", "two", "three"):
+        await box.fill(prompt)
+        await box.evaluate(
+            """box => { for (let i = 0; i < 2; i++) box.dispatchEvent(
+                new KeyboardEvent("keydown", {key: "Enter", bubbles: true, cancelable: true})) }"""
+        )
+    await expect(tab.locator(".job h3")).to_have_text(["three", "two", "one"])
+    history = await held.studio.history("web:local")
+    assert [job.request.prompt for job in history] == ["three", "two", "one"]
+
+
 async def test_a_reload_attaches_to_what_runs(tab: Tab, held: Page) -> None:
     await send(tab, "a blue star")
     await held.executor.until(lambda: bool(held.executor.running))

@@ -39,7 +39,6 @@ export class Form {
     this.form = $("ask");
     this.prompt = $("prompt");
     this.example = example;
-    this.busy = false;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       send();
@@ -49,7 +48,7 @@ export class Form {
       // Enter that ends a composition (Japanese, Chinese, ...) is not meant for us.
       if (inBox && event.key === "Enter" && !event.shiftKey && !event.isComposing) {
         event.preventDefault();
-        send();
+        if (!event.repeat) send();
       }
     });
     this.form.addEventListener("input", () => this.clear());
@@ -63,12 +62,6 @@ export class Form {
       if (text) draft[key] = typed(name, text);
     }
     return draft;
-  }
-
-  setBusy(busy) {
-    this.busy = busy;
-    // Not disabled: that would throw the focus away.
-    this.form.querySelector("button.main").ariaDisabled = busy ? "true" : null;
   }
 
   clear() {

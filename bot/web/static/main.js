@@ -16,22 +16,33 @@ function example(text) {
   send();
 }
 
-async function send() {
-  if (form.busy) return;
-  form.setBusy(true);
+// Requests go out one after the other, in the order in which they were typed.
+let sending = Promise.resolve();
+let underWay = null;
+
+function send() {
+  const draft = form.draft();
+  const shape = JSON.stringify(draft);
+  if (shape === underWay) return; // pressed twice
+  underWay = shape;
   form.clear();
+  sending = sending.then(async () => {
+    await deliver(draft);
+    if (underWay === shape) underWay = null;
+  });
+}
+
+async function deliver(draft) {
   try {
-    const command = modeCommand(form.prompt.value);
+    const command = modeCommand(draft.prompt);
     if (command) await runModeCommand(command);
     else {
-      meet(await call("POST", "/api/jobs", form.draft()));
+      meet(await call("POST", "/api/jobs", draft));
       // On a phone the keyboard would hide the picture.
       if (matchMedia("(pointer: coarse)").matches) form.prompt.blur();
     }
   } catch (problem) {
     form.showError(problem);
-  } finally {
-    form.setBusy(false);
   }
 }
 
