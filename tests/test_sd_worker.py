@@ -260,11 +260,14 @@ def test_the_last_preview_looks_like_the_picture(
     assert preview is not None
     with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
         assert image.size == (128, 128)
-        small = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).astype(int)
+        small = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).ravel()
     with Image.open(io.BytesIO(worker.finish(drawing).png)) as image:
-        picture = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).astype(int)
-    # In parts of a whole: how far apart two pictures of other seeds are is about 0.25.
-    assert np.abs(small - picture).mean() / 255 < 0.12
+        picture = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).ravel()
+    assert np.corrcoef(small, picture)[0, 1] > 0.7
+    # What the last step predicted is what it arrived at; DDIM stops a little before the end.
+    assert drawing.predicted is not None
+    scale = drawing.latents.abs().max().item()
+    torch.testing.assert_close(drawing.predicted, drawing.latents, atol=0.03 * scale, rtol=0)
 
 
 @pytest.mark.parametrize(
