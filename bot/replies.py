@@ -16,6 +16,7 @@ ALT_TEXT_LIMIT = 1024
 
 _PROMPT_LIMIT = 900
 _NEGATIVE_LIMIT = 300
+_ERROR_LIMIT = 900
 _SENTENCE_LIMIT = 1500
 _BAR_CELLS = 10
 _ELLIPSIS = "…"
@@ -80,7 +81,7 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
         notes: further small lines, such as that a picture had to be made smaller.
     """
     if record.status is JobStatus.FAILED:
-        return f"{_headline(record)}\n{plain(record.error or 'Something went wrong.')}"
+        return f"{_headline(record)}\n{plain(record.error or 'It failed.', _ERROR_LIMIT)}"
     if record.status is JobStatus.CANCELLED:
         return f"{_headline(record)}\n-# Cancelled."
     if not record.images:

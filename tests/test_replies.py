@@ -1,0 +1,171 @@
+"""What Discord shows, as text."""
+
+import re
+import unicodedata
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bot import replies
+from bot.records import JobRecord, JobView
+from engine.jobs import JobStatus, Progress, Stage
+from modes.mode_config import ModeConfig
+from tests.discord_kit import unescaped
+from tests.records_kit import a_job, a_request, an_image, done
+
+# What Discord's markdown gives a meaning, unless a backslash stands before it.
+MEANING = re.compile(r"(?<!\\)(?:\\\\)*([*_~`|<>\[\]/])")
+ASKER = "discord:123"
+
+
+def a_discord_job(**request: Any) -> JobRecord:
+    return a_job("discord", ASKER, request=a_request(**request))
+
+
+def a_result(**request: Any) -> JobRecord:
+    job = done(a_discord_job(**request))
+    return replace(job, images=(an_image(job),))
+
+
+def progress(job: JobRecord, stage: Stage, step: int = 0, steps: int = 20) -> JobView:
+    running = replace(job, status=JobStatus.RUNNING)
+    return JobView(running, progress=Progress(job.id, stage, step, steps))
+
+
+@given(st.text())
+def test_no_text_has_a_meaning_to_discord(text: str) -> None:
+    assert not MEANING.search(replies.plain(text, 10_000))
+
+
+@given(st.text())
+def test_text_is_one_line_and_begins_nothing(text: str) -> None:
+    shown = replies.plain(text, 10_000)
+
+    assert len(shown.splitlines()) <= 1
+    assert not re.match(r"[#>+-]|\d+\.", shown)
+
+
+@given(st.text())
+def test_text_is_shown_as_it_was_typed_but_for_blanks(text: str) -> None:
+    shown = unescaped(replies.plain(text, 10_000))
+
+    assert shown.split() == [
+        word for word in re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", _printed(text)).split() if word
+    ]
+
+
+@given(st.text(), st.integers(1, 50))
+def test_text_is_cut_between_characters_never_within_an_escape(text: str, limit: int) -> None:
+    shown = replies.plain(text, limit)
+
+    assert len(shown) <= limit
+    assert not MEANING.search(shown)
+    if len(shown) < len(replies.plain(text, 10_000)):
+        assert shown.endswith("…")
+        backslashes = re.search(r"\\*(?=…$)", shown)
+        assert backslashes is not None
+        assert len(backslashes[0]) % 2 == 0
+
+
+@given(st.text(min_size=1), st.text())
+def test_every_message_fits(prompt: str, negative: str) -> None:
+    job = a_result(prompt=prompt * 300, negative_prompt=negative * 300)
+
+    assert len(replies.outcome(job, ["a note"])) <= replies.CONTENT_LIMIT
+    assert len(replies.status(JobView(job))) <= replies.CONTENT_LIMIT
+    assert len(replies.farewell(JobView(job))) <= replies.CONTENT_LIMIT
+    assert len(replies.alt_text(job.request)) <= replies.ALT_TEXT_LIMIT
+    failed = replace(job, status=JobStatus.FAILED, error=negative * 3000)
+    assert len(replies.outcome(failed)) <= replies.CONTENT_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("position", "words"),
+    [(None, "In the queue"), (1, "Next in the queue"), (7, "In the queue: number 7")],
+)
+def test_a_waiting_job_says_where_it_stands(position: int | None, words: str) -> None:
+    text = replies.status(JobView(a_discord_job(), position=position))
+
+    assert text.splitlines()[1] == words
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "words"),
+    [
+        (Stage.LOADING, 0, "Loading the model"),
+        (Stage.ENCODING, 0, "Reading the prompt"),
+        (Stage.DENOISING, 0, "▱▱▱▱▱▱▱▱▱▱ Drawing, step 0 of 20"),
+        (Stage.DENOISING, 12, "▰▰▰▰▰▰▱▱▱▱ Drawing, step 12 of 20"),
+        (Stage.DENOISING, 20, "▰▰▰▰▰▰▰▰▰▰ Drawing, step 20 of 20"),
+        (Stage.DECODING, 20, "Finishing"),
+    ],
+)
+def test_a_running_job_says_what_is_being_done(stage: Stage, step: int, words: str) -> None:
+    text = replies.status(progress(a_discord_job(), stage, step))
+
+    assert text.splitlines()[1] == words
+
+
+def test_a_job_that_has_reported_nothing_is_starting() -> None:
+    running = replace(a_discord_job(), status=JobStatus.RUNNING)
+
+    assert replies.status(JobView(running)).endswith("\nStarting")
+
+
+def test_a_result_names_all_that_is_needed_to_draw_it_again() -> None:
+    job = a_result(prompt="a *red* circle", negative_prompt="blue", count=3, seed=2**32 - 2)
+
+    assert replies.outcome(job, ["a note"]).splitlines() == [
+        r"**a \*red\* circle** for <@123>",
+        "-# demo · 128x64 · 20 steps · guidance 3 · DPM++ 2M Karras · "
+        "seeds 4294967294 to 0 · 1.5 s",
+        "-# without blue",
+        "-# a note",
+    ]
+
+
+def test_a_variation_names_its_second_seed() -> None:
+    job = a_result(variation_seed=99, variation_strength=0.35)
+
+    assert "seed 7 · variation 99" in replies.outcome(job)
+
+
+def test_other_ends_say_what_they_are() -> None:
+    job = done(a_discord_job())
+
+    failed = replace(job, status=JobStatus.FAILED, error="It came out <@1>.")
+    cancelled = replace(job, status=JobStatus.CANCELLED)
+
+    assert replies.outcome(failed).splitlines()[1] == r"It came out \<@1\>."
+    assert replies.outcome(cancelled).splitlines()[1] == "-# Cancelled."
+    assert replies.outcome(job).splitlines()[1] == "-# The pictures were deleted."
+
+
+def test_an_asker_from_elsewhere_is_named() -> None:
+    assert replies.mention(a_job(owner="web:local")) == "Ada"
+
+
+def test_a_long_list_of_modes_is_cut_and_counted() -> None:
+    request = a_request()
+    modes = [
+        ModeConfig(f"mode-{number}", request.model, description="words " * 30)
+        for number in range(200)
+    ]
+
+    text = replies.mode_list(modes, modes[1])
+
+    assert len(text) <= replies.CONTENT_LIMIT
+    shown = text.count("**") // 2
+    assert text.endswith(f"and {200 - shown} more: type /mode info to find them")
+    assert text.splitlines()[1].startswith("**mode-1** (in use here): words")
+
+
+def _printed(text: str) -> str:
+    """Returns text with a blank for every character that no line can hold."""
+    return "".join(
+        " " if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character
+        for character in text
+    )
