@@ -169,7 +169,7 @@ def save_pipeline(
     from transformers.models.clip.modeling_clip import CLIPTextModel
 
     save_unet(folder, cross_attention_dim)
-    vocabulary = _save_tokenizer(folder / "tokenizer")
+    vocabulary = save_tokenizer(folder / "tokenizer")
     config = CLIPTextConfig(
         vocab_size=vocabulary,
         hidden_size=cross_attention_dim,
@@ -212,7 +212,7 @@ def save_pipeline(
     return folder
 
 
-def _save_tokenizer(folder: Path) -> int:
+def save_tokenizer(folder: Path, pad_token: str = "<|endoftext|>") -> int:  # noqa: S107
     """Writes a CLIP tokenizer that spells every word, and returns the size of its vocabulary."""
     letters = "abcdefghijklmnopqrstuvwxyz0123456789,.!'-"
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
@@ -224,7 +224,7 @@ def _save_tokenizer(folder: Path) -> int:
         "model_max_length": 16,
         "bos_token": tokens[-2],
         "eos_token": tokens[-1],
-        "pad_token": tokens[-1],
+        "pad_token": pad_token,
         "unk_token": tokens[-1],
     }
     write_json(folder / "tokenizer_config.json", settings)

@@ -1,0 +1,89 @@
+"""Pipelines with a family's real structure and tiny layers, as a folder and as one file."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - the subject is made of it
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
+from safetensors.torch import save_file
+from transformers import (  # noqa: TID253
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
+
+from engine.families import config_folder
+from engine.jobs import Family
+from tests.ldm_layout import State, part_state
+from tests.tiny_models import save_tokenizer, write_json
+
+_KINDS = {
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+}
+
+
+def save_tiny(family: Family, folder: Path) -> State:
+    """Saves a family's pipeline with tiny layers as a diffusers folder.
+
+    Widths that other parts rely on stay real; everything else is as small as it goes.
+
+    Returns:
+        The same weights under the names of a single-file checkpoint.
+    """
+    source = config_folder(family)
+    torch.manual_seed(20)
+    state: State = {}
+    for path in sorted(source.iterdir()):
+        if path.name.startswith("tokenizer"):
+            pad = json.loads((path / "tokenizer_config.json").read_text())["pad_token"]
+            words = save_tokenizer(folder / path.name, pad)
+        elif path.is_file() or path.name == "scheduler":
+            target = folder / path.name
+            shutil.copytree(path, target) if path.is_dir() else _copy(path, target)
+    for part, kind in _KINDS.items():
+        if (source / part).is_dir():
+            module = _tiny(kind, json.loads((source / part / "config.json").read_text()), words)
+            module.save_pretrained(folder / part)
+            state |= part_state(family, part, module)
+    return state
+
+
+def save_single_file(path: Path, state: State, dtype: torch.dtype = torch.float32) -> Path:
+    """Saves tensors as a checkpoint; integers keep their type."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        name: (tensor.to(dtype) if tensor.is_floating_point() else tensor).contiguous().clone()
+        for name, tensor in state.items()
+    }
+    save_file(tensors, path)
+    return path
+
+
+def _copy(source: Path, target: Path) -> None:
+    write_json(target, json.loads(source.read_text()))
+
+
+def _tiny(kind: Any, config: dict[str, Any], words: int) -> Any:
+    if kind in (CLIPTextModel, CLIPTextModelWithProjection):
+        small = {
+            "vocab_size": words,
+            "num_hidden_layers": 1,
+            "intermediate_size": 16,
+            "max_position_embeddings": 16,
+        }
+        return kind(CLIPTextConfig.from_dict(config | small))
+    blocks = len(config["block_out_channels"])
+    # Neighbours differ, so that blocks can't be mistaken for each other.
+    small = {"norm_num_groups": 4, "block_out_channels": [8, 16, 24, 32][:blocks]}
+    if kind is UNet2DConditionModel:
+        heads = config["attention_head_dim"]
+        small["attention_head_dim"] = [2] * blocks if isinstance(heads, list) else 4
+        depth = config.get("transformer_layers_per_block", 1)
+        small["transformer_layers_per_block"] = [1, 2, 3][:blocks] if blocks == 3 else depth
+    return kind.from_config(config | small)
