@@ -9,7 +9,8 @@ calls.py      the requests that came in, and the faults they meet
 rest.py       the HTTP routes
 gateway.py    the websocket
 double.py     all of it together, and what people do: type a command, press a button
-__main__.py   the same by hand: ``python -m tests.discord_double --help``
+console.py    what people do, from lines that somebody types
+__main__.py   a terminal for that: ``python -m tests.discord_double --help``
 """
 
 from tests.discord_double.calls import Call, Fault

@@ -109,15 +109,17 @@ class DiscordDouble:
 
     # Waiting
 
-    async def until(self, look: Callable[[], T], what: str = "it") -> T:
+    async def until(
+        self, look: Callable[[], T], what: str = "it", patience: float | None = _PATIENCE
+    ) -> T:
         """Waits until a look at the double finds something, and returns that."""
         try:
-            async with asyncio.timeout(_PATIENCE), self._happened:
+            async with asyncio.timeout(patience), self._happened:
                 while not (found := look()):
                     await self._happened.wait()
                 return found
         except TimeoutError:
-            raise AssertionError(f"waited {_PATIENCE} s for {what}: {self.summary()}") from None
+            raise AssertionError(f"waited {patience} s for {what}: {self.summary()}") from None
 
     async def connected(self) -> None:
         """Waits until a bot is connected and has synced its commands."""
