@@ -294,14 +294,13 @@ def test_imagine_says_what_is_allowed(tmp_path: Path, words: list[str], said: st
     assert answer.stdout == ""
 
 
-@pytest.mark.slow
 async def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
     (tmp_path / "modes.yaml").write_text("model_root: .\nmodes: {a: {model: x.safetensors}}\n")
     answer = await asyncio.to_thread(
         bot, tmp_path, "imagine", "x", MODES_FILE=str(tmp_path / "modes.yaml")
     )
     assert answer.returncode == 1
-    assert "x.safetensors: no such file or folder" in answer.stderr.splitlines()[-1]
+    assert "a mode that is complete: x.safetensors is missing" in answer.stderr.splitlines()[-1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
