@@ -79,8 +79,8 @@ def _tiny(kind: Any, config: dict[str, Any], words: int) -> Any:
         }
         return kind(CLIPTextConfig.from_dict(config | small))
     blocks = len(config["block_out_channels"])
-    # Neighbours differ, so that blocks can't be mistaken for each other.
-    small = {"norm_num_groups": 4, "block_out_channels": [8, 16, 24, 32][:blocks]}
+    # As in the real ones, neighbours differ except for the last of four.
+    small = {"norm_num_groups": 4, "block_out_channels": [8, 16, 24, 24][:blocks]}
     if kind is UNet2DConditionModel:
         heads = config["attention_head_dim"]
         small["attention_head_dim"] = [2] * blocks if isinstance(heads, list) else 4

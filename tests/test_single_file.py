@@ -187,6 +187,16 @@ def test_a_weight_of_another_shape_is_refused_with_both(
         load(path, folder, "unet")
 
 
+def test_a_part_of_far_too_many_tensors_is_refused_before_they_are_compared(
+    path: Path, folder: Path
+) -> None:
+    names = (f"model.diffusion_model.input_blocks.{n}.0.in_layers.0.bias" for n in range(5_000))
+    save_single_file(path, dict.fromkeys(names, torch.zeros(0)))
+
+    with pytest.raises(ModelFormatError, match=r"its UNet has 5000 tensors where .* has 686"):
+        load(path, folder, "unet")
+
+
 @pytest.mark.parametrize("shape", [(), (16,), (16, 16, 1, 1, 1)])
 @pytest.mark.parametrize(
     ("part", "name"),

@@ -75,10 +75,14 @@ class Layout:
             device: where they go.
 
         Raises:
-            ValueError: a tensor is missing, has another shape or holds no real numbers.
+            ValueError: a tensor is missing, has another shape or holds no real numbers, or there
+                are too many.
         """
-        converted = self.convert(tensors, module)
         wanted = module.state_dict()
+        if len(tensors) > 2 * len(wanted):
+            # The converters look at every name once per block that the names speak of.
+            raise ValueError(f"has {len(tensors)} tensors where its family has {len(wanted)}")
+        converted = self.convert(tensors, module)
         missing = sorted(name for name in wanted if converted.get(name) is None)
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
