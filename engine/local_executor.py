@@ -43,7 +43,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 # OpenMP's threads spin while they wait for each other. Where something else needs a core, the one
 # that is waited for does not get it: a picture of 0.4 s took 8 to 21 s (2 busy cores).
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-_SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|API_?KEY", re.IGNORECASE)
+_SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_?KEY)(?:_|$)", re.IGNORECASE)
 _GRACE = 1.0  # seconds for a process whose pipe has closed to be gone, before it is killed
 
 log = logging.getLogger(__name__)
