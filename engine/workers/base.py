@@ -2,7 +2,7 @@
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +28,7 @@ class Drawing:
         latents: ``[1, channels, height / 8, width / 8]``, as noisy as its step says.
         embeddings: ``[rows, tokens, width]``: the negative prompt's and the prompt's, or the
             prompt's alone where guidance is off.
+        added: what else the UNet reads for these rows, ``[rows, ...]`` each.
         steps: forward passes in all.
         step: forward passes made.
         predicted: what the finished latents looked like from the latest step; None before it.
@@ -41,6 +42,7 @@ class Drawing:
     latents: "torch.Tensor"
     embeddings: "torch.Tensor"
     steps: int
+    added: Mapping[str, "torch.Tensor"] = dataclasses.field(default_factory=dict)
     step: int = 0
     predicted: "torch.Tensor | None" = None
     error: Exception | None = None

@@ -1,0 +1,256 @@
+"""The step loop of the latent diffusion families: stock diffusers parts, a loop of our own.
+
+A picture drawn alone is bit-equal to the stock diffusers pipeline with the same scheduler on the
+same machine. In company its rows share matrix products with others', which may round differently
+in the last bit.
+"""
+
+import gc
+import logging
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+
+# Only the worker process imports this module; the deep paths spare it the pipelines.
+import torch  # noqa: TID253
+from diffusers.utils.torch_utils import randn_tensor  # noqa: TID253
+
+from engine.errors import DrawingError, NotEnoughMemoryError, RequestError
+from engine.jobs import Family, GenerationRequest, ModelSpec
+from engine.previews import Projection, fit_projection, preview_jpeg
+from engine.samplers import create_scheduler, predicted_original, step_arguments
+from engine.workers.base import Drawing, Worker
+from engine.workers.parts import Parts
+
+if TYPE_CHECKING:
+    from engine.model_detector import DetectedModel
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What the prompts of a request tell the UNet: a row for each, the negative prompt's first.
+
+    Attributes:
+        embeddings: ``[rows, tokens, width]``.
+        added: what else it reads, ``[rows, ...]`` each, by its name in diffusers'
+            ``added_cond_kwargs``.
+    """
+
+    embeddings: torch.Tensor
+    added: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class LatentWorker(Worker):
+    """Draws with one model of a UNet and a VAE. See `Worker`."""
+
+    def __init__(self, model: ModelSpec, family: Family, device: str, parts: Parts) -> None:
+        self.model = model
+        self.family = family
+        self.device = device
+        self.weight_bytes = parts.weight_bytes
+        self._parts = parts
+        self._scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        self._projection: Projection = fit_projection(parts.vae)
+
+    @classmethod
+    def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
+        """Loads a model: float32 on the CPU, float16 on a GPU. Never goes online.
+
+        Args:
+            model: what to load.
+            detected: what the detector made of it.
+            device: such as ``cpu`` or ``cuda:0``.
+
+        Raises:
+            ModelNotFoundError: there is no such model.
+            ModelFormatError: a part of it is missing or broken; the path is that part's.
+            UnsupportedModelError: it holds what this worker can't use.
+            NotEnoughMemoryError: the device has no room for it.
+        """
+        family = Family(detected.family)
+        try:
+            parts = cls._load_parts(model, family, torch.device(device))
+        except torch.OutOfMemoryError as error:
+            files = [model.path] if model.path.is_file() else model.path.rglob("*.safetensors")
+            needed = sum(file.stat().st_size for file in files)
+            free = torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0
+            raise NotEnoughMemoryError(model.path, needed, free) from error
+        return cls(model, family, device, parts)
+
+    @classmethod
+    @abstractmethod
+    def _load_parts(cls, model: ModelSpec, family: Family, device: torch.device) -> Parts:
+        """Returns the model's parts, checked; raises as `load`."""
+
+    @abstractmethod
+    def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
+        """Reads the prompts: the negative one and the prompt, or the prompt alone."""
+
+    @torch.inference_mode()
+    def begin(self, request: GenerationRequest) -> list[Drawing]:
+        """See `Worker.begin`."""
+        for name, pixels in (("width", request.width), ("height", request.height)):
+            if pixels < self._scale or pixels % self._scale:
+                raise RequestError(name, pixels, f"a multiple of {self._scale}")
+        most = self._parts.schedule.most_steps
+        if not 1 <= request.steps <= most:
+            raise RequestError("steps", request.steps, f"1 to {most}")
+        # The stock pipelines, too, run without guidance from 1 down.
+        conditioning = self._condition(request, guided=request.guidance_scale > 1)
+        return [self._drawing(request, seed, conditioning) for seed in request.seeds]
+
+    def _drawing(
+        self, request: GenerationRequest, seed: int, conditioning: Conditioning
+    ) -> Drawing:
+        scheduler = create_scheduler(request.sampler, self._parts.schedule, request.steps)
+        generator = torch.Generator().manual_seed(seed)
+        shape = (
+            1,
+            self._parts.unet.config.in_channels,
+            request.height // self._scale,
+            request.width // self._scale,
+        )
+        embeddings = conditioning.embeddings
+        where = {"device": embeddings.device, "dtype": embeddings.dtype}
+        noise = randn_tensor(shape, generator=generator, **where)
+        variation_seed = request.variation_seed_of(seed)
+        if variation_seed is not None:
+            other = torch.Generator().manual_seed(variation_seed)
+            noise = mix_noise(
+                noise, randn_tensor(shape, generator=other, **where), request.variation_strength
+            )
+        return Drawing(
+            request=request,
+            seed=seed,
+            scheduler=scheduler,
+            generator=generator,
+            latents=noise * scheduler.init_noise_sigma,
+            embeddings=embeddings,
+            added=conditioning.added,
+            steps=len(scheduler.timesteps),
+        )
+
+    def batch_key(self, drawing: Drawing) -> Hashable:
+        """See `Worker.batch_key`: the shapes of latents and prompts."""
+        return tuple(drawing.latents.shape[1:]), drawing.embeddings.shape[1]
+
+    @torch.inference_mode()
+    def step(self, drawings: Sequence[Drawing]) -> None:
+        """See `Worker.step`."""
+        samples, timesteps = [], []
+        for drawing in drawings:
+            timestep = drawing.scheduler.timesteps[drawing.step]
+            sample = drawing.scheduler.scale_model_input(drawing.latents, timestep)
+            samples += [sample] * drawing.rows
+            timesteps += [float(timestep)] * drawing.rows
+        outputs = self._parts.unet(
+            torch.cat(samples),
+            # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
+            torch.tensor(timesteps, dtype=torch.float32).to(self.device),
+            encoder_hidden_states=torch.cat([drawing.embeddings for drawing in drawings]),
+            added_cond_kwargs={
+                name: torch.cat([drawing.added[name] for drawing in drawings])
+                for name in drawings[0].added
+            },
+            return_dict=False,
+        )[0]
+        rows = outputs.split([drawing.rows for drawing in drawings])
+        for drawing, output in zip(drawings, rows, strict=True):
+            try:
+                _advance(drawing, output)
+            except Exception as error:
+                drawing.error = error
+
+    def preview(self, drawing: Drawing) -> bytes | None:
+        """See `Worker.preview`."""
+        if drawing.predicted is None:
+            return None
+        request = drawing.request
+        return preview_jpeg(drawing.predicted, self._projection, request.width, request.height)
+
+    @torch.inference_mode()
+    def decode(self, drawing: Drawing) -> npt.NDArray[np.uint8]:
+        """See `Worker.decode`."""
+        if not drawing.latents.isfinite().all():
+            raise DrawingError(
+                f"{self.model.path.name} drew values that are no numbers. Its weights may be "
+                "damaged, or its prediction type is not the one that the mode says."
+            )
+        vae = self._parts.vae
+        pixels = self._decoded(drawing.latents)
+        if vae.dtype == torch.float16 and not pixels.isfinite().all():
+            # Some VAEs overflow in half precision. It stays in float32 from here on.
+            log.warning("%s: the VAE overflows in float16; using float32.", self.model.path)
+            vae.float()
+            pixels = self._decoded(drawing.latents)
+        if not pixels.isfinite().all():
+            raise DrawingError(f"The VAE of {self.model.path.name} returned no numbers.")
+        levels = ((pixels[0] * 0.5 + 0.5).clamp(0, 1).float() * 255).round()
+        return levels.to(torch.uint8).movedim(0, -1).cpu().numpy()
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        vae = self._parts.vae
+        pixels: torch.Tensor = vae.decode(
+            latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False
+        )[0]
+        # bfloat16 has too few digits for what comes next.
+        return pixels.float() if pixels.dtype == torch.bfloat16 else pixels
+
+    def close(self) -> None:
+        """See `Worker.close`."""
+        # Whoever still holds the worker must not hold its weights.
+        self.__dict__.pop("_parts", None)
+        gc.collect()
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+
+def mix_noise(noise: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
+    """Returns noise between two, as strong as either; ``share`` of the way from the first.
+
+    Spherical interpolation (Shoemake 1985) over the whole picture: a plain average of two noises
+    would be weaker than noise, and a model draws mush from that.
+
+    Args:
+        noise: any shape.
+        other: the same shape.
+        share: 0 returns the first, 1 the other.
+    """
+    first, second = noise.double().flatten(), other.double().flatten()
+    cosine = torch.dot(first, second) / (first.norm() * second.norm())
+    angle = torch.acos(cosine.clamp(-1, 1))
+    if angle.sin() < 1e-6:  # the same direction: nothing to turn through
+        return noise
+    mixed = (
+        torch.sin((1 - share) * angle) * first + torch.sin(share * angle) * second
+    ) / angle.sin()
+    return mixed.reshape(noise.shape).to(noise.dtype)
+
+
+def _advance(drawing: Drawing, output: torch.Tensor) -> None:
+    """Lets a drawing's own scheduler take its step.
+
+    Args:
+        drawing: whose.
+        output: the UNet's ``[rows, channels, height, width]``.
+    """
+    if drawing.rows > 1:
+        unconditional, conditional = output.chunk(2)
+        guidance = drawing.request.guidance_scale
+        output = unconditional + guidance * (conditional - unconditional)
+    scheduler = drawing.scheduler
+    taken = scheduler.step(
+        output,
+        scheduler.timesteps[drawing.step],
+        drawing.latents,
+        **step_arguments(drawing.request.sampler, drawing.generator),
+    )
+    drawing.latents = taken.prev_sample
+    drawing.predicted = predicted_original(scheduler, taken)
+    drawing.step += 1

@@ -1,0 +1,292 @@
+"""The parts of a Stable Diffusion model, loaded from where they lie and checked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+# Only the worker process imports this module; the deep paths spare it the pipelines.
+import torch  # noqa: TID253
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
+from transformers.models.clip.modeling_clip import (  # noqa: TID253
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
+from transformers.models.clip.tokenization_clip import CLIPTokenizer  # noqa: TID253
+
+from engine.errors import ModelFormatError, UnsupportedModelError
+from engine.model_files import read_config
+from engine.samplers import NoiseSchedule
+
+if TYPE_CHECKING:
+    from engine.jobs import ModelSpec
+
+_KINDS: dict[str, Any] = {
+    "text_encoder": CLIPTextModel,
+    "text_encoder_2": CLIPTextModelWithProjection,
+    "unet": UNet2DConditionModel,
+    "vae": AutoencoderKL,
+}
+
+
+class PartSource(Protocol):
+    """Where a model's parts are read from; `engine.workers.single_file.SingleFile` is one, too.
+
+    Parts have the names of their folders in diffusers' layout, such as ``unet``.
+    """
+
+    @property
+    def folder(self) -> Path:
+        """The folder with the parts' configurations."""
+
+    def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
+        """Returns how the model was trained to see noise; a mode's prediction type wins."""
+
+    def tokenizer(self, part: str = "tokenizer") -> Any:
+        """Returns a tokenizer."""
+
+    def load(self, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """Returns a module with all its weights in a number format on a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusersFolder:
+    """A diffusers folder. Never goes online.
+
+    Attributes:
+        folder: the one that holds ``model_index.json``.
+    """
+
+    folder: Path
+
+    def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
+        """Returns how the model was trained to see noise.
+
+        Args:
+            prediction_type: as the mode has it; None takes what the folder says.
+
+        Raises:
+            ModelError: as `NoiseSchedule.read`.
+        """
+        return NoiseSchedule.read(
+            self.folder / "scheduler" / "scheduler_config.json", prediction_type
+        )
+
+    def tokenizer(self, part: str = "tokenizer") -> Any:
+        """Returns a tokenizer.
+
+        Raises:
+            ModelFormatError: it is missing or broken.
+        """
+        folder = self.folder / part
+        if not folder.is_dir():
+            raise ModelFormatError(folder, "the folder is missing")
+        return _reading(
+            folder, lambda: CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        )
+
+    def load(self, part: str, dtype: torch.dtype, device: torch.device) -> Any:
+        """Loads one part strictly: the stock loaders fill what a file lacks with random numbers.
+
+        Raises:
+            ModelFormatError: it is missing or broken; the path is its file's.
+            UnsupportedModelError: its weights are pickled.
+        """
+        folder = self.folder / part
+        file, variant = _weights(folder)
+        module, info = _reading(
+            file,
+            lambda: _KINDS[part].from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant,
+                output_loading_info=True,
+                dtype=dtype,
+            ),
+        )
+        for problem in ("mismatched_keys", "missing_keys"):
+            keys = sorted(str(key) for key in info.get(problem, ()))
+            if keys:
+                told = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
+                raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
+        module.requires_grad_(requires_grad=False)
+        return module.to(device).eval()
+
+
+@dataclass(frozen=True, slots=True)
+class PromptReader:
+    """A text encoder and the tokenizer that goes before it.
+
+    Attributes:
+        tokenizer: words → numbers.
+        encoder: numbers → embeddings.
+    """
+
+    tokenizer: Any
+    encoder: Any
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a prompt, those of its begin and end included."""
+        positions = self.encoder.config.max_position_embeddings
+        return int(min(self.tokenizer.model_max_length, positions))
+
+    def tokens(self, prompt: str, length: int) -> Any:
+        """Returns a prompt's ``input_ids`` and ``attention_mask``, ``[1, length]`` each.
+
+        What is too long is cut off, what is too short is filled up.
+        """
+        return self.tokenizer(
+            prompt,
+            padding="max_length",
+            max_length=length,
+            truncation=True,
+            return_tensors="pt",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A model's parts on their device.
+
+    Attributes:
+        schedule: how the model was trained to see noise.
+        readers: its text encoders.
+        unet: what predicts the noise.
+        vae: what turns latents into pixels.
+    """
+
+    schedule: NoiseSchedule
+    readers: tuple[PromptReader, ...]
+    unet: Any
+    vae: Any
+
+    @classmethod
+    def load(
+        cls,
+        source: PartSource,
+        model: "ModelSpec",
+        device: torch.device,
+        readers: Sequence[tuple[str, str]],
+        check: Callable[[Path], None],
+        vae_dtype: torch.dtype | None = None,
+    ) -> "Parts":
+        """Loads a model: float32 on the CPU, float16 on a GPU.
+
+        Args:
+            source: where its parts are.
+            model: what the mode says of it.
+            device: where they go.
+            readers: the parts that are a tokenizer and its text encoder.
+            check: raises a `ModelError` where the configurations in a folder are not what the
+                worker draws with; called before any weights are read.
+            vae_dtype: the VAE's number format; None takes that of all.
+
+        Raises:
+            ModelError: a part is missing or broken, or doesn't fit the others.
+        """
+        dtype = torch.float16 if device.type == "cuda" else torch.float32
+        schedule = source.schedule(model.prediction_type)
+        tokenizers = [source.tokenizer(tokenizer) for tokenizer, _ in readers]
+        check(source.folder)
+        encoders = [source.load(encoder, dtype, device) for _, encoder in readers]
+        for (part, _), tokenizer, encoder in zip(readers, tokenizers, encoders, strict=True):
+            _check_vocabulary(source.folder / part, tokenizer, encoder)
+        return cls(
+            schedule=schedule,
+            readers=tuple(map(PromptReader, tokenizers, encoders)),
+            unet=source.load("unet", dtype, device),
+            vae=source.load("vae", vae_dtype or dtype, device),
+        )
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens of a prompt that all readers take."""
+        return min(reader.max_tokens for reader in self.readers)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Memory that the weights hold."""
+        modules = (*(reader.encoder for reader in self.readers), self.unet, self.vae)
+        return sum(
+            tensor.nbytes
+            for module in modules
+            for tensor in (*module.parameters(), *module.buffers())
+        )
+
+
+def check_fit(folder: Path, encoders: Sequence[str]) -> None:
+    """Checks, by their configurations alone, that a model's parts fit each other and our loop.
+
+    Args:
+        folder: of the configurations.
+        encoders: names of its text encoders; the UNet reads what they write side by side.
+
+    Raises:
+        ModelFormatError: a configuration is broken, or two don't fit.
+        UnsupportedModelError: a part is of a kind that no worker draws with.
+    """
+    texts = [read_config(folder / encoder / "config.json") for encoder in encoders]
+    unet = read_config(folder / "unet" / "config.json")
+    vae = read_config(folder / "vae" / "config.json")
+    for encoder, text in zip(encoders, texts, strict=True):
+        kind = text.get("model_type")
+        if kind != "clip_text_model":
+            raise UnsupportedModelError(
+                folder / encoder, f"is a {kind}; this family is drawn with a clip_text_model"
+            )
+    for key in ("time_cond_proj_dim", "class_embed_type", "encoder_hid_dim_type"):
+        if unet.get(key) is not None:
+            raise UnsupportedModelError(folder / "unet", f"{key} {unet[key]} has no worker yet")
+    widths: list[Any] = [text.get("hidden_size") for text in texts]
+    read = unet.get("cross_attention_dim")
+    if not all(isinstance(width, int) for width in widths) or sum(widths) != read:
+        written = " + ".join(map(str, widths))
+        raise ModelFormatError(
+            folder / "unet", f"reads prompts {read} wide, the text encoders write {written}"
+        )
+    channels = vae.get("latent_channels", 4)
+    if unet.get("in_channels", 4) != channels:
+        raise UnsupportedModelError(
+            folder / "unet",
+            f"takes {unet.get('in_channels')} channels, the VAE has {channels}: only models that "
+            "draw from text alone have a worker yet",
+        )
+
+
+def _check_vocabulary(path: Path, tokenizer: Any, encoder: Any) -> None:
+    if len(tokenizer) != encoder.config.vocab_size:
+        # Missing vocabulary files load without a word, as a tokenizer of two.
+        raise ModelFormatError(
+            path, f"knows {len(tokenizer)} tokens, the text encoder {encoder.config.vocab_size}"
+        )
+
+
+def _weights(folder: Path) -> tuple[Path, str | None]:
+    """Returns a part's weight file, or the index of its shards, and its variant."""
+    if not folder.is_dir():
+        raise ModelFormatError(folder, "the folder is missing")
+    stem = "model" if folder.name.startswith("text_encoder") else "diffusion_pytorch_model"
+    for variant in (None, "fp16"):
+        middle = f".{variant}" if variant else ""
+        for name in (f"{stem}{middle}.safetensors", f"{stem}.safetensors.index{middle}.json"):
+            if (folder / name).is_file():
+                return folder / name, variant
+    if any(folder.glob("*.bin")):
+        raise UnsupportedModelError(
+            folder, "holds pickled weights, which could run code; save it as .safetensors"
+        )
+    raise ModelFormatError(folder / f"{stem}.safetensors", "the file is missing")
+
+
+def _reading(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        # Whatever a broken file makes the loaders raise: they promise nothing.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelFormatError(path, f"can't be read ({reason})") from error
