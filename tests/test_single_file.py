@@ -155,6 +155,19 @@ def test_a_file_without_a_part_is_refused_by_name(
 
     assert told.value.path == path
     assert PREFIXES[part] in told.value.reason
+    with pytest.raises(UnsupportedModelError, match=f"has no {title} "):
+        SingleFile(path, Family.SD15).check()
+
+
+def test_an_sdxl_file_needs_both_text_encoders(path: Path) -> None:
+    names = [layout.prefix + "a" for layout in LAYOUTS[Family.SDXL].values()]
+    save_single_file(path, dict.fromkeys(names, torch.zeros(1)))
+    SingleFile(path, Family.SDXL).check()
+
+    second = LAYOUTS[Family.SDXL]["text_encoder_2"].prefix + "a"
+    save_single_file(path, dict.fromkeys(set(names) - {second}, torch.zeros(1)))
+    with pytest.raises(UnsupportedModelError, match=r"embedders\.1"):
+        SingleFile(path, Family.SDXL).check()
 
 
 @pytest.mark.parametrize(

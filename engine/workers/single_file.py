@@ -6,7 +6,7 @@ for is copied, tensor by tensor.
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -195,6 +195,17 @@ class SingleFile:
     family: Family
     config: Path | None = None
 
+    def check(self) -> None:
+        """Makes sure that the file has all parts of its family, before any is loaded.
+
+        Raises:
+            UnsupportedModelError: there is nothing of one of them.
+            ModelError: as `engine.model_files.read_header`.
+        """
+        names = read_header(self.path)
+        for layout in LAYOUTS[self.family].values():
+            self._names(layout, names)
+
     def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
         """Returns how the model was trained to see noise.
 
@@ -263,13 +274,7 @@ class SingleFile:
 
     def _tensors(self, layout: Layout) -> dict[str, torch.Tensor]:
         """Returns a part's tensors, mapped rather than read."""
-        names = [name for name in read_header(self.path) if name.startswith(layout.prefix)]
-        if not names:
-            raise UnsupportedModelError(
-                self.path,
-                f"has no {layout.title} (no tensors {layout.prefix}*): only checkpoints that hold "
-                "text encoder, UNet and VAE together can be drawn with",
-            )
+        names = self._names(layout, read_header(self.path))
         try:
             with safe_open(self.path, framework="pt", device="cpu") as file:
                 return {name: file.get_tensor(name) for name in names}
@@ -277,3 +282,13 @@ class SingleFile:
             raise
         except Exception as error:
             raise ModelFormatError(self.path, f"can't be read ({error})") from error
+
+    def _names(self, layout: Layout, names: Iterable[str]) -> list[str]:
+        found = [name for name in names if name.startswith(layout.prefix)]
+        if not found:
+            raise UnsupportedModelError(
+                self.path,
+                f"has no {layout.title} (no tensors {layout.prefix}*): only checkpoints that hold "
+                "text encoder, UNet and VAE together can be drawn with",
+            )
+        return found
