@@ -237,9 +237,6 @@ class _Child:
             WorkerDiedError: it can't, with the reason that it gave.
         """
         environment = {k: v for k, v in os.environ.items() if not _SECRET.search(k)}
-        # OpenMP's threads otherwise spin while they wait for each other, which on a busy machine
-        # made a step of a small model ten to forty times slower (measured with two threads).
-        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # a file named torch.py in the current folder is not torch
