@@ -105,6 +105,7 @@ class DreamClient(discord.Client):
         """Lets what is being answered finish, for a moment, and closes the connection."""
         if self._sync:
             self._sync.cancel()
+            await asyncio.wait([self._sync])
         current = asyncio.current_task()
         if handling := [task for task in self._handling if task is not current]:
             _, late = await asyncio.wait(handling, timeout=_CLOSE_SECONDS)
@@ -283,6 +284,8 @@ class DiscordFrontEnd:
         Raises:
             DiscordLoginError: the token is wrong; trying again is of no use.
         """
+        # At DEBUG it writes out what travels, tokens included.
+        logging.getLogger("discord").setLevel(max(log.getEffectiveLevel(), logging.INFO))
         # Nothing is spoken here: discord.py need not warn of what only voice needs.
         discord.VoiceClient.warn_nacl = False
         discord.VoiceClient.warn_dave = False

@@ -7,6 +7,7 @@ theirs in. WAL with ``synchronous=FULL``: what was committed survives a power cu
 
 import asyncio
 import json
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,9 @@ class Store:
         Raises:
             StoreError: it can't be opened, is damaged, or is newer than this version.
         """
+        # At DEBUG it writes out every value, tokens included.
+        level = max(logging.getLogger().getEffectiveLevel(), logging.INFO)
+        logging.getLogger("aiosqlite").setLevel(level)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             db = await aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)

@@ -377,13 +377,18 @@ async def test_a_limit_that_discord_over_reported_is_survived(bot: Bot) -> None:
     assert len(message.attachments) == 1
 
 
-async def test_no_token_is_ever_logged(bot: Bot, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
-    bot.discord.fail("edit_original", status=0, times=2)
-    bot.discord.fail("callback", status=500, times=1)
+async def test_no_token_is_ever_logged(
+    tmp_path: Path, discord: DiscordDouble, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    discord.fail("callback", status=0, times=1)
+    discord.fail("edit_original", status=0, times=2)
+    discord.fail("edit_original", where=is_result, status=401, code=50027, times=1)
 
-    asked = await bot.imagine()
-    await bot.discord.picture(asked)
+    async with running_bot(tmp_path, discord) as bot:
+        asked = await bot.imagine()
+        await discord.until(lambda: results(discord))
 
+    assert "not delivered yet" in caplog.text
     assert asked.token not in caplog.text
-    assert bot.discord.token not in caplog.text
+    assert discord.token not in caplog.text
