@@ -19,12 +19,12 @@ import numpy.typing as npt
 import torch  # noqa: TID253
 from diffusers.utils.torch_utils import randn_tensor  # noqa: TID253
 
-from engine.errors import DrawingError, NotEnoughMemoryError, RequestError
+from engine.errors import DrawingError, NotEnoughMemoryError, RequestError, UnsupportedModelError
 from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
 from engine.workers.base import Drawing, Worker
-from engine.workers.parts import Parts
+from engine.workers.parts import Parts, PartSource, open_source
 
 if TYPE_CHECKING:
     from engine.model_detector import DetectedModel
@@ -73,9 +73,14 @@ class LatentWorker(Worker):
             UnsupportedModelError: it holds what this worker can't use.
             NotEnoughMemoryError: the device has no room for it.
         """
+        if model.loras:
+            raise UnsupportedModelError(
+                model.loras[0].path, "LoRAs can't be used yet; take it out of the mode"
+            )
         family = Family(detected.family)
+        source = open_source(model.path, family)
         try:
-            parts = cls._load_parts(model, family, torch.device(device))
+            parts = cls._load_parts(source, model, family, torch.device(device))
         except torch.OutOfMemoryError as error:
             files = [model.path] if model.path.is_file() else model.path.rglob("*.safetensors")
             needed = sum(file.stat().st_size for file in files)
@@ -85,7 +90,9 @@ class LatentWorker(Worker):
 
     @classmethod
     @abstractmethod
-    def _load_parts(cls, model: ModelSpec, family: Family, device: torch.device) -> Parts:
+    def _load_parts(
+        cls, source: PartSource, model: ModelSpec, family: Family, device: torch.device
+    ) -> Parts:
         """Returns the model's parts, checked; raises as `load`."""
 
     @abstractmethod

@@ -15,9 +15,11 @@ from transformers.models.clip.modeling_clip import (  # noqa: TID253
 )
 from transformers.models.clip.tokenization_clip import CLIPTokenizer  # noqa: TID253
 
-from engine.errors import ModelFormatError, UnsupportedModelError
+from engine.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
+from engine.jobs import Family
 from engine.model_files import read_config
 from engine.samplers import NoiseSchedule
+from engine.workers.single_file import SingleFile
 
 if TYPE_CHECKING:
     from engine.jobs import ModelSpec
@@ -31,7 +33,7 @@ _KINDS: dict[str, Any] = {
 
 
 class PartSource(Protocol):
-    """Where a model's parts are read from; `engine.workers.single_file.SingleFile` is one, too.
+    """Where a model's parts are read from; a diffusers folder or a single file.
 
     Parts have the names of their folders in diffusers' layout, such as ``unet``.
     """
@@ -113,6 +115,27 @@ class DiffusersFolder:
                 raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
         module.requires_grad_(requires_grad=False)
         return module.to(device).eval()
+
+
+def open_source(path: Path, family: Family) -> PartSource:
+    """Returns where the parts of a model are read from.
+
+    Args:
+        path: a diffusers folder or a single-file checkpoint.
+        family: what the detector found it to be.
+
+    Raises:
+        ModelNotFoundError: there is no such file or folder.
+        UnsupportedModelError: the file is no ``.safetensors`` or lacks a part of its family.
+        ModelFormatError: the file can't be read.
+    """
+    if not path.exists():
+        raise ModelNotFoundError(path)
+    if path.is_dir():
+        return DiffusersFolder(path)
+    file = SingleFile(path, family)
+    file.check()
+    return file
 
 
 @dataclass(frozen=True, slots=True)

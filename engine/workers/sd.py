@@ -2,15 +2,19 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 # Only the worker process imports this module.
 import torch  # noqa: TID253
 
-from engine.errors import ModelNotFoundError, UnsupportedModelError
+from engine.errors import UnsupportedModelError
 from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.model_files import read_config
 from engine.workers.latent import Conditioning, LatentWorker
-from engine.workers.parts import DiffusersFolder, Parts, check_fit
+from engine.workers.parts import Parts, PartSource, check_fit
+
+if TYPE_CHECKING:
+    from engine.model_detector import DetectedModel
 
 _PROMPTS_KEPT = 64
 _CONVERSION = (
@@ -27,10 +31,17 @@ class StableDiffusionWorker(LatentWorker):
         self._embed = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode)
 
     @classmethod
-    def _load_parts(cls, model: ModelSpec, family: Family, device: torch.device) -> Parts:
-        _check_supported(model)
+    def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
+        """See `LatentWorker.load`."""
+        _refuse_file(model.path)
+        return super().load(model, detected, device)
+
+    @classmethod
+    def _load_parts(
+        cls, source: PartSource, model: ModelSpec, family: Family, device: torch.device
+    ) -> Parts:
         readers = [("tokenizer", "text_encoder")]
-        return Parts.load(DiffusersFolder(model.path), model, device, readers, _check_configs)
+        return Parts.load(source, model, device, readers, _check_configs)
 
     def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
         prompts = (request.negative_prompt, request.prompt) if guided else (request.prompt,)
@@ -53,20 +64,13 @@ class StableDiffusionWorker(LatentWorker):
         super().close()
 
 
-def _check_supported(model: ModelSpec) -> None:
-    path = model.path
-    if not path.exists():
-        raise ModelNotFoundError(path)
-    if not path.is_dir():
+def _refuse_file(path: Path) -> None:
+    if path.is_file():
         command = _CONVERSION.format(path=path, folder=path.with_suffix(""))
         raise UnsupportedModelError(
             path,
             f"single-file checkpoints can't be drawn with yet, only diffusers folders. "
             f"To convert it: {command}",
-        )
-    if model.loras:
-        raise UnsupportedModelError(
-            model.loras[0].path, "LoRAs can't be used yet; take it out of the mode"
         )
 
 
