@@ -79,9 +79,20 @@ class Sampler(enum.StrEnum):
 
     EULER = "Euler"
     EULER_A = "Euler a"
+    HEUN = "Heun"
     DPMPP_2M = "DPM++ 2M"
     DPMPP_2M_KARRAS = "DPM++ 2M Karras"
+    DPMPP_2M_SDE_KARRAS = "DPM++ 2M SDE Karras"
+    DPMPP_SDE_KARRAS = "DPM++ SDE Karras"
+    UNIPC = "UniPC"
+    LCM = "LCM"
     DDIM = "DDIM"
+
+    def passes(self, steps: int) -> int:
+        """Returns how many forward passes so many denoising steps take."""
+        # Heun looks at the end of each step before it takes it, but for the last, which ends at
+        # the picture itself.
+        return 2 * steps - 1 if self is Sampler.HEUN else steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +188,8 @@ class GenerationRequest:
 
     @property
     def cost(self) -> int:
-        """Work in pixel-steps: what the fair queue charges."""
-        return self.width * self.height * self.steps * self.count
+        """Work in pixel-steps, each a forward pass: what the fair queue charges."""
+        return self.width * self.height * self.sampler.passes(self.steps) * self.count
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ model was *trained* (betas, prediction type, ...) comes from the model's schedul
 *sampled* from the tables below.
 """
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,14 +18,22 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler  # noqa: TID253
 from diffusers.schedulers.scheduling_dpmsolver_multistep import (  # noqa: TID253
     DPMSolverMultistepScheduler,
 )
+from diffusers.schedulers.scheduling_dpmsolver_singlestep import (  # noqa: TID253
+    DPMSolverSinglestepScheduler,
+)
 from diffusers.schedulers.scheduling_euler_ancestral_discrete import (  # noqa: TID253
     EulerAncestralDiscreteScheduler,
 )
 from diffusers.schedulers.scheduling_euler_discrete import (  # noqa: TID253
     EulerDiscreteScheduler,
 )
+from diffusers.schedulers.scheduling_heun_discrete import HeunDiscreteScheduler  # noqa: TID253
+from diffusers.schedulers.scheduling_lcm import LCMScheduler  # noqa: TID253
+from diffusers.schedulers.scheduling_unipc_multistep import (  # noqa: TID253
+    UniPCMultistepScheduler,
+)
 
-from engine.errors import ModelFormatError
+from engine.errors import ModelFormatError, RequestError
 from engine.jobs import Sampler
 from engine.model_files import read_config
 
@@ -155,6 +164,10 @@ def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} is {value!r}. Allowed: {', '.join(allowed)}")
 
 
+# The names are AUTOMATIC1111's and k-diffusion's; which class and which values draw as they do is
+# diffusers' own table of the two (https://huggingface.co/docs/diffusers/api/schedulers/overview).
+# Its "Karras" is `use_karras_sigmas`: https://arxiv.org/abs/2206.00364, equation 5, with rho 7.
+
 # The plain sigmas of the training schedule, ending at zero noise: what k-diffusion's
 # `sample_euler` and `sample_euler_ancestral` run over.
 _EULER = {
@@ -168,20 +181,29 @@ _EULER = {
     "final_sigmas_type": "zero",
 }
 
-# Second-order multistep DPM-Solver++ (https://arxiv.org/abs/2211.01095, algorithm 2), midpoint,
-# its last step first-order below 15 steps: k-diffusion's `sample_dpmpp_2m` under another name.
-_DPMPP_2M = {
+# Heun's method over the same sigmas (https://arxiv.org/abs/2206.00364, algorithm 1), without the
+# paper's churn, as k-diffusion's `sample_heun` runs it unless told otherwise.
+_HEUN = {
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+}
+
+# What the single- and the multistep solver have in common: second-order DPM-Solver++
+# (https://arxiv.org/abs/2211.01095), midpoint, down to zero noise with a first-order step, so
+# that one step is enough.
+_DPMPP_2 = {
     "solver_order": 2,
     "algorithm_type": "dpmsolver++",
     "solver_type": "midpoint",
     "lower_order_final": True,
-    "euler_at_final": False,
     "thresholding": False,
     "dynamic_thresholding_ratio": 0.995,
     "sample_max_value": 1.0,
     "use_exponential_sigmas": False,
     "use_beta_sigmas": False,
-    "use_lu_lambdas": False,
     "use_flow_sigmas": False,
     "flow_shift": 1.0,
     "final_sigmas_type": "zero",
@@ -189,6 +211,51 @@ _DPMPP_2M = {
     "variance_type": None,
     "use_dynamic_shifting": False,
     "time_shift_type": "exponential",
+}
+
+# The paper's algorithm 2: k-diffusion's `sample_dpmpp_2m` under another name.
+_DPMPP_2M = _DPMPP_2 | {
+    "euler_at_final": False,
+    "use_lu_lambdas": False,
+    "use_karras_sigmas": False,
+}
+
+# UniPC (https://arxiv.org/abs/2302.04867) with what its authors advise for guided drawing: second
+# order, B(h) = e^h - 1, and its corrector at every step.
+_UNIPC = {
+    "solver_order": 2,
+    "solver_type": "bh2",
+    "predict_x0": True,
+    "lower_order_final": True,
+    "disable_corrector": (),
+    "solver_p": None,
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "use_karras_sigmas": False,
+    "use_exponential_sigmas": False,
+    "use_beta_sigmas": False,
+    "use_flow_sigmas": False,
+    "flow_shift": 1.0,
+    "final_sigmas_type": "zero",
+    "use_dynamic_shifting": False,
+    "time_shift_type": "exponential",
+    "sigma_min": None,
+    "sigma_max": None,
+    "shift_terminal": None,
+}
+
+# Latent consistency models (https://arxiv.org/abs/2310.04378) were distilled at 50 timesteps, and
+# are sampled at some of those. Other models draw with it too, though not well.
+_LCM_TIMESTEPS = 50
+_LCM = {
+    "clip_sample": False,
+    "clip_sample_range": 1.0,
+    "set_alpha_to_one": True,
+    "thresholding": False,
+    "dynamic_thresholding_ratio": 0.995,
+    "sample_max_value": 1.0,
+    "timestep_scaling": 10.0,
 }
 
 # Latents are no pixels: they pass 1 all the time, so clipping and thresholding are off. The last
@@ -203,45 +270,101 @@ _DDIM = {
 }
 
 # Where the model's file names no spacing, the one that each sampler was published with: DDIM's
-# strided timesteps, k-diffusion's even ones.
+# strided timesteps, k-diffusion's even ones. (LCM has timesteps of its own, and Karras' sigmas
+# have theirs, whatever is said here.)
 _TABLE: Mapping[Sampler, tuple[type[Any], str, Mapping[str, Any]]] = {
     Sampler.EULER: (EulerDiscreteScheduler, "linspace", _EULER),
     Sampler.EULER_A: (EulerAncestralDiscreteScheduler, "linspace", {}),
-    Sampler.DPMPP_2M: (
-        DPMSolverMultistepScheduler,
-        "linspace",
-        _DPMPP_2M | {"use_karras_sigmas": False},
-    ),
-    # Sigmas of https://arxiv.org/abs/2206.00364, equation 5, with rho 7.
+    Sampler.HEUN: (HeunDiscreteScheduler, "linspace", _HEUN),
+    Sampler.DPMPP_2M: (DPMSolverMultistepScheduler, "linspace", _DPMPP_2M),
     Sampler.DPMPP_2M_KARRAS: (
         DPMSolverMultistepScheduler,
         "linspace",
         _DPMPP_2M | {"use_karras_sigmas": True},
     ),
+    Sampler.DPMPP_2M_SDE_KARRAS: (
+        DPMSolverMultistepScheduler,
+        "linspace",
+        _DPMPP_2M | {"use_karras_sigmas": True, "algorithm_type": "sde-dpmsolver++"},
+    ),
+    # As the table has it: the class's own algorithm, which adds no noise on the way as the web UI's
+    # sampler of this name does.
+    Sampler.DPMPP_SDE_KARRAS: (
+        DPMSolverSinglestepScheduler,
+        "linspace",
+        _DPMPP_2 | {"use_karras_sigmas": True},
+    ),
+    Sampler.UNIPC: (UniPCMultistepScheduler, "linspace", _UNIPC),
+    Sampler.LCM: (LCMScheduler, "leading", _LCM),
     Sampler.DDIM: (DDIMScheduler, "leading", _DDIM),
 }
+
+# Those whose `step` takes no generator: they add no noise, and say so by their signature.
+_WITHOUT_NOISE = (Sampler.HEUN, Sampler.UNIPC)
 
 
 def create_scheduler(sampler: Sampler, schedule: NoiseSchedule, steps: int) -> Any:
     """Returns a fresh diffusers scheduler before its first step: each picture has its own.
 
+    Each of its ``timesteps`` is a forward pass to make: `Sampler.passes` of them, or one step more
+    where diffusers' rounding has it so.
+
     Args:
         sampler: which.
         schedule: how the model was trained.
         steps: denoising steps, 1 to the schedule's `NoiseSchedule.most_steps`.
+
+    Raises:
+        RequestError: the sampler can't make so many steps.
     """
     kind, spacing, values = _TABLE[sampler]
-    trained = asdict(schedule)
-    trained["timestep_spacing"] = schedule.timestep_spacing or spacing
-    scheduler = kind(**trained, **values)
+    if sampler is Sampler.LCM:
+        values = {**values, "original_inference_steps": _lcm_timesteps(schedule, steps)}
+    scheduler = kind(**_trained(kind, schedule, spacing), **values)
     # The timesteps stay on the CPU: a scheduler that looked them up on a GPU would wait for the
     # GPU at every step.
     scheduler.set_timesteps(steps)
+    if sampler is Sampler.DDIM:
+        # Diffusers counts trailing timesteps down by a fraction, and a rounding can leave one more,
+        # -1 (61 steps of 1000 do). The others end there as they should; DDIM would take it for an
+        # index from the end, the noisiest timestep, and ruin the finished picture.
+        scheduler.timesteps = scheduler.timesteps[scheduler.timesteps >= 0]
     # Beginning at the start needs no search for the first timestep; where many steps make the
     # first two round to the same number, the search would find the second and run out at the end.
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
+
+
+def _trained(kind: type[Any], schedule: NoiseSchedule, spacing: str) -> dict[str, Any]:
+    """Returns what a scheduler class is told about the model's training."""
+    known = inspect.signature(kind).parameters
+    trained = asdict(schedule)
+    trained["timestep_spacing"] = schedule.timestep_spacing or spacing
+    if schedule.rescale_betas_zero_snr and "rescale_betas_zero_snr" not in known:
+        # Leaving it out would draw with other noise than the model was trained with.
+        trained["trained_betas"] = _zero_snr_betas(schedule)
+    return {name: value for name, value in trained.items() if name in known}
+
+
+def _zero_snr_betas(schedule: NoiseSchedule) -> tuple[float, ...]:
+    """Returns the variances as the classes that know ``rescale_betas_zero_snr`` make them.
+
+    That is algorithm 1 of https://arxiv.org/abs/2305.08891, and a last timestep that keeps 2**-24
+    of the signal's variance rather than none, where a sigma would be infinite.
+    """
+    kind, spacing, values = _TABLE[Sampler.DPMPP_2M]
+    kept = kind(**_trained(kind, schedule, spacing), **values).alphas_cumprod.double()
+    before = kept.roll(1)
+    before[0] = 1
+    return tuple((1 - kept / before).tolist())
+
+
+def _lcm_timesteps(schedule: NoiseSchedule, steps: int) -> int:
+    timesteps = min(_LCM_TIMESTEPS, schedule.num_train_timesteps)
+    if steps > timesteps:
+        raise RequestError("steps", steps, f"1 to {timesteps} with the sampler {Sampler.LCM}")
+    return timesteps
 
 
 def step_arguments(sampler: Sampler, generator: object) -> dict[str, Any]:
@@ -251,6 +374,8 @@ def step_arguments(sampler: Sampler, generator: object) -> dict[str, Any]:
         sampler: whose.
         generator: the picture's ``torch.Generator``, for the samplers that add noise.
     """
+    if sampler in _WITHOUT_NOISE:
+        return {}
     if sampler is Sampler.DDIM:
         return {"eta": 0.0, "generator": generator}
     return {"generator": generator}
@@ -261,6 +386,10 @@ def predicted_original(scheduler: Any, step_output: Any) -> Any:
 
     The prediction type is already accounted for: it is the scheduler's own conversion.
     """
-    original = getattr(step_output, "pred_original_sample", None)
-    # DPM-Solver++ doesn't return it, but keeps it as the newest of its history.
-    return scheduler.model_outputs[-1] if original is None else original
+    # LCM calls it `denoised`. DPM-Solver++ and UniPC don't return it, but keep it as the newest of
+    # their history.
+    for name in ("pred_original_sample", "denoised"):
+        original = getattr(step_output, name, None)
+        if original is not None:
+            return original
+    return scheduler.model_outputs[-1]

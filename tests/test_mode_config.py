@@ -277,7 +277,7 @@ modes:
         "default_guidance: .inf",
         "default_guidance: 1e400",
         "default_guidance: lots",
-        "default_sampler: Heun",
+        "default_sampler: Oiler",
         "default_sampler: [DDIM]",
         "prediction_type: sample",
         "min_size: 100",
@@ -543,7 +543,7 @@ def test_a_negative_prompt_that_is_not_allowed_is_refused_by_name(negative: obje
         ("seed", False, "seed"),
         ("count", 0, "count"),
         ("count", 5, "count"),
-        ("sampler", "Heun", "sampler"),
+        ("sampler", "Oiler", "sampler"),
         ("sampler", "", "sampler"),
         ("sampler", 3, "sampler"),
         ("sampler", "\ud800", "sampler"),
@@ -559,7 +559,7 @@ def test_a_field_that_is_not_allowed_is_refused_by_name_with_what_is(
 
 
 def test_an_unknown_sampler_lists_those_that_exist() -> None:
-    assert refused(RequestDraft("x", sampler="Heun")).allowed == ", ".join(Sampler)
+    assert refused(RequestDraft("x", sampler="Oiler")).allowed == ", ".join(Sampler)
 
 
 @given(

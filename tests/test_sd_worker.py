@@ -15,9 +15,13 @@ import torch  # noqa: TID253 - the subject is made of it
 from diffusers import (  # noqa: TID253 - what is compared with
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
     StableDiffusionPipeline,
+    UniPCMultistepScheduler,
 )
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -40,12 +44,25 @@ from tests.worker_kit import DEMO, REQUEST, ask, copy_demo
 STOCK: dict[Sampler, Callable[[Any], Any]] = {
     Sampler.EULER: EulerDiscreteScheduler.from_config,
     Sampler.EULER_A: EulerAncestralDiscreteScheduler.from_config,
+    Sampler.HEUN: HeunDiscreteScheduler.from_config,
     Sampler.DPMPP_2M: DPMSolverMultistepScheduler.from_config,
     Sampler.DPMPP_2M_KARRAS: lambda config: DPMSolverMultistepScheduler.from_config(
         config, use_karras_sigmas=True
     ),
+    Sampler.DPMPP_2M_SDE_KARRAS: lambda config: DPMSolverMultistepScheduler.from_config(
+        config, use_karras_sigmas=True, algorithm_type="sde-dpmsolver++"
+    ),
+    Sampler.DPMPP_SDE_KARRAS: lambda config: DPMSolverSinglestepScheduler.from_config(
+        config, use_karras_sigmas=True
+    ),
+    Sampler.UNIPC: UniPCMultistepScheduler.from_config,
+    Sampler.LCM: LCMScheduler.from_config,
     Sampler.DDIM: DDIMScheduler.from_config,
 }
+
+# Each sampler is in one of them.
+SHUFFLED = Random(0).sample(list(Sampler), len(Sampler))  # noqa: S311 - a mixture, not a secret
+MIXTURES = [SHUFFLED[start::2] for start in range(2)]
 
 
 def load(model: ModelSpec) -> StableDiffusionWorker:
@@ -129,18 +146,18 @@ def test_a_prompt_that_is_too_long_is_cut_off_as_the_stock_pipeline_does(
     assert torch.equal(alone(worker, request).latents[0], stock(pipeline, request, "latent"))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(len(MIXTURES)))
 def test_in_company_a_picture_is_what_it_is_alone(worker: StableDiffusionWorker, seed: int) -> None:
     random = Random(seed)  # noqa: S311 - a mixture, not a secret
     requests = [
         ask(
-            sampler=random.choice(list(Sampler)),
+            sampler=sampler,
             steps=random.randint(2, 6),
             guidance_scale=random.choice([1.0, 3.5, 8.0]),
             prompt=random.choice(["a red house", "a blue tree", ""]),
             seed=random.randrange(2**32),
         )
-        for _ in range(5)
+        for sampler in MIXTURES[seed]
     ]
     expected = [alone(worker, request) for request in requests]
     waiting, drawings = list(requests), list[Drawing]()

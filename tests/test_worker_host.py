@@ -566,7 +566,7 @@ def test_the_real_model_is_drawn_with_like_any_other() -> None:
 
     results = [r.event for r in said if isinstance(r, JobEvent)]
     drawn = [event for event in results if isinstance(event, GenerationResult)]
-    assert sorted(event.job_id for event in drawn) == [f"job {n}" for n in range(5)]
+    assert sorted(event.job_id for event in drawn) == [f"job {n}" for n in range(len(Sampler))]
     assert all(event.images[0].png.startswith(b"\x89PNG") for event in drawn)
 
 
