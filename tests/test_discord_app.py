@@ -35,6 +35,7 @@ modes:
     default_size: 64x64
     min_size: 64
     default_steps: 100
+    max_steps: 1000
 """
 
 
@@ -84,7 +85,8 @@ async def test_from_the_command_to_the_picture_and_through_every_button(
         await discord.click(same, "Delete")
         await discord.until(lambda: same.deleted)
 
-        running = await discord.slash("imagine", values={"prompt": "a star", "mode": "slow"})
+        values = {"prompt": "a star", "mode": "slow", "steps": 1000}
+        running = await discord.slash("imagine", values=values)
         status = await discord.answer(running)
         await discord.click(status, "Cancel")
         await discord.until(lambda: "Cancelled." in status.content)

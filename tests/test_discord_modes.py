@@ -131,6 +131,7 @@ async def test_more_modes_than_discord_shows_are_found_by_typing(
     tmp_path: Path, discord: DiscordDouble
 ) -> None:
     modes = f"model_root: {{root}}\ndefault_mode: mode-7\nmodes:\n{MANY}"
+    (tmp_path / "m42.safetensors").touch()
     async with running_bot(tmp_path, discord, modes=modes) as bot:
         everything = await discord.complete("mode switch", "mode", "")
         found = await discord.complete("mode switch", "mode", "mode-59")

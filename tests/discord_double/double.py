@@ -206,6 +206,7 @@ class DiscordDouble:
             shown = interaction.answer
             if shown is None or shown is interaction.pressed:
                 return None
+            assert not shown.ephemeral, f"instead of a picture: {shown.content}"
             return shown if shown.attachments and "Again" in shown.buttons else None
 
         message = await self.until(look, "a picture")
