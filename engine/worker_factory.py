@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 WORKERS: Mapping[Family, tuple[str, str]] = {
     Family.SD15: ("engine.workers.sd", "StableDiffusionWorker"),
+    Family.SDXL: ("engine.workers.sdxl", "StableDiffusionXLWorker"),
+    Family.SDXL_REFINER: ("engine.workers.sdxl", "StableDiffusionXLWorker"),
 }
 """Module and class that draw with a family; imported when the first model of it is loaded. The
 class has ``load(model: ModelSpec, detected: DetectedModel, device: str)``, which returns a worker

@@ -1,6 +1,6 @@
 """The parts of a Stable Diffusion model, loaded from where they lie and checked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -179,12 +179,14 @@ class Parts:
         readers: its text encoders.
         unet: what predicts the noise.
         vae: what turns latents into pixels.
+        index: what ``model_index.json`` says of the whole.
     """
 
     schedule: NoiseSchedule
     readers: tuple[PromptReader, ...]
     unet: Any
     vae: Any
+    index: Mapping[str, Any]
 
     @classmethod
     def load(
@@ -211,6 +213,7 @@ class Parts:
             ModelError: a part is missing or broken, or doesn't fit the others.
         """
         dtype = torch.float16 if device.type == "cuda" else torch.float32
+        index = read_config(source.folder / "model_index.json")
         schedule = source.schedule(model.prediction_type)
         tokenizers = [source.tokenizer(tokenizer) for tokenizer, _ in readers]
         check(source.folder)
@@ -222,6 +225,7 @@ class Parts:
             readers=tuple(map(PromptReader, tokenizers, encoders)),
             unet=source.load("unet", dtype, device),
             vae=source.load("vae", vae_dtype or dtype, device),
+            index=index,
         )
 
     @property
