@@ -3,7 +3,7 @@ import io
 import json
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -12,17 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch  # noqa: TID253 - the subject is made of it
-from diffusers import (  # noqa: TID253 - what is compared with
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    DPMSolverSinglestepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LCMScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+from diffusers import StableDiffusionPipeline  # noqa: TID253 - what is compared with
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -38,27 +28,8 @@ from engine.jobs import GenerationRequest, LoraSpec, ModelSpec, Sampler
 from engine.model_detector import detect
 from engine.workers.base import Drawing
 from engine.workers.sd import StableDiffusionWorker
+from tests.stock_kit import STOCK
 from tests.worker_kit import DEMO, REQUEST, ask, copy_demo
-
-# Made as diffusers' own documentation tells people to, not by the code under test.
-STOCK: dict[Sampler, Callable[[Any], Any]] = {
-    Sampler.EULER: EulerDiscreteScheduler.from_config,
-    Sampler.EULER_A: EulerAncestralDiscreteScheduler.from_config,
-    Sampler.HEUN: HeunDiscreteScheduler.from_config,
-    Sampler.DPMPP_2M: DPMSolverMultistepScheduler.from_config,
-    Sampler.DPMPP_2M_KARRAS: lambda config: DPMSolverMultistepScheduler.from_config(
-        config, use_karras_sigmas=True
-    ),
-    Sampler.DPMPP_2M_SDE_KARRAS: lambda config: DPMSolverMultistepScheduler.from_config(
-        config, use_karras_sigmas=True, algorithm_type="sde-dpmsolver++"
-    ),
-    Sampler.DPMPP_SDE_KARRAS: lambda config: DPMSolverSinglestepScheduler.from_config(
-        config, use_karras_sigmas=True
-    ),
-    Sampler.UNIPC: UniPCMultistepScheduler.from_config,
-    Sampler.LCM: LCMScheduler.from_config,
-    Sampler.DDIM: DDIMScheduler.from_config,
-}
 
 # Each sampler is in one of them.
 SHUFFLED = Random(0).sample(list(Sampler), len(Sampler))  # noqa: S311 - a mixture, not a secret
