@@ -35,7 +35,7 @@ modes:
     default_size: 64x64
     min_size: 64
     default_steps: 100
-    max_steps: 1000
+    max_steps: 500
 """
 
 
@@ -85,7 +85,7 @@ async def test_from_the_command_to_the_picture_and_through_every_button(
         await discord.click(same, "Delete")
         await discord.until(lambda: same.deleted)
 
-        values = {"prompt": "a star", "mode": "slow", "steps": 1000}
+        values = {"prompt": "a star", "mode": "slow", "steps": 500}
         running = await discord.slash("imagine", values=values)
         status = await discord.answer(running)
         await discord.click(status, "Cancel")
