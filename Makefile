@@ -31,6 +31,9 @@ lint: $(DEV) ## Style, types and what may import what
 adherence: $(DEV) ## Measures how well the demo model draws what it is asked
 	$(BIN)/python -m benchmarks.demo_adherence
 
+bench: $(DEV) ## Measures the step loop against the stock pipeline
+	$(BIN)/python -m benchmarks.step_loop
+
 constraints: $(DEV) ## Writes down the installed versions as those to install
 	{ echo "# The versions that were tested together; pip takes exactly these. Made by 'make constraints'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
@@ -51,4 +54,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence constraints clean
+.PHONY: help run check test lint adherence bench constraints clean
