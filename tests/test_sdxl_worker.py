@@ -1,5 +1,7 @@
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,11 +28,13 @@ from engine.jobs import Family, GenerationRequest, LoraSpec, ModelSpec, Sampler
 from engine.model_detector import detect
 from engine.worker_factory import WorkerFactory
 from engine.workers.base import Drawing
-from engine.workers.sdxl import StableDiffusionXLWorker
+from engine.workers.parts import DiffusersFolder, Parts
+from engine.workers.sdxl import _READERS, StableDiffusionXLWorker, _vae_format
 from engine.workers.single_file import SingleFile
 from tests.ldm_layout import State
 from tests.single_file_kit import save_single_file, save_tiny
 from tests.stock_kit import STOCK
+from tests.tiny_models import write_json
 from tests.worker_kit import ask
 
 BASE, REFINER = Family.SDXL, Family.SDXL_REFINER
@@ -329,6 +333,62 @@ def test_a_vae_that_overflows_in_half_precision_goes_on_in_single(tiny: Tiny) ->
     assert vae.dtype == torch.float32
     assert np.abs(pixels.astype(int) - expected).max() <= 1
     worker.close()
+
+
+def test_a_vae_in_bfloat16_draws_nearly_the_same(tiny: Tiny) -> None:
+    readers = _READERS[tiny.family]
+    source = DiffusersFolder(tiny.model.path)
+    parts = Parts.load(source, tiny.model, CPU, readers, lambda _: None, torch.bfloat16)
+    worker = StableDiffusionXLWorker(tiny.model, tiny.family, "cpu", parts)
+    drawing = alone(worker, tiny.ask(steps=1))
+
+    pixels = worker.decode(drawing)
+
+    assert (parts.unet.dtype, parts.vae.dtype) == (torch.float32, torch.bfloat16)
+    parts.vae.float()
+    difference = pixels.astype(int) - worker.decode(drawing)
+    assert np.abs(difference).mean() < 2
+    worker.close()
+
+
+@pytest.mark.parametrize(
+    ("device", "forced", "supported", "expected"),
+    [
+        ("cpu", True, True, None),
+        ("cuda:0", False, True, None),
+        ("cuda:0", True, True, torch.bfloat16),
+        ("cuda:0", None, True, torch.bfloat16),
+        ("cuda:0", True, False, torch.float32),
+    ],
+)
+def test_a_vae_that_asks_for_it_keeps_its_range_on_a_gpu(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    device: str,
+    forced: bool | None,
+    supported: bool,
+    expected: torch.dtype | None,
+) -> None:
+    # Only a machine with a GPU can say what it supports.
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: supported)
+    said = {} if forced is None else {"force_upcast": forced}
+    write_json(tmp_path / "vae" / "config.json", said)
+
+    assert _vae_format(tmp_path, torch.device(device)) is expected
+
+
+def test_closing_gives_the_memory_back(tiny: Tiny) -> None:
+    worker = load(tiny.model)
+    weights = weakref.ref(worker._parts.unet)
+    drawing = alone(worker, tiny.ask(steps=1))
+    assert worker.weight_bytes > 1_000_000
+
+    worker.close()
+    worker.close()
+
+    del drawing
+    gc.collect()
+    assert weights() is None
 
 
 def single_file(tiny: Tiny, path: Path) -> StableDiffusionXLWorker:
