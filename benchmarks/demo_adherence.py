@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -53,6 +53,21 @@ COLUMNS = (
     *("thing", "time", "terrain", "all"),
 )
 GRID_WIDTH = 12
+SAMPLES = (
+    "a red circle on a white background",
+    "a yellow star on a blue background",
+    "a purple heart on a pink background",
+    "a large green triangle",
+    "a small orange square on a black background",
+    "a white ring on a red background",
+    "a black cross, top left",
+    "a blue diamond in the bottom right on a yellow background",
+    "two red hearts",
+    "three green squares on a white background",
+    "four yellow circles on a purple background",
+    "a blue circle left of a yellow square",
+)
+SAMPLE_SEEDS = 6
 
 
 @dataclass(frozen=True)
@@ -86,6 +101,8 @@ def main() -> None:
         options.json.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
     if options.grid:
         contact_sheet(shown).save(options.grid)
+    if options.samples:
+        sample_sheet(pipeline, options).save(options.samples)
 
 
 def load(folder: Path) -> StableDiffusionPipeline:
@@ -264,6 +281,25 @@ def contact_sheet(pictures: list[Picture]) -> Image.Image:
     return sheet
 
 
+def sample_sheet(pipeline: StableDiffusionPipeline, options: argparse.Namespace) -> Image.Image:
+    """Draws `SAMPLES` with the seeds from 0 on, one row a prompt, none left out."""
+    side, margin = 132, 330
+    sheet = Image.new("RGB", (margin + SAMPLE_SEEDS * side, len(SAMPLES) * side), "white")
+    pen = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(12)
+    for row, prompt in enumerate(SAMPLES):
+        pen.text((8, row * side + side // 2 - 8), prompt, fill="black", font=font)
+        drawn = pipeline(
+            [prompt] * SAMPLE_SEEDS,
+            num_inference_steps=options.steps,
+            guidance_scale=options.guidance,
+            generator=[torch.Generator().manual_seed(seed) for seed in range(SAMPLE_SEEDS)],
+        ).images
+        for column, picture in enumerate(drawn):
+            sheet.paste(picture, (margin + column * side + 2, row * side + 2))
+    return sheet
+
+
 def describe_machine(options: argparse.Namespace) -> str:
     """Says on what and how the figures were measured."""
     packages = ", ".join(
@@ -308,6 +344,7 @@ def read_options() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=2, help="processor threads (default: 2)")
     parser.add_argument("--grid", type=Path, help="write all pictures here, as one PNG")
+    parser.add_argument("--samples", type=Path, help="write fixed samples here, as one PNG")
     parser.add_argument("--json", type=Path, help="write the counts here")
     return parser.parse_args()
 

@@ -40,7 +40,7 @@ def make_unet() -> UNet2DConditionModel:
     """
     unet = UNet2DConditionModel(
         sample_size=LATENT_SIDE,
-        block_out_channels=(64, 112),
+        block_out_channels=(48, 80),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),

@@ -22,7 +22,7 @@ from training.demo.scenes import sample_scene
 if TYPE_CHECKING:
     from pathlib import Path
 
-LONGEST_PROMPT = 32
+LONGEST_PROMPT = 24
 START, END = "<|startoftext|>", "<|endoftext|>"
 WORD_END = "</w>"
 CAPTIONS_READ = 40_000

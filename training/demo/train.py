@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Options:
     stages: tuple[str, ...]
     processes: int
     seed: int
+    start: Path | None
 
 
 def main() -> None:
@@ -60,14 +62,17 @@ def run_stage(stage: str, options: Options) -> None:
     elif stage == "assemble":
         assemble(options.work, options.out)
     else:
-        trainers = {
+        trainers: dict[str, Callable[..., None]] = {
             "text": train_text,
             "autoencoder": train_autoencoder,
             "unet": train_unet,
             "polish": polish_decoder,
         }
         minutes = options.minutes * SHARES[stage]
-        launch(trainers[stage], options.processes, options.work, minutes, options.seed)
+        arguments: list[object] = [options.work, minutes, options.seed]
+        if stage in ("text", "unet"):
+            arguments.append(options.start)
+        launch(trainers[stage], options.processes, *arguments)
 
 
 def read_options() -> Options:
@@ -116,10 +121,13 @@ def read_options() -> Options:
     parser.add_argument(
         "--seed", type=int, default=0, help="of everything drawn by chance (default: 0)"
     )
-    given = parser.parse_args()
-    return Options(
-        given.work, given.out, given.minutes, tuple(given.stages), given.processes, given.seed
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="a finished model's folder: its text path and UNet learn on, instead of fresh ones",
     )
+    given = vars(parser.parse_args())
+    return Options(**given | {"stages": tuple(given["stages"])})
 
 
 if __name__ == "__main__":

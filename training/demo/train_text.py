@@ -8,6 +8,7 @@ at the end.
 
 from __future__ import annotations
 
+from copy import deepcopy
 from random import Random
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,15 @@ from torch.nn.functional import cross_entropy
 from training.demo.captions import caption, vary
 from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.networks import make_text_encoder, make_unet
-from training.demo.scenes import ATTRIBUTE_SIZES, EVERYTHING, Scene, attributes, sample_scene
+from training.demo.scenes import (
+    ATTRIBUTE_SIZES,
+    EVERYTHING,
+    SHAPES_ONLY,
+    Scene,
+    attributes,
+    sample_scene,
+)
+from training.demo.start import start_text, start_unet
 from training.demo.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
@@ -29,6 +38,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 CAPTIONS = 32
+KEEPING = 15.0  # weight of what a started text path said before
 
 
 class TextPath(nn.Module):
@@ -87,7 +97,9 @@ def make_text_path(folder: Path, unet: UNet2DConditionModel) -> TextPath:
     return TextPath(tokenizer, unet.add_embedding, unet.config.block_out_channels[0] * 4)
 
 
-def train_text(team: Team, folder: Path, minutes: float, seed: int) -> None:
+def train_text(
+    team: Team, folder: Path, minutes: float, seed: int, start: Path | None = None
+) -> None:
     """Trains the text path into `folder/text.pt`; wants `folder/tokenizer`.
 
     Args:
@@ -95,9 +107,17 @@ def train_text(team: Team, folder: Path, minutes: float, seed: int) -> None:
         folder: The work folder.
         minutes: The budget.
         seed: Of captions and weights.
+        start: A model whose text path is to learn on, instead of a fresh one. What it says about
+            single shapes is kept, since its UNet draws by that.
     """
     torch.manual_seed(seed)
-    path = make_text_path(folder, make_unet())
+    unet = make_unet()
+    path = make_text_path(folder, unet)
+    before = None
+    if start:
+        start_unet(unet, start)
+        start_text(path, start)
+        before = deepcopy(path).requires_grad_(requires_grad=False)
     rng = Random(f"text {seed} {team.rank}")
 
     def losses(_progress: float) -> Losses:
@@ -105,10 +125,15 @@ def train_text(team: Team, folder: Path, minutes: float, seed: int) -> None:
         answers = torch.tensor([attributes(scene) for scene in scenes])
         with half_precision():
             _, pooled = path(captions_of(scenes, rng))
-        loss = path.examine(pooled, answers)
-        return {"loss": loss}
+        questions = path.examine(pooled, answers)
+        if before is None:
+            return {"loss": questions}
+        known = captions_of([sample_scene(rng, SHAPES_ONLY) for _ in range(CAPTIONS)], rng)
+        with half_precision():
+            drift = (path(known)[1] - before(known)[1]).float().square().mean()
+        return {"loss": questions + KEEPING * drift, "questions": questions, "drift": drift}
 
-    plan = Plan(minutes, rate=1e-3, ema=0.99, warm_up=20)
+    plan = Plan(minutes, rate=5e-4 if start else 1e-3, ema=0.99, warm_up=20)
     fit(team, path, [(1.0, list(path.parameters()))], losses, plan, folder / "text.pt")
 
 

@@ -13,7 +13,8 @@ from training.demo.drawing import draw
 from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.latents import latents_of, to_tensor
 from training.demo.networks import TEXT_WIDTH, make_scheduler, make_unet
-from training.demo.scenes import EVERYTHING, SHAPES_ONLY, attributes, sample_scene
+from training.demo.scenes import EVERYTHING, MOSTLY_SHAPES, SHAPES_ONLY, attributes, sample_scene
+from training.demo.start import start_unet
 from training.demo.train_text import captions_of, make_text_path
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 CAPTIONS = 8
 DRAWINGS = 4  # of every caption: what the words leave open is seen side by side
 DROPPED_CAPTIONS = 0.1  # drawn without words, for classifier-free guidance
-SHAPES_SHARE = 0.15  # of the budget, in which single shapes alone are drawn
-TEXT_SHARE = 0.2  # of the budget, in which the text path learns along; then it is left alone
+# What is drawn from which share of the budget on. Colours and places come early, outlines late:
+# they get most of the time.
+CURRICULUM = ((0.0, SHAPES_ONLY), (0.1, EVERYTHING), (0.33, MOSTLY_SHAPES))
+TEXT_SHARE = 0.25  # of the budget, in which the text path learns along; then it is left alone
 EXAMINATION = 0.05  # weight of the questions on the captions, so that the words stay learned
 
 
@@ -66,7 +69,9 @@ class Painter(nn.Module):
         return velocity.float()  # type: ignore[no-any-return]  # the UNet is untyped
 
 
-def train_unet(team: Team, folder: Path, minutes: float, seed: int) -> None:
+def train_unet(
+    team: Team, folder: Path, minutes: float, seed: int, start: Path | None = None
+) -> None:
     """Trains UNet and text path into `folder/unet.pt`; wants `folder/text.pt`.
 
     Args:
@@ -74,16 +79,19 @@ def train_unet(team: Team, folder: Path, minutes: float, seed: int) -> None:
         folder: The work folder.
         minutes: The budget.
         seed: Of pictures, captions, weights and noise.
+        start: A model whose UNet is to learn on, instead of a fresh one.
     """
     torch.manual_seed(seed)
     painter = Painter(folder)
+    if start:
+        start_unet(painter.unet, start)
     painter.text.load_state_dict(load_text(folder))
     rng = Random(f"unet {seed} {team.rank}")
     torch.manual_seed(seed + 1 + team.rank)
     signal = make_scheduler().alphas_cumprod
 
     def losses(progress: float) -> Losses:
-        mixture = SHAPES_ONLY if progress < SHAPES_SHARE else EVERYTHING
+        mixture = [mixture for start, mixture in CURRICULUM if progress >= start][-1]
         scenes = [sample_scene(rng, mixture) for _ in range(CAPTIONS)]
         pictures = [draw(scene, rng) for scene in scenes for _ in range(DRAWINGS)]
         latents = latents_of(to_tensor(pictures))
@@ -109,7 +117,7 @@ def train_unet(team: Team, folder: Path, minutes: float, seed: int) -> None:
         loss = drawing + EXAMINATION * questions
         return {"loss": loss, "drawing": drawing, "questions": questions}
 
-    plan = Plan(minutes, rate=1.6e-3, hold=0.35)
+    plan = Plan(minutes, rate=1.2e-3, hold=0.35)
     fit(team, painter, learning_groups(painter), losses, plan, folder / "unet.pt")
 
 
