@@ -271,7 +271,12 @@ class DiscordFrontEnd:
         self.acknowledgements = Acknowledgements()
         self.followers = Followers(studio.watch, settings.discord_api_url, now, edit_seconds)
         self.courier = DiscordCourier(
-            self._logged_in_client, studio.image_path, self.followers, self.acknowledgements, now
+            self._logged_in_client,
+            studio.image_path,
+            self.followers,
+            self.acknowledgements,
+            now,
+            repeat_after=2 * edit_seconds,
         )
         self._token = settings.discord_token
         self._api_url = settings.discord_api_url

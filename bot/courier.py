@@ -40,6 +40,9 @@ _UNKNOWN_MESSAGE = 10008
 _TOO_LARGE = 40005
 _LOOKED_THROUGH = 100
 _SMALLEST_LIMIT = 2**18
+REPEAT_AFTER = 6.0
+"""Seconds after which a result is shown once more where a progress edit before it got no answer:
+Discord may have been slow rather than deaf, and have done it on top of the result."""
 
 
 class DiscordUnreachableError(DreamLabError):
@@ -78,6 +81,7 @@ class DiscordCourier:
         followers: Followers,
         acknowledgements: Acknowledgements,
         now: Callable[[], datetime],
+        repeat_after: float = REPEAT_AFTER,
     ) -> None:
         """Takes what it uses.
 
@@ -87,12 +91,14 @@ class DiscordCourier:
             followers: of the jobs under way.
             acknowledgements: first answers under way.
             now: the time.
+            repeat_after: see `REPEAT_AFTER`; tests are less patient.
         """
         self._client = client
         self._image_path = image_path
         self._followers = followers
         self._acknowledgements = acknowledgements
         self._now = now
+        self._repeat_after = repeat_after
 
     async def carry(self, view: JobView) -> None:
         """Shows a job's end to the asker; repeating it changes nothing.
@@ -104,9 +110,12 @@ class DiscordCourier:
         job = view.record
         address = Address.from_plain(job.origin.address)
         await self._acknowledgements.settled(address.interaction_id)
-        await self._followers.stop(job.id)
+        in_doubt = await self._followers.stop(job.id)
         client = await self._client()
         if self._now() < address.expires_at and await self._edit(client, address, job):
+            if in_doubt:
+                await asyncio.sleep(self._repeat_after)
+                await self._edit(client, address, job)
             return
         if job.status is not JobStatus.CANCELLED:  # who cancelled knows, and no picture is lost
             await self._post(client, address, job)

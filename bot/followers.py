@@ -53,9 +53,11 @@ class _Follower:
 
     Attributes:
         idle: set while no edit is on its way.
+        in_doubt: whether the newest edit got no answer, so that Discord may do it yet.
     """
 
     address: Address
+    in_doubt: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
@@ -104,16 +106,21 @@ class Followers:
         )
         self._followers[job.id] = follower
 
-    async def stop(self, job_id: str) -> None:
-        """Ends a job's follower; when this returns, no edit of its is on its way."""
+    async def stop(self, job_id: str) -> bool:
+        """Ends a job's follower; when this returns, no edit of its is on its way.
+
+        Returns:
+            Whether one got no answer, so that Discord may do it yet, on top of what follows.
+        """
         follower = self._followers.pop(job_id, None)
         if follower is None or follower.task is None:
-            return
+            return False
         # An edit that Discord is working on could land after the result. It has a deadline.
         while not follower.idle.is_set():
             await follower.idle.wait()
         follower.task.cancel()
         await asyncio.wait([follower.task])
+        return follower.in_doubt
 
     async def close(self) -> None:
         """Ends all of them."""
@@ -167,13 +174,17 @@ class Followers:
         Nothing that goes wrong here matters: the next edit shows more than this one would have.
         """
         follower.idle.clear()
+        follower.in_doubt = True
         try:
             async with asyncio.timeout(self._deadline):
-                return await self._patch(follower.address, text, preview)
+                wait = await self._patch(follower.address, text, preview)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             # Not the error itself: it may name the address, and the token is a part of that.
             log.info("A progress edit failed (%s)", type(error).__name__)
             return 0.0
+        else:
+            follower.in_doubt = False
+            return wait
         finally:
             follower.idle.set()
 

@@ -319,6 +319,33 @@ async def test_an_edit_that_discord_never_answers_is_dropped(held: Bot) -> None:
     assert len(message.attachments) == 1
 
 
+async def test_a_dropped_edit_that_discord_does_later_hides_nothing(held: Bot) -> None:
+    late, repetition = asyncio.Event(), asyncio.Event()
+    fault = held.discord.fail("edit_original", where=is_progress, until=late, times=1)
+    asked = await held.imagine()
+    job_id = await held.drawing()
+    held.executor.report(job_id, step=1)
+    await held.discord.until(lambda: fault.met)
+    second = held.discord.fail(
+        "edit_original",
+        where=lambda call: is_result(call) and bool(results(held.discord)),
+        until=repetition,
+        times=1,
+    )
+    held.executor.finish(job_id)
+    message = await held.discord.picture(asked)
+
+    await held.discord.until(lambda: second.met)
+    late.set()
+    await held.discord.until(lambda: "step" in message.content)
+    repetition.set()
+    await delivered(held)
+
+    assert "Drawing" not in message.content
+    assert "Again" in message.buttons
+    assert [attachment.filename[:6] for attachment in message.attachments] == ["dream-"]
+
+
 async def test_a_result_does_not_overtake_the_first_answer(bot: Bot) -> None:
     gate = asyncio.Event()
     bot.discord.fail("callback", until=gate, times=1)

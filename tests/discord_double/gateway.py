@@ -145,6 +145,9 @@ class Gateway:
     ) -> Session | None:
         op, data = payload["op"], payload.get("d") or {}
         if op == HEARTBEAT:
+            # discord.py notes when it sent a heartbeat only after it was sent: an answer at once
+            # would seem to belong to the one before.
+            await asyncio.sleep(0.02)
             await line.send({"op": ACK})
         elif op == IDENTIFY:
             return await self._identify(line, data)
