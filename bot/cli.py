@@ -162,12 +162,13 @@ def _add_imagine(verb: argparse.ArgumentParser) -> None:
 
 
 def _size(text: str) -> tuple[int, int]:
-    from modes.request_fields import parse_size
+    from engine.errors import RequestError
+    from modes.request_fields import read_size
 
-    size = parse_size(text)
-    if size is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; allowed: WxH, such as 512x768")
-    return size
+    try:
+        return read_size(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _png(text: str) -> Path:

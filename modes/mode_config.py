@@ -52,7 +52,7 @@ MAX_COUNT = 4
 
 # How far a mode's bounds may go.
 SIDES = (64, 4096)
-STEPS_LIMIT = 1000  # models are trained with as many
+STEPS_LIMIT = 500  # half of what models are trained with: past that, solvers leave their range
 GUIDANCE_LIMIT = 100.0
 COUNT_LIMIT = 10  # a Discord message carries ten files
 STRENGTHS = (-10.0, 10.0)

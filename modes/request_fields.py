@@ -94,6 +94,18 @@ def parse_size(text: str) -> tuple[int, int] | None:
     return (int(match[1]), int(match[2])) if match else None
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """Returns the width and height of text such as ``512x768``.
+
+    Raises:
+        RequestError: it is no size.
+    """
+    size = parse_size(text)
+    if size is None:
+        raise RequestError("size", text, "width x height in pixels, such as 512x768")
+    return size
+
+
 def _printable(value: object) -> object:
     """Returns the value, or words for a number that Python won't write out."""
     if isinstance(value, int) and value.bit_length() > 1000:

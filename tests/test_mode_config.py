@@ -243,7 +243,7 @@ modes:
         f"{PATH}, line 2: defult_mode: unknown key. Did you mean default_mode?",
         f"{PATH}, line 6: modes.x.model: stands here a second time",
         f"{PATH}, line 7: modes.x.default_steps: '0.5' is not allowed."
-        " Allowed: a whole number from 1 to 1000.",
+        " Allowed: a whole number from 1 to 500.",
         f"{PATH}, line 8: modes.x.loras[1].strenth: unknown key. Did you mean strength?",
         f"{PATH}, line 8: modes.x.loras[2].path: missing. Allowed: a path relative to lora_root.",
         f"{PATH}, line 9: modes.y z: not allowed as a name."

@@ -6,10 +6,9 @@ import discord
 from discord import app_commands
 
 from bot.records import JobRecord, Origin, Owner
-from engine.errors import RequestError
 from engine.jobs import RequestDraft
 from modes.mode_config import ModeConfig
-from modes.request_fields import parse_size
+from modes.request_fields import read_size
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -18,20 +17,6 @@ Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 
 SUGGESTIONS = 25
 """As many as Discord shows."""
-
-
-def read_size(text: str | None) -> tuple[int | None, int | None]:
-    """Returns width and height in pixels; None for both where nothing was said.
-
-    Raises:
-        RequestError: it is no size.
-    """
-    if text is None:
-        return None, None
-    size = parse_size(text)
-    if size is None:
-        raise RequestError("size", text, "width x height in pixels, such as 512x768")
-    return size
 
 
 @app_commands.command()
@@ -62,7 +47,7 @@ async def imagine(  # noqa: PLR0913 # one for each option of the command
     client = interaction.client
 
     async def submit(owner: Owner, origin: Origin) -> JobRecord:
-        width, height = read_size(size)
+        width, height = read_size(size) if size is not None else (None, None)
         draft = RequestDraft(
             prompt=prompt,
             mode=mode,

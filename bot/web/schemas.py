@@ -12,7 +12,7 @@ from bot.records import ImageRecord, JobRecord, JobView
 from engine.errors import RequestError
 from engine.jobs import GenerationRequest, JobStatus, Progress, RequestDraft, Stage
 from modes.mode_config import ModeConfig
-from modes.request_fields import SIDE_STEP, parse_size
+from modes.request_fields import SIDE_STEP, read_size
 
 _COMMAND = re.compile(r"\s*/([a-z][\w-]*)(?:\s+|$)", re.IGNORECASE)
 
@@ -68,7 +68,7 @@ class DraftIn(_In):
         if self.size is not None:
             if width is not None or height is not None:
                 raise RequestError("size", self.size, "either size or width and height")
-            width, height = _size(self.size)
+            width, height = read_size(self.size)
         return RequestDraft(
             prompt=parse_imagine(self.prompt),
             mode=self.mode,
@@ -277,10 +277,3 @@ def parse_imagine(text: str) -> str:
     if command[1].lower() != "imagine":
         raise RequestError("command", f"/{command[1]}", "/imagine, /mode list, /mode switch NAME")
     return text[command.end() :].strip()
-
-
-def _size(text: str) -> tuple[int, int]:
-    size = parse_size(text)
-    if size is None:
-        raise RequestError("size", text, "width x height in pixels, such as 512x768")
-    return size
