@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 WORKERS: Mapping[Family, tuple[str, str]] = {
     Family.SD15: ("engine.workers.sd", "StableDiffusionWorker"),
+    Family.SD2: ("engine.workers.sd", "StableDiffusionWorker"),
     Family.SDXL: ("engine.workers.sdxl", "StableDiffusionXLWorker"),
     Family.SDXL_REFINER: ("engine.workers.sdxl", "StableDiffusionXLWorker"),
 }

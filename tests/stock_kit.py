@@ -1,8 +1,9 @@
-"""The stock schedulers that our samplers are compared with."""
+"""The stock schedulers and pipelines that ours are compared with."""
 
 from collections.abc import Callable
 from typing import Any
 
+import torch  # noqa: TID253 - the subject is made of it
 from diffusers import (  # noqa: TID253 - the subject is made of it
     DDIMScheduler,
     DPMSolverMultistepScheduler,
@@ -15,6 +16,7 @@ from diffusers import (  # noqa: TID253 - the subject is made of it
 )
 
 from engine.jobs import Sampler
+from engine.workers.alignment import align
 
 # Made as diffusers' own documentation tells people to, not by the code under test.
 STOCK: dict[Sampler, Callable[[Any], Any]] = {
@@ -35,3 +37,15 @@ STOCK: dict[Sampler, Callable[[Any], Any]] = {
     Sampler.LCM: LCMScheduler.from_config,
     Sampler.DDIM: DDIMScheduler.from_config,
 }
+
+
+def aligned(pipeline: Any) -> Any:
+    """Gives a stock pipeline's weights what a worker's have, or the two round differently.
+
+    That is the alignment, and no gradients: with them, torch's `matmul` takes another way.
+    """
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.requires_grad_(requires_grad=False)
+            align(part)
+    return pipeline

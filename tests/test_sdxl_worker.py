@@ -33,7 +33,7 @@ from engine.workers.sdxl import _READERS, StableDiffusionXLWorker, _vae_format
 from engine.workers.single_file import SingleFile
 from tests.ldm_layout import State
 from tests.single_file_kit import save_single_file, save_tiny
-from tests.stock_kit import STOCK
+from tests.stock_kit import STOCK, aligned
 from tests.tiny_models import write_json
 from tests.worker_kit import ask
 
@@ -89,7 +89,7 @@ def pipeline(tiny: Tiny) -> Any:
         tiny.model.path, dtype=torch.float32, local_files_only=True, add_watermarker=False
     )
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return aligned(pipeline)
 
 
 def stock(pipeline: Any, request: GenerationRequest, output_type: str) -> Any:

@@ -19,6 +19,7 @@ from engine.errors import ModelFormatError, ModelNotFoundError, UnsupportedModel
 from engine.jobs import Family
 from engine.model_files import read_config
 from engine.samplers import NoiseSchedule
+from engine.workers.alignment import align
 from engine.workers.single_file import SingleFile
 
 if TYPE_CHECKING:
@@ -114,7 +115,9 @@ class DiffusersFolder:
                 told = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
                 raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
         module.requires_grad_(requires_grad=False)
-        return module.to(device).eval()
+        module.to(device).eval()
+        align(module)
+        return module
 
 
 def open_source(path: Path, family: Family) -> PartSource:

@@ -2,7 +2,6 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 # Only the worker process imports this module.
 import torch  # noqa: TID253
@@ -13,14 +12,7 @@ from engine.model_files import read_config
 from engine.workers.latent import Conditioning, LatentWorker
 from engine.workers.parts import Parts, PartSource, check_fit
 
-if TYPE_CHECKING:
-    from engine.model_detector import DetectedModel
-
 _PROMPTS_KEPT = 64
-_CONVERSION = (
-    'python -c "from diffusers import StableDiffusionPipeline as P; '
-    "P.from_single_file('{path}').save_pretrained('{folder}')\""
-)
 
 
 class StableDiffusionWorker(LatentWorker):
@@ -29,12 +21,6 @@ class StableDiffusionWorker(LatentWorker):
     def __init__(self, model: ModelSpec, family: Family, device: str, parts: Parts) -> None:
         super().__init__(model, family, device, parts)
         self._embed = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode)
-
-    @classmethod
-    def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
-        """See `LatentWorker.load`."""
-        _refuse_file(model.path)
-        return super().load(model, detected, device)
 
     @classmethod
     def _load_parts(
@@ -62,16 +48,6 @@ class StableDiffusionWorker(LatentWorker):
         """See `Worker.close`."""
         self._embed.cache_clear()
         super().close()
-
-
-def _refuse_file(path: Path) -> None:
-    if path.is_file():
-        command = _CONVERSION.format(path=path, folder=path.with_suffix(""))
-        raise UnsupportedModelError(
-            path,
-            f"single-file checkpoints can't be drawn with yet, only diffusers folders. "
-            f"To convert it: {command}",
-        )
 
 
 def _check_configs(folder: Path) -> None:

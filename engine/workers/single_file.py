@@ -1,8 +1,8 @@
 """Single-file checkpoints, loaded offline: the file's weights in its family's configuration.
 
 Diffusers' own functions turn the original names and layouts into those of its modules. The
-weights are mapped into memory rather than read, and only what the device or the number format asks
-for is copied, tensor by tensor.
+weights are mapped into memory rather than read, and copied tensor by tensor where the device, the
+number format or their place in the file asks for it: there is never more than one copy.
 """
 
 import logging
@@ -36,6 +36,7 @@ from engine.families import VOCABULARY, config_folder
 from engine.jobs import Family
 from engine.model_files import read_config, read_header
 from engine.samplers import NoiseSchedule
+from engine.workers.alignment import align
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -99,7 +100,9 @@ class Layout:
         state = {name: converted[name].to(device, dtype).contiguous() for name in wanted}
         module.load_state_dict(state, assign=True)
         module.requires_grad_(requires_grad=False)
-        return module.to(device).eval()
+        module.to(device).eval()
+        align(module)
+        return module
 
 
 def _without_weights() -> AbstractContextManager[None]:
