@@ -1,8 +1,8 @@
 """The step loop of the latent diffusion families: stock diffusers parts, a loop of our own.
 
 A picture drawn alone is bit-equal to the stock diffusers pipeline with the same scheduler on the
-same machine. In company its rows share matrix products with others', which may round differently
-in the last bit.
+same machine, its weights aligned and without gradients as ours are. In company its rows share
+matrix products with others', which may round differently in the last bit.
 """
 
 import gc
