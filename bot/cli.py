@@ -272,8 +272,8 @@ def _modes(_: argparse.Namespace) -> int:
             mark = "*" if name == catalog.default_mode else " "
             width, height = mode.default_size
             about = mode.title + (f": {mode.description}" if mode.description else "")
-            size = f"{width}x{height}, {mode.default_steps} steps"
-            _say(f"{mark} {name:<{longest}}  {about} ({size})")
+            facts = f"{width}x{height}, {mode.default_steps} steps{', NSFW' if mode.nsfw else ''}"
+            _say(f"{mark} {name:<{longest}}  {about} ({facts})")
         return OK
 
     return _guarded(show)
@@ -360,8 +360,8 @@ def _as_json(record: "JobRecord", paths: Sequence[Path]) -> str:
         "request": {
             "mode": request.mode,
             "model": str(request.model.path),
-            "prompt": request.prompt,
-            "negative": request.negative_prompt,
+            "prompt": request.shown_prompt,
+            "negative": request.shown_negative,
             "width": request.width,
             "height": request.height,
             "steps": request.steps,

@@ -5,8 +5,9 @@ import unicodedata
 from collections.abc import Iterable
 
 from bot.records import JobRecord, JobView
-from engine.jobs import GenerationRequest, JobStatus, Progress, Stage
+from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
 from modes.mode_config import ModeConfig
+from modes.request_fields import size_text
 
 CONTENT_LIMIT = 2000
 """Characters that a message may have."""
@@ -87,14 +88,14 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
     if not record.images:
         return f"{_headline(record)}\n-# The pictures were deleted."
     small = [_parameters(record)]
-    if record.request.negative_prompt:
-        small.append(f"without {plain(record.request.negative_prompt, _NEGATIVE_LIMIT)}")
+    if negative := record.request.shown_negative:
+        small.append(f"without {plain(negative, _NEGATIVE_LIMIT)}")
     return "\n".join([_headline(record), *(f"-# {line}" for line in (*small, *notes))])
 
 
 def alt_text(request: GenerationRequest) -> str:
     """Returns a picture's description for those who can't see it."""
-    return f"Drawn by a model from the words: {request.prompt}"[:ALT_TEXT_LIMIT]
+    return f"Drawn by a model from the words: {request.shown_prompt}"[:ALT_TEXT_LIMIT]
 
 
 def mode_list(modes: Iterable[ModeConfig], current: ModeConfig) -> str:
@@ -120,12 +121,22 @@ def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
         f"{width}x{height}, {mode.default_steps} steps, guidance {mode.default_guidance:g}, "
         f"{mode.default_sampler.value}"
     )
+    sides = f"Sides from {mode.min_size} to {mode.max_size}"
     lines.append(
-        f"-# Sides from {mode.min_size} to {mode.max_size}, up to {mode.max_steps} steps, "
+        f"-# {f'Sizes {_sizes(mode)}' if mode.sizes else sides}, up to {mode.max_steps} steps, "
         f"guidance 1 to {mode.max_guidance:g}, up to {mode.max_count} pictures at once"
     )
+    if len(mode.samplers) < len(Sampler):
+        lines.append(f"-# samplers {', '.join(mode.samplers)}")
+    if mode.prompt_prefix or mode.prompt_suffix:
+        around = f"{mode.prompt_prefix} … {mode.prompt_suffix}"
+        lines.append(f"-# puts your words into: {plain(around, _NEGATIVE_LIMIT)}")
     if mode.default_negative:
         lines.append(f"-# without {plain(mode.default_negative, _NEGATIVE_LIMIT)}")
+    if mode.negative_always:
+        lines.append(f"-# always without {plain(mode.negative_always, _NEGATIVE_LIMIT)}")
+    if not mode.negative_allowed:
+        lines.append("-# takes no negative prompt of yours")
     return "\n".join(lines)
 
 
@@ -158,7 +169,7 @@ def _visible(character: str) -> str:
 
 
 def _headline(record: JobRecord) -> str:
-    return f"**{plain(record.request.prompt, _PROMPT_LIMIT)}** for {mention(record)}"
+    return f"**{plain(record.request.shown_prompt, _PROMPT_LIMIT)}** for {mention(record)}"
 
 
 def _stand(view: JobView) -> str:
@@ -202,10 +213,14 @@ def _parameters(record: JobRecord) -> str:
     return " · ".join(parts)
 
 
+def _sizes(mode: ModeConfig) -> str:
+    return ", ".join(map(size_text, mode.sizes))
+
+
 def _mode_line(mode: ModeConfig, current: str) -> str:
     width, height = mode.default_size
     mark = " (in use here)" if mode.name == current else ""
     about = f": {plain(mode.description, 200)}" if mode.description else ""
     name = "" if mode.title == mode.name else f" `{mode.name}`"
-    facts = f"{width}x{height}, {mode.default_steps} steps"
+    facts = f"{width}x{height}, {mode.default_steps} steps{', NSFW' if mode.nsfw else ''}"
     return f"**{plain(mode.title, 200)}**{name}{mark}{about} · {facts}"

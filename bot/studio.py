@@ -156,10 +156,12 @@ class Studio:
             RequestError: as `submit`.
         """
         parent = (await self._record(job_id)).request
+        mode = self._catalog.get(parent.mode)
         draft = RequestDraft(
-            prompt=parent.prompt,
+            # As typed: what the mode adds, it adds anew.
+            prompt=parent.shown_prompt,
             mode=parent.mode,
-            negative_prompt=parent.negative_prompt,
+            negative_prompt=parent.shown_negative if mode.negative_allowed else None,
             width=parent.width,
             height=parent.height,
             steps=parent.steps,
@@ -168,7 +170,7 @@ class Studio:
             seed=parent.seed if vary else None,
             count=parent.count,
         )
-        request = _built(self._catalog.get(parent.mode), draft)
+        request = _built(mode, draft)
         if vary:
             request = replace(
                 request,

@@ -163,13 +163,19 @@ class RequestDraft:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What is drawn, with nothing left open. Fields as in `RequestDraft`, and two more.
+    """What is drawn, with nothing left open. Fields as in `RequestDraft`, and four more.
+
+    ``prompt`` and ``negative_prompt`` are what the model reads, whatever a mode adds included:
+    pictures' files carry them, so that other tools draw the same from them. People are shown, and
+    repeat, what they typed: `shown_prompt` and `shown_negative`.
 
     Attributes:
         variation_seed: seed of a second noise that is mixed into the first; None for none.
             Picture i has variation_seed + i, as its seed is seed + i.
         variation_strength: how much of it, 0 (nothing) to 1 (all), by spherical interpolation as
             the ecosystem's tools do it.
+        typed_prompt: the prompt without the mode's additions; None where there are none.
+        typed_negative: likewise the negative prompt.
     """
 
     mode: str
@@ -185,6 +191,18 @@ class GenerationRequest:
     count: int = 1
     variation_seed: int | None = None
     variation_strength: float = 0.0
+    typed_prompt: str | None = None
+    typed_negative: str | None = None
+
+    @property
+    def shown_prompt(self) -> str:
+        """The prompt as it was typed."""
+        return self.prompt if self.typed_prompt is None else self.typed_prompt
+
+    @property
+    def shown_negative(self) -> str:
+        """The negative prompt as it was typed, or the mode's default."""
+        return self.negative_prompt if self.typed_negative is None else self.typed_negative
 
     @property
     def cost(self) -> int:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from engine.errors import DreamLabError
+from engine.errors import DreamLabError, RequestError
 from engine.jobs import (
     MAX_SEED,
     GenerationRequest,
@@ -30,7 +30,9 @@ from modes.request_fields import (
     SIDE_STEP,
     clean_text,
     number,
+    one_of_sizes,
     sampler,
+    size_text,
     whole_number,
 )
 from modes.yaml_reader import Node, Problem, YamlReader
@@ -49,6 +51,8 @@ MAX_SIZE = 1024
 MAX_STEPS = 100
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 4
+MAX_SIZES = 20
+MAX_ADDED = 500  # characters that a mode may add before, after, or to what is kept away
 
 # How far a mode's bounds may go.
 SIDES = (64, 4096)
@@ -79,11 +83,18 @@ _MODE_KEYS = (
     "default_guidance",
     "default_sampler",
     "default_negative",
+    "prompt_prefix",
+    "prompt_suffix",
+    "negative_always",
+    "negative_allowed",
+    "sizes",
+    "samplers",
     "min_size",
     "max_size",
     "max_steps",
     "max_guidance",
     "max_count",
+    "nsfw",
     "metadata",
 )
 _LORA_KEYS = ("path", "strength", "adapter_name")
@@ -115,11 +126,21 @@ class ModeConfig:
         default_guidance: weight of the prompt.
         default_sampler: how a step is taken.
         default_negative: what to keep away from when nothing is said.
+        prompt_prefix: stands before every prompt, a blank between them; people neither type nor
+            see it, the model and the picture's file do.
+        prompt_suffix: likewise behind it, after a comma.
+        negative_always: kept away from in every picture, whatever else is. Guidance 1 has the
+            model ignore this, too.
+        negative_allowed: whether a request may bring a negative prompt of its own.
+        sizes: the only sizes that may be asked for; empty for any within the bounds.
+        samplers: those that may be asked for.
         min_size: pixels of the shortest side that may be asked for.
         max_size: pixels of the longest one.
         max_steps: most steps.
         max_guidance: highest guidance; the lowest is 1.
         max_count: most pictures of one request.
+        nsfw: whether its pictures may be unfit for some eyes. It is kept and shown; nothing is
+            enforced by it yet.
         metadata: the owner's own notes, plain values.
     """
 
@@ -132,11 +153,18 @@ class ModeConfig:
     default_guidance: float = DEFAULT_GUIDANCE
     default_sampler: Sampler = DEFAULT_SAMPLER
     default_negative: str = ""
+    prompt_prefix: str = ""
+    prompt_suffix: str = ""
+    negative_always: str = ""
+    negative_allowed: bool = True
+    sizes: tuple[tuple[int, int], ...] = ()
+    samplers: tuple[Sampler, ...] = tuple(Sampler)
     min_size: int = MIN_SIZE
     max_size: int = MAX_SIZE
     max_steps: int = MAX_STEPS
     max_guidance: float = MAX_GUIDANCE
     max_count: int = MAX_COUNT
+    nsfw: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -151,20 +179,26 @@ class ModeConfig:
     def build_request(self, draft: RequestDraft) -> GenerationRequest:
         """Fills what the draft leaves open with this mode's defaults; a seed is drawn.
 
+        The mode's own words are added here and nowhere else, to what was typed. What is typed
+        again gets them again, and not twice.
+
         Raises:
             RequestError: a field is not allowed here; it names the first one.
         """
-        width, height = self.default_size
-        side = (self.min_size, self.max_size, SIDE_STEP)
+        typed = clean_text("prompt", draft.prompt, required=True)
+        prompt = _after_comma(f"{self.prompt_prefix} {typed}".lstrip(), self.prompt_suffix)
+        kept_away = self._negative(draft.negative_prompt)
+        negative = _after_comma(kept_away, self.negative_always)
+        width, height = self._size(draft)
         return GenerationRequest(
             mode=self.name,
             model=self.model,
-            prompt=clean_text("prompt", draft.prompt, required=True),
-            negative_prompt=clean_text(
-                "negative", _said(draft.negative_prompt, self.default_negative), required=False
-            ),
-            width=whole_number("width", _said(draft.width, width), *side),
-            height=whole_number("height", _said(draft.height, height), *side),
+            prompt=prompt,
+            typed_prompt=None if typed == prompt else typed,
+            negative_prompt=negative,
+            typed_negative=None if kept_away == negative else kept_away,
+            width=width,
+            height=height,
             steps=whole_number("steps", _said(draft.steps, self.default_steps), 1, self.max_steps),
             guidance_scale=number(
                 "guidance",
@@ -172,12 +206,27 @@ class ModeConfig:
                 1,
                 self.max_guidance,
             ),
-            sampler=sampler("sampler", _said(draft.sampler, self.default_sampler)),
+            sampler=sampler("sampler", _said(draft.sampler, self.default_sampler), self.samplers),
             seed=whole_number(
                 "seed", _said(draft.seed, secrets.randbelow(MAX_SEED + 1)), 0, MAX_SEED
             ),
             count=whole_number("count", _said(draft.count, 1), 1, self.max_count),
         )
+
+    def _negative(self, said: object) -> str:
+        text = clean_text("negative", _said(said, self.default_negative), required=False)
+        # Who repeats the mode's own brings none.
+        if not self.negative_allowed and text != self.default_negative:
+            raise RequestError("negative", text, "the mode's own alone; leave it out")
+        return text
+
+    def _size(self, draft: RequestDraft) -> tuple[int, int]:
+        width = _said(draft.width, self.default_size[0])
+        height = _said(draft.height, self.default_size[1])
+        if self.sizes:
+            return one_of_sizes(width, height, self.sizes)
+        side = (self.min_size, self.max_size, SIDE_STEP)
+        return whole_number("width", width, *side), whole_number("height", height, *side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,13 +367,15 @@ class _ModesReader:
         def whole(field: str, low: int, high: int, step: int = 1) -> int | None:
             return yaml.whole(keys.get(field), f"{key}.{field}", low, high, step)
 
+        def text(field: str, limit: int) -> str:
+            return yaml.text(keys.get(field), f"{key}.{field}", limit) or ""
+
         least = whole("min_size", *SIDES, SIDE_STEP)
         most = whole("max_size", least or SIDES[0], SIDES[1], SIDE_STEP)
-        size = yaml.size(
-            keys.get("default_size"),
-            f"{key}.default_size",
-            (least or SIDES[0], most or SIDES[1], SIDE_STEP),
-        ) or _near(DEFAULT_SIZE, least or SIDES[0], most or SIDES[1])
+        bounds = (least or SIDES[0], most or SIDES[1], SIDE_STEP)
+        sizes = self._sizes(keys.get("sizes"), f"{key}.sizes", bounds)
+        size = self._default_size(keys, key, bounds, sizes)
+        samplers = self._samplers(keys.get("samplers"), f"{key}.samplers")
         max_steps = whole("max_steps", 1, STEPS_LIMIT)
         steps = whole("default_steps", 1, max_steps or STEPS_LIMIT)
         steps = steps or min(DEFAULT_STEPS, max_steps or DEFAULT_STEPS)
@@ -341,29 +392,70 @@ class _ModesReader:
         return ModeConfig(
             name=name,
             model=self._model(key, node, keys, model_root, lora_root),
-            title=yaml.text(keys.get("title"), f"{key}.title", 80) or name,
-            description=yaml.text(keys.get("description"), f"{key}.description", 200) or "",
+            title=text("title", 80) or name,
+            description=text("description", 200),
             default_size=size,
             default_steps=steps,
             default_guidance=guidance,
-            default_sampler=self._sampler(keys, key),
-            default_negative=yaml.text(
-                keys.get("default_negative"), f"{key}.default_negative", MAX_TEXT
-            )
-            or "",
+            default_sampler=self._default_sampler(keys, key, samplers),
+            default_negative=text("default_negative", MAX_TEXT),
+            prompt_prefix=text("prompt_prefix", MAX_ADDED),
+            prompt_suffix=text("prompt_suffix", MAX_ADDED),
+            negative_always=text("negative_always", MAX_ADDED),
+            negative_allowed=yaml.truth(keys.get("negative_allowed"), f"{key}.negative_allowed")
+            is not False,
+            sizes=sizes,
+            samplers=samplers,
             # A mode that draws beyond the usual bounds by default may be asked for as much.
-            min_size=least or min(MIN_SIZE, *size),
-            max_size=most or max(MAX_SIZE, *size),
+            min_size=least or min(MIN_SIZE, *size, *itertools.chain(*sizes)),
+            max_size=most or max(MAX_SIZE, *size, *itertools.chain(*sizes)),
             max_steps=max_steps or max(MAX_STEPS, steps),
             max_guidance=max_guidance or max(MAX_GUIDANCE, guidance),
             max_count=whole("max_count", 1, COUNT_LIMIT) or MAX_COUNT,
+            nsfw=yaml.truth(keys.get("nsfw"), f"{key}.nsfw") or False,
             metadata=MappingProxyType(self._metadata(keys, key)),
         )
 
-    def _sampler(self, keys: Mapping[str, Node], key: str) -> Sampler:
-        known = [sampler.value for sampler in Sampler]
-        chosen = self._yaml.choice(keys.get("default_sampler"), f"{key}.default_sampler", known)
-        return Sampler(chosen) if chosen else DEFAULT_SAMPLER
+    def _sizes(
+        self, node: Node, key: str, bounds: tuple[int, int, int]
+    ) -> tuple[tuple[int, int], ...]:
+        """Returns the sizes that alone may be asked for, each once."""
+        items = self._yaml.items(node, key)
+        if len(items) > MAX_SIZES:
+            self._yaml.problem(node, key, f"{len(items)} are too many. Allowed: {MAX_SIZES}.")
+            return ()
+        sizes = (self._yaml.size(n, f"{key}[{i}]", bounds) for i, n in enumerate(items))
+        return tuple(dict.fromkeys(size for size in sizes if size))
+
+    def _default_size(
+        self,
+        keys: Mapping[str, Node],
+        key: str,
+        bounds: tuple[int, int, int],
+        sizes: tuple[tuple[int, int], ...],
+    ) -> tuple[int, int]:
+        key, node = f"{key}.default_size", keys.get("default_size")
+        said = self._yaml.size(node, key, bounds)
+        if said and sizes and said not in sizes:
+            self._yaml.refuse(node, key, f"one of sizes: {', '.join(map(size_text, sizes))}")
+        usual = _near(DEFAULT_SIZE, *bounds[:2])
+        return said or (sizes[0] if sizes and usual not in sizes else usual)
+
+    def _samplers(self, node: Node, key: str) -> tuple[Sampler, ...]:
+        """Returns the samplers that may be asked for, each once; all of them where none is said."""
+        names = [
+            self._yaml.choice(item, f"{key}[{index}]", list(Sampler))
+            for index, item in enumerate(self._yaml.items(node, key))
+        ]
+        return tuple(dict.fromkeys(Sampler(name) for name in names if name)) or tuple(Sampler)
+
+    def _default_sampler(
+        self, keys: Mapping[str, Node], key: str, allowed: tuple[Sampler, ...]
+    ) -> Sampler:
+        chosen = self._yaml.choice(keys.get("default_sampler"), f"{key}.default_sampler", allowed)
+        if chosen:
+            return Sampler(chosen)
+        return DEFAULT_SAMPLER if DEFAULT_SAMPLER in allowed else allowed[0]
 
     def _metadata(self, keys: Mapping[str, Node], key: str) -> dict[str, Any]:
         key, node = f"{key}.metadata", keys.get("metadata")
@@ -432,6 +524,13 @@ def _near(size: tuple[int, int], low: int, high: int) -> tuple[int, int]:
     """Returns a size moved into bounds."""
     width, height = (min(max(side, low), high) for side in size)
     return width, height
+
+
+def _after_comma(text: str, addition: str) -> str:
+    """Returns both, a single comma between them; the one that is there where the other is empty."""
+    if not addition or not text:
+        return text or addition
+    return f"{text.rstrip(' ,')}, {addition.lstrip(' ,')}"
 
 
 def _said(value: object, default: object) -> object:

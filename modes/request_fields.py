@@ -6,6 +6,7 @@ was asked for and what is allowed. Hostile input is normal here: it comes from c
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 from engine.errors import RequestError
 from engine.jobs import Sampler
@@ -75,17 +76,38 @@ def number(field: str, value: object, low: float, high: float) -> float:
     return float(value)
 
 
-def sampler(field: str, value: object) -> Sampler:
+def sampler(field: str, value: object, allowed: Collection[Sampler] = tuple(Sampler)) -> Sampler:
     """Returns a sampler by the name that people know, in capitals or not.
 
     Raises:
-        RequestError: there is none of this name; it lists those that exist.
+        RequestError: none of this name is allowed; it lists those that are.
     """
     wanted = " ".join(value.split()).casefold() if isinstance(value, str) else None
-    for known in Sampler:
+    for known in allowed:
         if known.value.casefold() == wanted:
             return known
-    raise RequestError(field, _printable(value), ", ".join(Sampler))
+    raise RequestError(field, _printable(value), ", ".join(allowed))
+
+
+def one_of_sizes(
+    width: object, height: object, allowed: Collection[tuple[int, int]]
+) -> tuple[int, int]:
+    """Returns a size that is allowed as a whole.
+
+    Raises:
+        RequestError: it is another one; it lists those that are allowed.
+    """
+    for size in allowed:
+        # 512.0 and 512 are equal to Python.
+        if type(width) is int and type(height) is int and (width, height) == size:
+            return size
+    asked = f"{_printable(width)}x{_printable(height)}"
+    raise RequestError("size", asked, ", ".join(map(size_text, allowed)))
+
+
+def size_text(size: tuple[int, int]) -> str:
+    """Returns a size as people write it, such as ``512x768``."""
+    return f"{size[0]}x{size[1]}"
 
 
 def parse_size(text: str) -> tuple[int, int] | None:

@@ -159,6 +159,15 @@ class YamlReader:
         self.refuse(node, key, f"a number from {low:g} to {high:g}")
         return None
 
+    def truth(self, node: Node, key: str) -> bool | None:
+        """Returns true or false, in any of YAML's spellings."""
+        if node is None or _is_null(node):
+            return None
+        if not _has_tag(node, "bool"):
+            self.refuse(node, key, "true or false")
+            return None
+        return _is_true(node)
+
     def size(self, node: Node, key: str, bounds: tuple[int, int, int]) -> tuple[int, int] | None:
         """Returns a width and height, written 512x768, [512, 768] or 512.
 
@@ -192,7 +201,7 @@ class YamlReader:
         if node is None or _is_null(node):
             return None
         if _has_tag(node, "bool"):
-            return node.value.lower() in ("yes", "true", "on")
+            return _is_true(node)
         if _has_tag(node, "int") and _WHOLE.fullmatch(node.value):
             return int(node.value)
         if _has_tag(node, "float") and _NUMBER.fullmatch(node.value):
@@ -268,6 +277,10 @@ def _has_tag(node: yaml.Node, *kinds: str) -> bool:
 
 def _is_null(node: yaml.Node) -> bool:
     return _has_tag(node, "null")
+
+
+def _is_true(node: yaml.Node) -> bool:
+    return node.value.lower() in ("yes", "true", "on")
 
 
 def _unknown(name: str, known: tuple[str, ...]) -> str:

@@ -1,6 +1,7 @@
 """The modes file: plain data in, frozen modes out, or everything that is wrong at once."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import RequestError
+from engine.images import request_parameters
 from engine.jobs import MAX_SEED, LoraSpec, ModelSpec, RequestDraft, Sampler
 from modes.mode_config import (
     ModeConfig,
@@ -70,11 +72,10 @@ def test_the_commented_examples_of_the_shipped_file_are_valid() -> None:
     pixel = file.modes["dreams-pixel"]
     assert [lora.adapter_name for lora in pixel.model.loras] == ["soft-light", "pixel"]
     # "Whatever is left out has the value shown here."
-    bare, shown = ModeConfig("dreams", pixel.model), file.modes["dreams"]
-    for field in ("size", "steps", "guidance", "sampler"):
-        assert getattr(bare, f"default_{field}") == getattr(shown, f"default_{field}")
-    for field in ("min_size", "max_size", "max_steps", "max_guidance", "max_count"):
-        assert getattr(bare, field) == getattr(shown, field)
+    shown = file.modes["dreams"]
+    said = {"title", "description", "model", "default_negative", "metadata"}
+    kept = {name: getattr(shown, name) for name in said}
+    assert shown == ModeConfig("dreams", **kept)
 
 
 def test_every_key_is_shown_in_the_shipped_file() -> None:
@@ -108,11 +109,18 @@ modes:
     default_guidance: 5
     default_sampler: dpm++ 2m karras
     default_negative: blurry
+    prompt_prefix: pixel art of
+    prompt_suffix: 'soft, warm'
+    negative_always: text
+    negative_allowed: no
+    sizes: [768x512, 512, [512, 768], 512x512]
+    samplers: [DDIM, dpm++ 2m karras, ddim]
     min_size: 512
     max_size: 1536
     max_steps: 50
     max_guidance: 9.5
     max_count: 2
+    nsfw: true
     metadata: {source: here, tags: [1, 2.5, yes, null]}
 """,
         encoding="utf-8",
@@ -139,11 +147,18 @@ modes:
         default_guidance=5.0,
         default_sampler=Sampler.DPMPP_2M_KARRAS,
         default_negative="blurry",
+        prompt_prefix="pixel art of",
+        prompt_suffix="soft, warm",
+        negative_always="text",
+        negative_allowed=False,
+        sizes=((768, 512), (512, 512), (512, 768)),
+        samplers=(Sampler.DDIM, Sampler.DPMPP_2M_KARRAS),
         min_size=512,
         max_size=1536,
         max_steps=50,
         max_guidance=9.5,
         max_count=2,
+        nsfw=True,
         metadata={"source": "here", "tags": [1, 2.5, True, None]},
     )
     assert file.modes["one"].title == "one"
@@ -288,6 +303,22 @@ modes:
         'title: "a\\nb"',
         'title: "\\0"',
         "description: " + "x" * 201,
+        "prompt_prefix: " + "x" * 501,
+        "prompt_suffix: [a]",
+        "negative_always: {a: b}",
+        "negative_allowed: 1",
+        "negative_allowed: 'yes'",
+        "nsfw: maybe",
+        "nsfw: [true]",
+        "sizes: 512x512",
+        "sizes: [500x512]",
+        "sizes: [[512, 512, 512]]",
+        "sizes: [big]",
+        "sizes: {a: 512x512}",
+        f"sizes: [{', '.join(['512x512'] * 21)}]",
+        "samplers: DDIM",
+        "samplers: [Oiler]",
+        "samplers: [[DDIM]]",
         "loras: one.safetensors",
         "loras: {path: x}",
         "loras: [[x]]",
@@ -314,6 +345,26 @@ def test_defaults_outside_the_modes_own_bounds_are_refused() -> None:
     assert "modes.a.max_size: '256'" in problem
     (problem,) = problems(SMALL + "    max_size: 256\n    default_size: 512\n")
     assert "modes.a.default_size: '512'" in problem
+
+
+def test_defaults_that_the_mode_itself_does_not_allow_are_refused_with_what_is() -> None:
+    (problem,) = problems(SMALL + "    sizes: [512, 512x768]\n    default_size: 768x512\n")
+    assert problem == (
+        f"{PATH}, line 6: modes.a.default_size: '768x512' is not allowed."
+        " Allowed: one of sizes: 512x512, 512x768."
+    )
+    (problem,) = problems(SMALL + "    samplers: [DDIM, LCM]\n    default_sampler: Heun\n")
+    assert problem.endswith("default_sampler: 'Heun' is not allowed. Allowed: DDIM, LCM.")
+    (problem,) = problems(SMALL + "    max_size: 512\n    sizes: [512, 768]\n")
+    assert "line 6: modes.a.sizes[1]: '768'" in problem
+
+
+def test_a_mode_without_a_default_takes_an_allowed_one() -> None:
+    config = parsed("sizes: [640x384, 1280x2048]\nsamplers: [LCM, DDIM]").modes["a"]
+    assert (config.default_size, config.default_sampler) == ((640, 384), Sampler.LCM)
+    assert (config.min_size, config.max_size) == (256, 2048)
+    usual = parsed("sizes: [640x384, 512]\nsamplers: [DDIM, Euler a]").modes["a"]
+    assert (usual.default_size, usual.default_sampler) == ((512, 512), Sampler.EULER_A)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +452,12 @@ YAML_VALUES = st.recursive(
 )
 
 
-@given(st.sampled_from(["model", "loras", "title", "default_size", "metadata"]), YAML_VALUES)
+@given(
+    st.sampled_from(
+        ["model", "loras", "title", "default_size", "metadata", "sizes", "samplers", "nsfw"]
+    ),
+    YAML_VALUES,
+)
 def test_any_value_in_a_mode_is_either_read_or_refused_at_its_key(key: str, value: object) -> None:
     text = f"model_root: m\nmodes:\n  a:\n    {key}: {json.dumps(value)}\n"
     text += "" if key == "model" else "    model: x\n"
@@ -560,6 +616,77 @@ def test_a_field_that_is_not_allowed_is_refused_by_name_with_what_is(
 
 def test_an_unknown_sampler_lists_those_that_exist() -> None:
     assert refused(RequestDraft("x", sampler="Oiler")).allowed == ", ".join(Sampler)
+
+
+def test_the_modes_words_are_added_for_the_model_and_not_for_people() -> None:
+    config = mode(
+        prompt_prefix="pixel art of",
+        prompt_suffix="soft, warm",
+        default_negative="blurry",
+        negative_always="text",
+    )
+    request = config.build_request(RequestDraft("a fox,"))
+    assert request.prompt == "pixel art of a fox, soft, warm"
+    assert request.negative_prompt == "blurry, text"
+    assert (request.shown_prompt, request.shown_negative) == ("a fox,", "blurry")
+    # The picture's file says what it was drawn from.
+    assert request_parameters(request, 1).startswith(
+        "pixel art of a fox, soft, warm\nNegative prompt: blurry, text\n"
+    )
+    own = config.build_request(RequestDraft("a fox", negative_prompt="trees"))
+    assert (own.negative_prompt, own.shown_negative) == ("trees, text", "trees")
+    none = config.build_request(RequestDraft("a fox", negative_prompt=""))
+    assert (none.negative_prompt, none.shown_negative) == ("text", "")
+    # What people see makes the same once more: nothing is added twice.
+    draft = RequestDraft(request.shown_prompt, negative_prompt=request.shown_negative, seed=1)
+    assert replace(config.build_request(draft), seed=request.seed) == request
+
+
+def test_a_mode_that_adds_nothing_stores_the_words_once() -> None:
+    request = mode().build_request(RequestDraft("a fox", negative_prompt="trees"))
+    assert (request.typed_prompt, request.typed_negative) == (None, None)
+    assert (request.shown_prompt, request.shown_negative) == ("a fox", "trees")
+
+
+def test_a_mode_may_take_no_negative_prompt_but_its_own() -> None:
+    config = mode(default_negative="blurry", negative_allowed=False)
+    for said in (None, "blurry", " blurry\n"):
+        draft = RequestDraft("x", negative_prompt=said)
+        assert config.build_request(draft).negative_prompt == "blurry"
+    for said in ("trees", ""):
+        error = refused(RequestDraft("x", negative_prompt=said), config)
+        assert (error.field, error.allowed) == ("negative", "the mode's own alone; leave it out")
+
+
+@pytest.mark.parametrize(
+    ("width", "height"),
+    [
+        (768, 512),
+        (512, None),
+        (512.0, 768),
+        (True, 768),
+        ("512", "768"),
+        pytest.param(10**5000, 512, id="huge"),
+    ],
+)
+def test_a_size_that_is_not_in_the_modes_list_is_refused_with_the_list(
+    width: object, height: object
+) -> None:
+    config = mode(sizes=((512, 768), (1280, 64)), default_size=(1280, 64))
+    draft = RequestDraft("x", width=width, height=height)  # type: ignore[arg-type] # hostile on purpose
+    error = refused(draft, config)
+    assert (error.field, error.allowed) == ("size", "512x768, 1280x64")
+    str(error).encode()
+    request = config.build_request(RequestDraft("x", width=512, height=768))
+    assert (request.width, request.height) == (512, 768)
+    assert config.build_request(RequestDraft("x")).width == 1280
+
+
+def test_a_sampler_that_the_mode_does_not_offer_is_refused_with_those_it_does() -> None:
+    config = mode(samplers=(Sampler.DDIM, Sampler.LCM), default_sampler=Sampler.LCM)
+    assert config.build_request(RequestDraft("x", sampler="ddim")).sampler is Sampler.DDIM
+    assert config.build_request(RequestDraft("x")).sampler is Sampler.LCM
+    assert refused(RequestDraft("x", sampler="Heun"), config).allowed == "DDIM, LCM"
 
 
 @given(

@@ -18,7 +18,7 @@ from bot.web.app import WebFrontEnd, create_web_app
 from engine.errors import DreamLabError
 from engine.testing import FakeExecutor
 from tests.page_kit import CHROMIUM, PATIENCE, draw, open_browser, open_real_page
-from tests.web_kit import Page, open_page, stop
+from tests.web_kit import MODES, Page, open_page, stop
 
 expect.set_options(timeout=PATIENCE / 2)
 
@@ -230,6 +230,27 @@ async def test_every_field_has_a_name_and_says_what_is_allowed(tab: Tab) -> None
     await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "64x64")
     await tab.get_by_label("Mode", exact=True).select_option("other")
     await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "512x512")
+
+
+async def test_a_modes_own_rules_shape_the_fields(tab: Tab, held: Page, tmp_path: Path) -> None:
+    rules = ("negative_allowed: false", "sizes: [64, 64x128]", "samplers: [DDIM]")
+    added = "".join(f"    {rule}\n" for rule in rules)
+    held.catalog.path.write_text(MODES.format(root=tmp_path) + added)
+    assert held.catalog.reload()
+    await tab.reload()
+    await tab.get_by_text("Advanced").click()
+    negative = tab.get_by_label("Keep away from", exact=True)
+    await negative.fill("trees")
+    await tab.get_by_label("Mode", exact=True).select_option("other")
+    await expect(negative).to_be_disabled()
+    await expect(tab.get_by_label("Size", exact=True)).to_have_accessible_description(
+        "64x64, 64x128."
+    )
+    samplers = tab.get_by_label("Sampler", exact=True).locator("option")
+    await expect(samplers).to_have_text(["DDIM (default)", "DDIM"])
+    await send(tab, "a red circle")
+    await held.executor.until(lambda: bool(held.executor.running))
+    assert held.executor.requests[0].negative_prompt == ""
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bot import replies
 from bot.records import JobRecord, JobView
-from engine.jobs import JobStatus, Progress, Stage
+from engine.jobs import JobStatus, Progress, Sampler, Stage
 from modes.mode_config import ModeConfig
 from tests.discord_kit import unescaped
 from tests.records_kit import a_job, a_request, an_image, done
@@ -124,6 +124,45 @@ def test_a_result_names_all_that_is_needed_to_draw_it_again() -> None:
         "seeds 4294967294 to 0 · 1.5 s",
         "-# without blue",
         "-# a note",
+    ]
+
+
+def test_people_see_what_was_typed_and_not_what_the_mode_adds() -> None:
+    job = a_result(
+        prompt="pixel art of a fox",
+        typed_prompt="a fox",
+        negative_prompt="blue, text",
+        typed_negative="blue",
+    )
+
+    headline, _, without = replies.outcome(job).splitlines()
+    assert (headline, without) == ("**a fox** for <@123>", "-# without blue")
+    assert replies.alt_text(job.request).endswith("words: a fox")
+
+
+def test_a_modes_own_rules_are_told() -> None:
+    mode = ModeConfig(
+        "pixels",
+        a_request().model,
+        default_negative="fog",
+        prompt_prefix="pixel_art of",
+        prompt_suffix="warm",
+        negative_always="text",
+        negative_allowed=False,
+        sizes=((512, 768), (640, 640)),
+        samplers=(Sampler.DDIM, Sampler.LCM),
+        nsfw=True,
+    )
+
+    assert unescaped(replies.mode_info(mode, mode)).splitlines() == [
+        "**pixels** (in use here) · 512x512, 25 steps, NSFW",
+        "512x512, 25 steps, guidance 7, Euler a",
+        "-# Sizes 512x768, 640x640, up to 100 steps, guidance 1 to 30, up to 4 pictures at once",
+        "-# samplers DDIM, LCM",
+        "-# puts your words into: pixel_art of … warm",
+        "-# without fog",
+        "-# always without text",
+        "-# takes no negative prompt of yours",
     ]
 
 

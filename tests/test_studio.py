@@ -24,6 +24,7 @@ from engine.errors import (
 from engine.jobs import JobStatus, RequestDraft
 from engine.testing import FakeExecutor
 from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
 
 ADA = Owner("web:ada", "Ada")
 BOB = Owner("web:bob", "Bob")
@@ -47,6 +48,7 @@ class Room:
     studio: Studio
     store: Store
     pool: WorkerPool
+    catalog: ModeCatalog
     executor: FakeExecutor
 
     async def ended(self, job: JobRecord) -> JobRecord:
@@ -58,15 +60,17 @@ class Room:
 
 
 @asynccontextmanager
-async def a_room(folder: Path, *, hold: bool = False, queue_max: int = 64) -> AsyncIterator[Room]:
-    modes = folder / "modes.yaml"
-    modes.write_text(MODES)
+async def a_room(
+    folder: Path, *, hold: bool = False, queue_max: int = 64, modes: str = MODES
+) -> AsyncIterator[Room]:
+    modes_file = folder / "modes.yaml"
+    modes_file.write_text(modes)
     for model in ("small", "other"):
         (folder / model).mkdir(exist_ok=True)
-    settings = Settings(data=folder / "data", modes_file=modes, queue_max=queue_max)
+    settings = Settings(data=folder / "data", modes_file=modes_file, queue_max=queue_max)
     executor = FakeExecutor(hold=hold)
     async with open_app(settings, [executor]) as app:
-        yield Room(app.studio, app.store, app.pool, executor)
+        yield Room(app.studio, app.store, app.pool, app.catalog, executor)
 
 
 @pytest.fixture
@@ -315,6 +319,33 @@ async def test_again_draws_the_same_with_another_seed(room: Room) -> None:
         9,
         "y",
     )
+
+
+async def test_again_adds_the_modes_own_words_once_and_shows_what_was_typed(
+    tmp_path: Path,
+) -> None:
+    added = "prompt_prefix: pixel art of, prompt_suffix: warm, negative_always: text"
+    modes = MODES.replace("default_steps: 4}", f"default_negative: fog, {added}}}")
+    async with a_room(tmp_path, modes=modes) as room:
+        job = await room.ended(await room.studio.submit(DRAFT, ADA, WEB))
+        child = await room.ended(await room.studio.again(job.id, ADA, WEB))
+        grandchild = await room.ended(await room.studio.again(child.id, ADA, WEB, vary=True))
+        # The owner changes the mode: what is asked again gets what it adds now.
+        (tmp_path / "modes.yaml").write_text(
+            modes.replace("pixel art of", "a photo of").replace(
+                "default_negative: fog", "negative_allowed: false, default_negative: rain"
+            )
+        )
+        assert room.catalog.reload()
+        changed = await room.studio.again(job.id, ADA, WEB)
+
+    for record in (job, child, grandchild):
+        assert record.request.prompt == "pixel art of a red circle, warm"
+        assert record.request.negative_prompt == "fog, text"
+        assert record.request.shown_prompt == "a red circle"
+        assert record.request.shown_negative == "fog"
+    assert changed.request.prompt == "a photo of a red circle, warm"
+    assert changed.request.negative_prompt == "rain, text"
 
 
 async def test_vary_keeps_the_seed_and_mixes_in_another(room: Room) -> None:

@@ -31,7 +31,7 @@ from engine.jobs import JobStatus, ModelSpec, RequestDraft
 from engine.testing import FakeExecutor
 from engine.worker_pool import LaneState, LaneStatus
 from modes.mode_config import ModeConfig
-from tests.web_kit import Page, open_page, stop
+from tests.web_kit import MODES, Page, open_page, stop
 
 SOMEBODY = Owner("discord:7", "Ada")
 JPEG = b"\xff\xd8 a small picture"
@@ -248,6 +248,34 @@ async def test_a_mode_is_switched_to(page: Page) -> None:
     unknown = await page.client.post("/api/modes/switch", json={"mode": "nope"})
     assert unknown.status_code == 422
     assert unknown.json()["allowed"] == "small, other"
+
+
+async def test_a_modes_own_rules_are_listed_and_its_words_kept_from_the_jobs(
+    page: Page, tmp_path: Path
+) -> None:
+    rules = (
+        "prompt_prefix: pixel art of",
+        "negative_always: text",
+        "negative_allowed: false",
+        "sizes: [64, 64x128]",
+        "samplers: [DDIM]",
+        "nsfw: true",
+    )
+    modes = MODES.format(root=tmp_path) + "".join(f"    {rule}\n" for rule in rules)
+    page.catalog.path.write_text(modes)
+    assert page.catalog.reload()
+
+    other = (await page.client.get("/api/modes")).json()["modes"][1]
+    answer = await page.client.post("/api/jobs", json={"prompt": "a fox", "mode": "other"})
+
+    assert (other["prompt_prefix"], other["prompt_suffix"]) == ("pixel art of", "")
+    assert (other["negative_always"], other["negative_allowed"]) == ("text", False)
+    assert (other["sizes"], other["samplers"]) == ([[64, 64], [64, 128]], ["DDIM"])
+    assert other["nsfw"]
+    request = answer.json()["request"]
+    assert (request["prompt"], request["negative_prompt"]) == ("a fox", "")
+    record = (await page.studio.view(answer.json()["id"])).record
+    assert record.request.prompt == "pixel art of a fox"
 
 
 @pytest.mark.parametrize("examples", ["a text", 5, None, {"a": 1}, [1, None]])

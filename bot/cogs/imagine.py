@@ -8,7 +8,7 @@ from discord import app_commands
 from bot.records import JobRecord, Origin, Owner
 from engine.jobs import RequestDraft
 from modes.mode_config import ModeConfig
-from modes.request_fields import read_size
+from modes.request_fields import read_size, size_text
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -84,10 +84,11 @@ def _label(mode: ModeConfig) -> str:
 
 @imagine.autocomplete("size")
 async def suggest_sizes(interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
-    """Suggests the size of the mode that will be drawn with, upright and lying too."""
+    """Suggests the sizes of the mode that will be drawn with, or its own upright and lying."""
     client = interaction.client
     named = client.catalog.modes.get(interaction.namespace.mode or "")
     mode = named or await client.studio.mode_of(client.place(interaction))
     width, height = mode.default_size
-    sizes = {f"{w}x{h}": None for w, h in ((width, height), (height, width))}
-    return [app_commands.Choice(name=size, value=size) for size in sizes if size.startswith(typed)]
+    sizes = dict.fromkeys(map(size_text, mode.sizes or ((width, height), (height, width))))
+    found = [app_commands.Choice(name=s, value=s) for s in sizes if s.startswith(typed)]
+    return found[:SUGGESTIONS]

@@ -99,8 +99,8 @@ class RequestOut(BaseModel):
     """What is drawn, nothing left open."""
 
     mode: str
-    prompt: str
-    negative_prompt: str
+    prompt: str = Field(description="As typed; the picture's file has the mode's additions, too.")
+    negative_prompt: str = Field(description="Likewise, or the mode's default.")
     width: int
     height: int
     steps: int
@@ -112,11 +112,14 @@ class RequestOut(BaseModel):
 
     @classmethod
     def of(cls, request: GenerationRequest) -> Self:
-        """Returns the request without the model's place on this machine."""
-        return cls(
-            **{name: getattr(request, name) for name in cls.model_fields if name != "sampler"},
+        """Returns the request as it was typed, without the model's place on this machine."""
+        told = {name: getattr(request, name) for name in cls.model_fields}
+        told.update(
+            prompt=request.shown_prompt,
+            negative_prompt=request.shown_negative,
             sampler=request.sampler.value,
         )
+        return cls(**told)
 
 
 class ProgressOut(BaseModel):
@@ -218,12 +221,19 @@ class ModeOut(BaseModel):
     default_guidance: float
     default_sampler: str
     default_negative: str
+    prompt_prefix: str = Field(description="Stands before every prompt.")
+    prompt_suffix: str = Field(description="Stands behind every prompt, after a comma.")
+    negative_always: str = Field(description="Kept away from in every picture.")
+    negative_allowed: bool = Field(description="Whether a request may bring a negative prompt.")
+    sizes: list[tuple[int, int]] = Field(description="The only ones; empty: any within bounds.")
+    samplers: list[str] = Field(description="Those that may be asked for.")
     min_size: int
     max_size: int
     size_step: int
     max_steps: int
     max_guidance: float
     max_count: int
+    nsfw: bool = Field(description="Whether its pictures may be unfit for some eyes.")
     examples: list[str] = Field(description="Prompts to begin with, from the mode's metadata.")
 
     @classmethod
@@ -241,12 +251,19 @@ class ModeOut(BaseModel):
             default_guidance=mode.default_guidance,
             default_sampler=mode.default_sampler.value,
             default_negative=mode.default_negative,
+            prompt_prefix=mode.prompt_prefix,
+            prompt_suffix=mode.prompt_suffix,
+            negative_always=mode.negative_always,
+            negative_allowed=mode.negative_allowed,
+            sizes=list(mode.sizes),
+            samplers=[sampler.value for sampler in mode.samplers],
             min_size=mode.min_size,
             max_size=mode.max_size,
             size_step=SIDE_STEP,
             max_steps=mode.max_steps,
             max_guidance=mode.max_guidance,
             max_count=mode.max_count,
+            nsfw=mode.nsfw,
             examples=[example for example in examples if isinstance(example, str)],
         )
 

@@ -59,7 +59,7 @@ export class Form {
     const draft = { prompt: this.prompt.value };
     for (const [name, key] of Object.entries(FIELDS)) {
       const text = $(name).value.trim();
-      if (text) draft[key] = typed(name, text);
+      if (text && !$(name).disabled) draft[key] = typed(name, text);
     }
     return draft;
   }
@@ -97,10 +97,9 @@ export class Form {
     const shown = JSON.stringify(answer);
     if (this.shown === shown) return; // a list that is open would close
     this.shown = shown;
-    const { current, modes, samplers } = answer;
+    const { current, modes } = answer;
     this.modes = new Map(modes.map((mode) => [mode.name, mode]));
     this.current = current;
-    this.samplers = samplers;
     const title = this.modes.get(current)?.title ?? current;
     fill($("mode"), [["", `${title} (current)`], ...modes.map((m) => [m.name, m.title])]);
     this.#showMode();
@@ -116,12 +115,15 @@ export class Form {
     $("steps").placeholder = mode.default_steps;
     $("guidance").placeholder = mode.default_guidance;
     $("negative").placeholder = mode.default_negative || "nothing";
+    $("negative").disabled = !mode.negative_allowed;
     fill($("sampler"), [
       ["", `${mode.default_sampler} (default)`],
-      ...this.samplers.map((name) => [name, name]),
+      ...mode.samplers.map((name) => [name, name]),
     ]);
     $("mode-help").textContent = mode.description || "The model and its ways.";
-    $("size-help").textContent = `Sides of ${mode.min_size} to ${mode.max_size}, by ${step}.`;
+    $("size-help").textContent = mode.sizes.length
+      ? `${mode.sizes.map((sides) => sides.join("x")).join(", ")}.`
+      : `Sides of ${mode.min_size} to ${mode.max_size}, by ${step}.`;
     $("count-help").textContent = mode.max_count > 1 ? `1 to ${mode.max_count}.` : "1 at a time.";
     $("steps-help").textContent = `1 to ${mode.max_steps}; more take longer.`;
     $("guidance-help").textContent = `1 to ${mode.max_guidance}; weight of the prompt.`;
