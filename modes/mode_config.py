@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from engine.errors import DreamLabError, RequestError
+from engine.errors import DreamLabError, ModelError, ModelNotFoundError, RequestError
 from engine.jobs import (
     MAX_SEED,
     GenerationRequest,
@@ -25,6 +25,7 @@ from engine.jobs import (
     RequestDraft,
     Sampler,
 )
+from modes.native_size import native_side
 from modes.request_fields import (
     MAX_TEXT,
     SIDE_STEP,
@@ -37,15 +38,17 @@ from modes.request_fields import (
 )
 from modes.yaml_reader import Node, Problem, YamlReader
 
-# What a mode that says nothing draws with. Stable Diffusion 1.x was trained at 512 by 512 pixels
-# (its model card); sampler and guidance are where most prompts and settings that people share come
-# from (the defaults of AUTOMATIC1111's web UI), and 25 steps are where Euler a has settled.
+# What a mode that says nothing draws with; the size only where the model's own can't be told (it is
+# that of Stable Diffusion 1.x, see `native_side`). Sampler and guidance are where most prompts and
+# settings that people share come from (the defaults of AUTOMATIC1111's web UI), and 25 steps are
+# where Euler a has settled.
 DEFAULT_SIZE = (512, 512)
 DEFAULT_STEPS = 25
 DEFAULT_GUIDANCE = 7.0
 DEFAULT_SAMPLER = Sampler.EULER_A
 
-# What a member may ask for where the mode sets no bounds of its own.
+# What a member may ask for where the mode sets no bounds of its own; sides go from half of the
+# model's own to twice that.
 MIN_SIZE = 256
 MAX_SIZE = 1024
 MAX_STEPS = 100
@@ -174,7 +177,7 @@ class ModeConfig:
     def missing(self) -> tuple[Path, ...]:
         """Returns the model's and LoRAs' files that don't exist."""
         paths = (self.model.path, *(lora.path for lora in self.model.loras))
-        return tuple(path for path in paths if not path.exists())
+        return tuple(path for path in paths if not _exists(path))
 
     def build_request(self, draft: RequestDraft) -> GenerationRequest:
         """Fills what the draft leaves open with this mode's defaults; a seed is drawn.
@@ -303,11 +306,15 @@ def load_fallback(model_root: Path | None, model: str | None) -> ModesFile:
             for key, value in needed.items()
             if not value
         )
-    mode = ModeConfig(
-        name=FALLBACK_MODE, model=ModelSpec(_find(_absolute(model_root), model, _MODEL_FOLDERS))
-    )
+    spec = ModelSpec(_find(_absolute(model_root), model, _MODEL_FOLDERS))
     warnings = [Problem(f"there is no modes file; drawing with MODEL ({model}) alone")]
-    warnings += [Problem(_gone(path), "MODEL") for path in mode.missing()]
+    try:
+        side = native_side(spec)
+    except ModelError as error:
+        side = DEFAULT_SIZE[0]
+        warnings.append(Problem(_sizeless(error, "restart"), "MODEL"))
+    low, high = _usual_bounds(side)
+    mode = ModeConfig(FALLBACK_MODE, spec, default_size=(side, side), min_size=low, max_size=high)
     return ModesFile(mode.name, MappingProxyType({mode.name: mode}), tuple(warnings))
 
 
@@ -337,7 +344,8 @@ class _ModesReader:
                 modes[name] = self._mode(name, node, model_root or Path(), lora_root or Path())
         if self._yaml.problems:
             raise ModesFileError(sorted(self._yaml.problems, key=lambda problem: problem.line or 0))
-        return ModesFile(default, MappingProxyType(modes), tuple(self._yaml.warnings), self._path)
+        warnings = sorted(self._yaml.warnings, key=lambda warning: warning.line or 0)
+        return ModesFile(default, MappingProxyType(modes), tuple(warnings), self._path)
 
     def _root(self, keys: Mapping[str, Node], key: str) -> Path | None:
         """Returns a folder; a relative one counts from the folder of the modes file."""
@@ -374,7 +382,15 @@ class _ModesReader:
         most = whole("max_size", least or SIDES[0], SIDES[1], SIDE_STEP)
         bounds = (least or SIDES[0], most or SIDES[1], SIDE_STEP)
         sizes = self._sizes(keys.get("sizes"), f"{key}.sizes", bounds)
-        size = self._default_size(keys, key, bounds, sizes)
+        model = self._model(key, node, keys, model_root, lora_root)
+        said = yaml.size(keys.get("default_size"), f"{key}.default_size", bounds)
+        side = self._native_side(model, keys.get("model"), f"{key}.model", sized=said is not None)
+        low, high = _usual_bounds(side)
+        usual = _near((side, side), *bounds[:2])
+        size = said or (sizes[0] if sizes and usual not in sizes else usual)
+        if sizes and size not in sizes:
+            allowed = f"one of sizes: {', '.join(map(size_text, sizes))}"
+            yaml.refuse(keys.get("default_size"), f"{key}.default_size", allowed)
         samplers = self._samplers(keys.get("samplers"), f"{key}.samplers")
         max_steps = whole("max_steps", 1, STEPS_LIMIT)
         steps = whole("default_steps", 1, max_steps or STEPS_LIMIT)
@@ -391,7 +407,7 @@ class _ModesReader:
         guidance = guidance or min(DEFAULT_GUIDANCE, max_guidance or DEFAULT_GUIDANCE)
         return ModeConfig(
             name=name,
-            model=self._model(key, node, keys, model_root, lora_root),
+            model=model,
             title=text("title", 80) or name,
             description=text("description", 200),
             default_size=size,
@@ -407,8 +423,8 @@ class _ModesReader:
             sizes=sizes,
             samplers=samplers,
             # A mode that draws beyond the usual bounds by default may be asked for as much.
-            min_size=least or min(MIN_SIZE, *size, *itertools.chain(*sizes)),
-            max_size=most or max(MAX_SIZE, *size, *itertools.chain(*sizes)),
+            min_size=least or min(low, *size, *itertools.chain(*sizes)),
+            max_size=most or max(high, *size, *itertools.chain(*sizes)),
             max_steps=max_steps or max(MAX_STEPS, steps),
             max_guidance=max_guidance or max(MAX_GUIDANCE, guidance),
             max_count=whole("max_count", 1, COUNT_LIMIT) or MAX_COUNT,
@@ -426,20 +442,6 @@ class _ModesReader:
             return ()
         sizes = (self._yaml.size(n, f"{key}[{i}]", bounds) for i, n in enumerate(items))
         return tuple(dict.fromkeys(size for size in sizes if size))
-
-    def _default_size(
-        self,
-        keys: Mapping[str, Node],
-        key: str,
-        bounds: tuple[int, int, int],
-        sizes: tuple[tuple[int, int], ...],
-    ) -> tuple[int, int]:
-        key, node = f"{key}.default_size", keys.get("default_size")
-        said = self._yaml.size(node, key, bounds)
-        if said and sizes and said not in sizes:
-            self._yaml.refuse(node, key, f"one of sizes: {', '.join(map(size_text, sizes))}")
-        usual = _near(DEFAULT_SIZE, *bounds[:2])
-        return said or (sizes[0] if sizes and usual not in sizes else usual)
 
     def _samplers(self, node: Node, key: str) -> tuple[Sampler, ...]:
         """Returns the samplers that may be asked for, each once; all of them where none is said."""
@@ -471,14 +473,23 @@ class _ModesReader:
         if name is None:
             self._yaml.missing(node, keys, "model", "a path relative to model_root", key)
         path = _find(model_root, name or "", _MODEL_FOLDERS)
-        if name and not path.exists():
-            self._yaml.warn(keys["model"], f"{key}.model", _gone(path))
         prediction = self._yaml.choice(
             keys.get("prediction_type"), f"{key}.prediction_type", PREDICTION_TYPES
         )
         return ModelSpec(
             path, self._loras(keys.get("loras"), f"{key}.loras", lora_root), prediction
         )
+
+    def _native_side(self, model: ModelSpec, node: Node, key: str, *, sized: bool) -> int:
+        """Returns the side that the model was trained at; the usual one where nobody can tell."""
+        try:
+            return native_side(model)
+        except ModelError as error:
+            if not sized:
+                self._yaml.warn(node, key, _sizeless(error, "save this file again"))
+            elif not _exists(model.path):
+                self._yaml.warn(node, key, _gone(model.path))
+        return DEFAULT_SIZE[0]
 
     def _loras(self, node: Node, key: str, root: Path) -> tuple[LoraSpec, ...]:
         loras: list[LoraSpec] = []
@@ -508,7 +519,7 @@ class _ModesReader:
                 keys["adapter_name"], f"{key}.adapter_name", f"{adapter!r} is taken in this mode"
             )
         path = _find(root, name, _LORA_FOLDERS)
-        if not path.exists():
+        if not _exists(path):
             yaml.warn(keys["path"], f"{key}.path", _gone(path))
         return LoraSpec(path, 1.0 if strength is None else strength, adapter)
 
@@ -537,8 +548,20 @@ def _said(value: object, default: object) -> object:
     return default if value is None else value
 
 
+def _usual_bounds(side: int) -> tuple[int, int]:
+    """Returns the shortest and longest side that may be asked of a model trained at one."""
+    return side // 2, side * 2
+
+
 def _gone(path: Path) -> str:
     return f"{path}: no such file or folder yet"
+
+
+def _sizeless(error: ModelError, remedy: str) -> str:
+    """Returns what is wrong with the model of a mode that leaves its size to it."""
+    told = _gone(error.path) if isinstance(error, ModelNotFoundError) else str(error)
+    size = size_text(DEFAULT_SIZE)
+    return f"{told}; its size is unknown, so {size} is drawn: {remedy} when that has changed"
 
 
 def _home(path: str) -> Path:
@@ -557,4 +580,9 @@ def _find(root: Path, name: str, folders: Iterable[str]) -> Path:
     """Returns where a model is: as written below the root, or in one of its usual folders."""
     plain = root / _home(name)
     places = (plain, *(root / folder / name for folder in folders))
-    return next((place for place in places if place.exists()), plain)
+    return next((place for place in places if _exists(place)), plain)
+
+
+def _exists(path: Path) -> bool:
+    # Path.exists raises for a name that is too long or a folder that may not be entered.
+    return os.path.exists(path)  # noqa: PTH110

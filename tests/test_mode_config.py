@@ -1,6 +1,7 @@
 """The modes file: plain data in, frozen modes out, or everything that is wrong at once."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.errors import RequestError
 from engine.images import request_parameters
-from engine.jobs import MAX_SEED, LoraSpec, ModelSpec, RequestDraft, Sampler
+from engine.jobs import MAX_SEED, Family, LoraSpec, ModelSpec, RequestDraft, Sampler
 from modes.mode_config import (
     ModeConfig,
     ModesFile,
@@ -19,6 +20,8 @@ from modes.mode_config import (
     load_modes,
     parse_modes,
 )
+from modes.native_size import NATIVE_SIDES
+from tests.tiny_models import write_checkpoint, write_json
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = ROOT / "modes" / "modes.yaml"
@@ -185,9 +188,8 @@ def test_lora_root_is_model_root_unless_given() -> None:
 
 
 def test_a_model_is_found_in_its_usual_folder_and_named_with_it_too(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
     (tmp_path / "loras").mkdir()
-    (tmp_path / "checkpoints" / "x.safetensors").touch()
+    write_checkpoint(tmp_path / "checkpoints" / "x.safetensors", 768)
     (tmp_path / "loras" / "l.safetensors").touch()
     for name in ("x.safetensors", "checkpoints/x.safetensors"):
         text = f"model_root: .\nmodes:\n  a:\n    model: {name}\n    loras: [l.safetensors]\n"
@@ -208,6 +210,83 @@ def test_a_model_that_is_not_there_is_a_warning_with_its_line() -> None:
 def test_relative_roots_count_from_the_file_and_paths_mean_the_same_everywhere() -> None:
     file = parse_modes(SMALL, Path("modes.yaml"))
     assert file.modes["a"].model.path == Path.cwd() / "m" / "x.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("width", "extra", "line", "side"),
+    [
+        (768, {}, "", 512),
+        (1024, {}, "", 512),
+        (1024, {}, "prediction_type: v_prediction", 768),
+        (1024, {"v_pred": (1,)}, "", 768),
+        (1024, {"v_pred": (1,)}, "prediction_type: epsilon", 512),
+        (2048, {}, "", 1024),
+        (2048, {"v_pred": (1,)}, "", 1024),
+        (1280, {}, "", 1024),
+    ],
+)
+def test_a_mode_without_a_size_draws_at_the_one_its_model_was_trained_at(
+    tmp_path: Path, width: int, extra: dict[str, tuple[int, ...]], line: str, side: int
+) -> None:
+    write_checkpoint(tmp_path / "x.safetensors", width, extra=extra)
+    config = parsed(line, f"model_root: {tmp_path}\n").modes["a"]
+    assert config.default_size == (side, side)
+    assert (config.min_size, config.max_size) == (side // 2, side * 2)
+    request = config.build_request(RequestDraft("x"))
+    assert (request.width, request.height) == (side, side)
+
+
+def test_a_diffusers_folder_says_its_size_by_its_family_too(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.safetensors/unet/config.json", {"cross_attention_dim": 2048})
+    assert parsed("", f"model_root: {tmp_path}\n").modes["a"].default_size == (1024, 1024)
+
+
+def test_every_family_has_a_size() -> None:
+    assert set(NATIVE_SIDES) == set(Family)
+
+
+def test_what_a_mode_says_of_sizes_wins_over_what_its_model_was_trained_at(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "x.safetensors", 2048)
+    head = f"model_root: {tmp_path}\n"
+    said = parsed("default_size: 512x768", head).modes["a"]
+    assert (said.default_size, said.min_size, said.max_size) == ((512, 768), 512, 2048)
+    small = parsed("max_size: 768", head).modes["a"]
+    assert (small.default_size, small.min_size) == ((768, 768), 512)
+    assert parsed("sizes: [512, 1024]", head).modes["a"].default_size == (1024, 1024)
+    assert parsed("sizes: [512, 768]", head).modes["a"].default_size == (512, 512)
+
+
+def test_a_model_that_can_not_be_read_has_the_usual_size_until_it_can(tmp_path: Path) -> None:
+    path, head = tmp_path / "x.safetensors", f"model_root: {tmp_path}\n"
+    path.write_bytes(b"not all of it has")
+    broken = parsed("", head)
+    assert broken.modes["a"].default_size == (512, 512)
+    (warning,) = broken.warnings
+    assert warning.line == 4
+    assert f"{path}: " in warning.text
+    assert "512x512 is drawn: save this file again" in warning.text
+    assert parsed("default_size: 512", head).warnings == ()  # `bot.py check` tells that
+    # Another file at the same place is seen.
+    for width, side in ((768, 512), (2048, 1024)):
+        write_checkpoint(path, width)
+        assert parsed("", head).modes["a"].default_size == (side, side)
+        assert parsed("", head).warnings == ()
+
+
+def test_a_known_model_is_not_read_again(tmp_path: Path) -> None:
+    path, head = write_checkpoint(tmp_path / "x.safetensors", 2048), f"model_root: {tmp_path}\n"
+    assert parsed("", head).modes["a"].default_size == (1024, 1024)
+    before = path.stat()
+    path.write_bytes(bytes(before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert parsed("title: other", head).modes["a"].default_size == (1024, 1024)
+
+
+def test_a_path_that_the_system_refuses_is_one_that_is_not_there(tmp_path: Path) -> None:
+    text = f"model_root: {tmp_path}\nmodes:\n  a: {{model: {'x' * 300}, loras: [{'y' * 300}]}}\n"
+    file = parse_modes(text, PATH)
+    assert len(file.warnings) == 2
+    assert len(file.modes["a"].missing()) == 2
 
 
 def test_a_single_mode_is_the_default_one() -> None:
@@ -473,10 +552,12 @@ def test_any_value_in_a_mode_is_either_read_or_refused_at_its_key(key: str, valu
 
 
 def test_without_a_file_one_model_is_one_mode_with_a_warning(tmp_path: Path) -> None:
-    (tmp_path / "x.safetensors").touch()
+    write_checkpoint(tmp_path / "x.safetensors", 2048)
     file = load_fallback(tmp_path, "x.safetensors")
     assert file.path is None
-    assert file.modes[file.default_mode].model == ModelSpec(tmp_path / "x.safetensors")
+    only = file.modes[file.default_mode]
+    assert only.model == ModelSpec(tmp_path / "x.safetensors")
+    assert (only.default_size, only.min_size, only.max_size) == ((1024, 1024), 512, 2048)
     assert "no modes file" in str(file.warnings[0])
     assert len(file.warnings) == 1
 
