@@ -17,8 +17,8 @@ Colour = tuple[int, int, int]
 
 # Radii as fractions of the picture's side. Ranges of different words never touch, so that the
 # words can be told apart in the picture.
-RADII = {None: (0.2, 0.28), "small": (0.11, 0.145), "large": (0.34, 0.39)}
-PLACED_RADII = {None: (0.155, 0.195), "small": (0.105, 0.13)}
+RADII = {None: (0.21, 0.275), "small": (0.12, 0.155), "large": (0.34, 0.39)}
+PLACED_RADII = {None: (0.16, 0.195), "small": (0.11, 0.135)}
 THING_RADII = {None: (0.25, 0.33), "small": (0.14, 0.18), "large": (0.37, 0.42)}
 COUNT_RADII = {2: (0.15, 0.19), 3: (0.14, 0.17), 4: (0.135, 0.165)}
 LAYOUTS = {
@@ -26,7 +26,8 @@ LAYOUTS = {
     3: (((0.5, 0.27), (0.26, 0.71), (0.74, 0.71)), ((0.5, 0.73), (0.26, 0.29), (0.74, 0.29))),
     4: (((0.27, 0.27), (0.73, 0.27), (0.27, 0.73), (0.73, 0.73)),),
 }
-TURN = 16.0  # degrees either way
+TURN = 8.0  # degrees either way
+WANDER = 0.07  # how far from the centre a subject without a place may lie
 
 INK = (38, 40, 52)
 SNOW = (250, 250, 255)
@@ -105,7 +106,7 @@ def _arrange(
     radii = RADII if subject.kind in _SHAPE_PATHS else THING_RADII
     radius = rng.uniform(*radii[scene.size])
     # Without a word on the place the subject wanders, as far as it stays well inside.
-    slack = 0.025 if scene.place else max(0.01, min(0.13, 0.46 - radius * 1.1))
+    slack = 0.025 if scene.place else max(0.01, min(WANDER, 0.46 - radius * 1.1))
     return [(subject, _near(0.5, rng, slack), _near(0.5, rng, slack), radius)]
 
 

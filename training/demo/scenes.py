@@ -159,6 +159,7 @@ class Mixture:
 SHAPES_ONLY = Mixture()
 EVERYTHING = Mixture(one=0.5, two=0.14, several=0.1, thing=0.15, landscape=0.11)
 MOSTLY_SHAPES = Mixture(one=0.8, two=0.08, several=0.12)
+SHAPES_AND_COUNTS = Mixture(one=0.85, several=0.15)
 
 
 def sample_scene(rng: Random, mixture: Mixture = EVERYTHING) -> Scene:

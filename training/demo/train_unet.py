@@ -13,7 +13,14 @@ from training.demo.drawing import draw
 from training.demo.fitting import Losses, Plan, Team, fit, half_precision
 from training.demo.latents import latents_of, to_tensor
 from training.demo.networks import TEXT_WIDTH, make_scheduler, make_unet
-from training.demo.scenes import EVERYTHING, MOSTLY_SHAPES, SHAPES_ONLY, attributes, sample_scene
+from training.demo.scenes import (
+    EVERYTHING,
+    MOSTLY_SHAPES,
+    SHAPES_AND_COUNTS,
+    SHAPES_ONLY,
+    attributes,
+    sample_scene,
+)
 from training.demo.start import start_unet
 from training.demo.train_text import captions_of, make_text_path
 
@@ -25,7 +32,12 @@ DRAWINGS = 4  # of every caption: what the words leave open is seen side by side
 DROPPED_CAPTIONS = 0.1  # drawn without words, for classifier-free guidance
 # What is drawn from which share of the budget on. Colours and places come early, outlines late:
 # they get most of the time.
-CURRICULUM = ((0.0, SHAPES_ONLY), (0.1, EVERYTHING), (0.33, MOSTLY_SHAPES))
+CURRICULUM = (
+    (0.0, SHAPES_ONLY),
+    (0.1, EVERYTHING),
+    (0.33, MOSTLY_SHAPES),
+    (0.72, SHAPES_AND_COUNTS),
+)
 TEXT_SHARE = 0.25  # of the budget, in which the text path learns along; then it is left alone
 EXAMINATION = 0.05  # weight of the questions on the captions, so that the words stay learned
 
