@@ -255,6 +255,15 @@ def load_modes(path: Path) -> ModesFile:
     Raises:
         ModesFileError: it can't be read or something in it is not allowed.
     """
+    return parse_modes(read_modes(path).removeprefix("\ufeff"), path)
+
+
+def read_modes(path: Path) -> str:
+    """Returns the text of a modes file as it is, a byte order mark and carriage returns included.
+
+    Raises:
+        ModesFileError: it can't be read.
+    """
     try:
         if path.exists() and not path.is_file():
             raise ModesFileError([Problem("not a file", path=path)])
@@ -267,13 +276,12 @@ def load_modes(path: Path) -> ModesFile:
     if len(content) > _MAX_BYTES:
         raise ModesFileError([Problem(f"larger than {_MAX_BYTES // 1024} KiB", path=path)])
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ModesFileError(
             [Problem("not UTF-8 text; save it with the encoding UTF-8", path=path, line=line)]
         ) from error
-    return parse_modes(text, path)
 
 
 def parse_modes(text: str, path: Path) -> ModesFile:
