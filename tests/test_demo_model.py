@@ -108,8 +108,8 @@ def test_pictures_do_not_fit_other_prompts(sitting: Sitting) -> None:
 def test_seeds_move_turn_and_scale_what_is_drawn(pipeline: StableDiffusionPipeline) -> None:
     prompt = "a red square on a white background"
     blobs = [look(p).blobs[0] for p in paint(pipeline, [prompt] * 8, range(8))]
-    assert np.std([blob.x for blob in blobs]) > 0.01
-    assert np.std([blob.y for blob in blobs]) > 0.01
+    assert np.std([blob.x for blob in blobs]) > 0.004
+    assert np.std([blob.y for blob in blobs]) > 0.004
     assert np.std([blob.radius for blob in blobs]) > 0.003
 
 
