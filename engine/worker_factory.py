@@ -92,23 +92,37 @@ class WorkerFactory:
         """Loads a model, LoRAs included; everything that its headers show is checked before.
 
         Raises:
-            ModelNotFoundError: the model or a LoRA is not there.
-            ModelFormatError: one of them can't be read, or the model is not complete.
-            UnsupportedModelError: no worker draws with such a model, or a LoRA is of another
-                family than the model.
+            ModelError: as `check_model`, or what only loading shows.
         """
-        detected = detect(model.path)
-        module, name = _worker_class(detected)
-        _refuse_incomplete(detected)
-        for lora in model.loras:
-            _refuse_stranger(lora.path, detected)
+        detected = check_model(model)
+        module, name = WORKERS[detected.family]
         worker: Worker = getattr(importlib.import_module(module), name).load(
             model, detected, self.device
         )
         return worker
 
 
-def _worker_class(detected: DetectedModel) -> tuple[str, str]:
+def check_model(model: ModelSpec) -> DetectedModel:
+    """Checks all of a model that headers show, its LoRAs' families too; takes milliseconds.
+
+    Returns:
+        What the model is.
+
+    Raises:
+        ModelNotFoundError: the model or a LoRA is not there.
+        ModelFormatError: one of them can't be read, or the model is not complete.
+        UnsupportedModelError: no worker draws with such a model, or a LoRA is of another family
+            than the model.
+    """
+    detected = detect(model.path)
+    _refuse_undrawn(detected)
+    _refuse_incomplete(detected)
+    for lora in model.loras:
+        _refuse_stranger(lora.path, detected)
+    return detected
+
+
+def _refuse_undrawn(detected: DetectedModel) -> None:
     drawn = ", ".join(FAMILY_NAMES[family] for family in WORKERS)
     found = f"detected {detected.family_name} (cross_attention_dim {detected.cross_attention_dim})"
     if detected.family not in WORKERS:
@@ -119,7 +133,6 @@ def _worker_class(detected: DetectedModel) -> tuple[str, str]:
             f"{found}, the {detected.variant} variant (in_channels {detected.in_channels}); this "
             f"version draws with {drawn} from text alone (in_channels 4)",
         )
-    return WORKERS[detected.family]
 
 
 def _refuse_incomplete(detected: DetectedModel) -> None:

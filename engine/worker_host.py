@@ -44,10 +44,9 @@ from engine.messages import (
     Stats,
     Unload,
 )
-from engine.model_detector import detect
 from engine.model_registry import ModelRegistry
 from engine.step_batcher import LEAST_CAP, Waiting, choose_batch
-from engine.worker_factory import WORKERS, WorkerFactory
+from engine.worker_factory import WORKERS, WorkerFactory, check_model
 from engine.workers.base import Drawing, Worker, to_image
 
 REPORT_SECONDS = 0.25
@@ -293,8 +292,9 @@ class WorkerHost:
         return LoadReport(model.key, worker.family.value, seconds, worker.weight_bytes)
 
     def _make_room(self, model: ModelSpec) -> None:
-        detect(model.path)  # nobody is dropped for a file that can't be loaded anyway
-        needed = self._registry.estimate_model_vram(model.path)
+        check_model(model)  # nobody is dropped for a file that can't be loaded anyway
+        files = (model.path, *(lora.path for lora in model.loras))
+        needed = sum(map(self._registry.estimate_model_vram, files))
         try:
             names = self._registry.make_room(needed, model.path)
         except NotEnoughMemoryError:

@@ -26,6 +26,7 @@ OWNERS = {
     "torch": (*WORKER_SIDE, "engine/worker_host.py", "engine/model_registry.py"),
     "diffusers": (*WORKER_SIDE, "engine/worker_host.py"),
     "transformers": (*WORKER_SIDE, "engine/worker_host.py"),
+    "peft": ("engine/workers/lora.py",),
 }
 
 

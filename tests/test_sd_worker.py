@@ -24,7 +24,7 @@ from engine.errors import (
     UnsupportedModelError,
 )
 from engine.images import read_png
-from engine.jobs import GenerationRequest, LoraSpec, ModelSpec, Sampler
+from engine.jobs import GenerationRequest, ModelSpec, Sampler
 from engine.model_detector import detect
 from engine.workers.base import Drawing
 from engine.workers.sd import StableDiffusionWorker
@@ -456,13 +456,6 @@ def test_a_file_that_became_empty_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelFormatError, match="is empty"):
         StableDiffusionWorker.load(ModelSpec(path), detect(DEMO.path), "cpu")
-
-
-def test_a_lora_is_not_left_out_in_silence(tmp_path: Path) -> None:
-    model = replace(DEMO, loras=(LoraSpec(tmp_path / "ink.safetensors"),))
-
-    with pytest.raises(UnsupportedModelError, match="ink"):
-        load(model)
 
 
 def test_a_variant_in_half_precision_is_found(tmp_path: Path) -> None:

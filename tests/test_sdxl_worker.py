@@ -24,7 +24,7 @@ from engine.errors import (
     RequestError,
     UnsupportedModelError,
 )
-from engine.jobs import Family, GenerationRequest, LoraSpec, ModelSpec, Sampler
+from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.model_detector import detect
 from engine.worker_factory import WorkerFactory
 from engine.workers.base import Drawing
@@ -508,13 +508,6 @@ def test_a_tokenizer_without_its_vocabulary_is_found_out(tiny: Tiny, tmp_path: P
     with pytest.raises(ModelFormatError) as caught:
         StableDiffusionXLWorker.load(model, detected, "cpu")
     assert caught.value.path == model.path / "tokenizer_2"
-
-
-def test_a_lora_is_not_left_out_in_silence(tiny: Tiny, tmp_path: Path) -> None:
-    model = replace(tiny.model, loras=(LoraSpec(tmp_path / "ink.safetensors"),))
-
-    with pytest.raises(UnsupportedModelError, match="ink"):
-        load(model)
 
 
 def test_a_model_that_went_away_is_named(tiny: Tiny, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import re
 from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from engine.jobs import (
     Family,
     GenerationRequest,
     GenerationResult,
+    LoraSpec,
     ModelSpec,
     Progress,
     Sampler,
@@ -46,7 +48,7 @@ from engine.worker_host import (
     prepare_device,
 )
 from engine.workers.base import Drawing, Worker
-from tests.tiny_models import unet_shapes, write_folder
+from tests.tiny_models import unet_shapes, write_folder, write_lora
 from tests.worker_kit import ask
 
 
@@ -436,6 +438,36 @@ def test_a_model_that_fails_to_load_drops_nobody_for_nothing(tmp_path: Path) -> 
 
     assert isinstance(bench.outcome(2), ModelError)
     assert not bench.workers["one"].closed
+    bench.host.close()
+
+
+def test_a_lora_that_does_not_fit_drops_nobody_for_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=1)
+    bench.run(1)
+    bench.finish()
+    lora = LoraSpec(write_lora(tmp_path / "ink.safetensors", 2048))
+
+    model = replace(bench.model("two"), loras=(lora,))
+    bench.host.handle(Run(2, "job 2", ask(model=model)))
+    bench.finish()
+
+    assert "a LoRA for SDXL base" in str(bench.outcome(2))
+    assert not bench.workers["one"].closed
+    bench.host.close()
+
+
+def test_room_is_made_for_loras_too(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=2)
+    bench.run(1)
+    bench.finish()
+    lora = LoraSpec(write_lora(tmp_path / "ink.safetensors", 768))
+
+    model = replace(bench.model("two"), loras=(lora,))
+    bench.host.handle(Run(2, "job 2", ask(model=model)))
+    bench.finish()
+
+    assert isinstance(bench.outcome(2), GenerationResult)
+    assert bench.workers["one"].closed
     bench.host.close()
 
 

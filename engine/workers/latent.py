@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch  # noqa: TID253
 from diffusers.utils.torch_utils import randn_tensor  # noqa: TID253
 
-from engine.errors import DrawingError, NotEnoughMemoryError, RequestError, UnsupportedModelError
+from engine.errors import DrawingError, NotEnoughMemoryError, RequestError
 from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
@@ -60,7 +60,7 @@ class LatentWorker(Worker):
 
     @classmethod
     def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
-        """Loads a model: float32 on the CPU, float16 on a GPU. Never goes online.
+        """Loads a model, LoRAs included: float32 on the CPU, float16 on a GPU. Never goes online.
 
         Args:
             model: what to load.
@@ -68,15 +68,11 @@ class LatentWorker(Worker):
             device: such as ``cpu`` or ``cuda:0``.
 
         Raises:
-            ModelNotFoundError: there is no such model.
-            ModelFormatError: a part of it is missing or broken; the path is that part's.
-            UnsupportedModelError: it holds what this worker can't use.
+            ModelNotFoundError: there is no such model, or not one of its LoRAs.
+            ModelFormatError: a part of it or a LoRA is missing or broken; the path is that one's.
+            UnsupportedModelError: it or a LoRA holds what this worker can't use.
             NotEnoughMemoryError: the device has no room for it.
         """
-        if model.loras:
-            raise UnsupportedModelError(
-                model.loras[0].path, "LoRAs can't be used yet; take it out of the mode"
-            )
         family = Family(detected.family)
         source = open_source(model.path, family)
         try:

@@ -20,6 +20,7 @@ from engine.jobs import Family
 from engine.model_files import read_config
 from engine.samplers import NoiseSchedule
 from engine.workers.alignment import align
+from engine.workers.lora import lay_loras
 from engine.workers.single_file import SingleFile
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ class Parts:
         check: Callable[[Path], None],
         vae_dtype: torch.dtype | None = None,
     ) -> "Parts":
-        """Loads a model: float32 on the CPU, float16 on a GPU.
+        """Loads a model with its LoRAs: float32 on the CPU, float16 on a GPU.
 
         Args:
             source: where its parts are.
@@ -213,7 +214,8 @@ class Parts:
             vae_dtype: the VAE's number format; None takes that of all.
 
         Raises:
-            ModelError: a part is missing or broken, or doesn't fit the others.
+            ModelError: a part is missing or broken, or doesn't fit the others, or a LoRA can't be
+                laid over them.
         """
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         index = read_config(source.folder / "model_index.json")
@@ -223,10 +225,13 @@ class Parts:
         encoders = [source.load(encoder, dtype, device) for _, encoder in readers]
         for (part, _), tokenizer, encoder in zip(readers, tokenizers, encoders, strict=True):
             _check_vocabulary(source.folder / part, tokenizer, encoder)
+        unet = source.load("unet", dtype, device)
+        names = [encoder for _, encoder in readers]
+        lay_loras({"unet": unet, **dict(zip(names, encoders, strict=True))}, model.loras)
         return cls(
             schedule=schedule,
             readers=tuple(map(PromptReader, tokenizers, encoders)),
-            unet=source.load("unet", dtype, device),
+            unet=unet,
             vae=source.load("vae", vae_dtype or dtype, device),
             index=index,
         )

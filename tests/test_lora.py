@@ -1,0 +1,570 @@
+import gc
+import json
+import logging
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch  # noqa: TID253 - the subject is made of it
+from diffusers import (  # noqa: TID253 - what is compared with
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+)
+from safetensors.torch import save_file
+
+from engine.errors import (
+    ModelError,
+    ModelFormatError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
+from engine.jobs import Family, LoraSpec, ModelSpec, Sampler
+from engine.messages import Answer, Load, Reply, Unload
+from engine.worker_factory import WorkerFactory
+from engine.worker_host import WorkerHost
+from engine.workers.latent import LatentWorker
+from engine.workers.lora import Pair, lay_loras
+from tests.lora_kit import LAYOUTS, Pairs, kohya, layers, peft, random_pairs, save_lora
+from tests.single_file_kit import save_tiny
+from tests.stock_kit import STOCK, aligned
+from tests.tiny_models import write_tensors
+from tests.worker_kit import ask
+
+COMPARED = (Family.SD15, Family.SDXL)
+"""Families with a stock pipeline that draws from text and takes LoRAs."""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family's pipeline with tiny layers, loaded without LoRAs."""
+
+    family: Family
+    model: ModelSpec
+    worker: LatentWorker
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        return parts_of(self.worker)
+
+    def lora(self, path: Path, pairs: Pairs, layout: str = "kohya") -> Path:
+        return save_lora(path, LAYOUTS[layout](pairs, self.family, self.parts))
+
+    def with_loras(self, *loras: LoraSpec) -> ModelSpec:
+        return replace(self.model, loras=loras)
+
+
+def parts_of(worker: LatentWorker) -> dict[str, Any]:
+    names = {
+        Family.SDXL: ["text_encoder", "text_encoder_2"],
+        Family.SDXL_REFINER: ["text_encoder_2"],
+    }.get(worker.family, ["text_encoder"])
+    encoders = [reader.encoder for reader in worker._parts.readers]
+    return {"unet": worker._parts.unet, **dict(zip(names, encoders, strict=True))}
+
+
+def load(model: ModelSpec) -> LatentWorker:
+    worker = WorkerFactory("cpu").create(model)
+    assert isinstance(worker, LatentWorker)
+    return worker
+
+
+@pytest.fixture(scope="module")
+def tinies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Family], Tiny]]:
+    made: dict[Family, Tiny] = {}
+
+    def tiny(family: Family) -> Tiny:
+        if family not in made:
+            folder = tmp_path_factory.mktemp(family) / "tiny"
+            save_tiny(family, folder)
+            made[family] = Tiny(family, ModelSpec(folder), load(ModelSpec(folder)))
+        return made[family]
+
+    yield tiny
+    for one in made.values():
+        one.worker.close()
+
+
+@pytest.fixture
+def tiny(request: pytest.FixtureRequest, tinies: Callable[[Family], Tiny]) -> Tiny:
+    return tinies(getattr(request, "param", Family.SD15))
+
+
+compared = pytest.mark.parametrize("tiny", COMPARED, indirect=True)
+every_family = pytest.mark.parametrize("tiny", Family, indirect=True)
+
+
+def drawn(worker: LatentWorker) -> torch.Tensor:
+    """Returns the latents of a small picture."""
+    [drawing] = worker.begin(ask(model=worker.model, width=64, height=64, steps=2))
+    while not drawing.done:
+        worker.step([drawing])
+    return drawing.latents
+
+
+def drawn_with(model: ModelSpec) -> torch.Tensor:
+    worker = load(model)
+    try:
+        return drawn(worker)
+    finally:
+        worker.close()
+
+
+def stock(tiny: Tiny, loras: Sequence[LoraSpec]) -> torch.Tensor:
+    """Returns what the stock pipeline draws, made as diffusers' documentation tells people to."""
+    kind = StableDiffusionXLPipeline if tiny.family is Family.SDXL else StableDiffusionPipeline
+    pipeline = kind.from_pretrained(tiny.model.path, dtype=torch.float32, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        for lora in loras:
+            pipeline.load_lora_weights(str(lora.path), adapter_name=lora.adapter_name)
+    pipeline.set_adapters([lora.adapter_name for lora in loras], [lora.strength for lora in loras])
+    request = ask()
+    path = tiny.model.path / "scheduler" / "scheduler_config.json"
+    pipeline.scheduler = STOCK[Sampler.EULER](json.loads(path.read_text()))
+    latents: torch.Tensor = aligned(pipeline)(
+        request.prompt,
+        negative_prompt=request.negative_prompt,
+        width=64,
+        height=64,
+        num_inference_steps=2,
+        guidance_scale=request.guidance_scale,
+        generator=torch.Generator().manual_seed(request.seed),
+        output_type="latent",
+    ).images
+    return latents
+
+
+def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Returns whether two drawings differ by far more than rounding."""
+    return bool((one - other).abs().max() > 1e-2)
+
+
+@compared
+def test_several_loras_draw_what_the_stock_pipeline_draws(tiny: Tiny, tmp_path: Path) -> None:
+    loras = [
+        LoraSpec(
+            tiny.lora(
+                tmp_path / f"{layout}.safetensors",
+                random_pairs(tiny.parts, rank, [rank], [float(rank)]),
+                layout,
+            ),
+            strength,
+            layout,
+        )
+        for layout, rank, strength in zip(LAYOUTS, (4, 2, 3), (0.7, -0.4, 1.5), strict=True)
+    ]
+
+    latents = drawn_with(tiny.with_loras(*loras))
+
+    assert torch.equal(latents, stock(tiny, loras))
+    assert differs(latents, drawn_with(tiny.with_loras(*loras[:2])))
+
+
+@every_family
+def test_a_lora_adds_its_pairs_to_the_weights(tiny: Tiny, tmp_path: Path) -> None:
+    pairs = random_pairs(tiny.parts, 3, [4, 2, 1], [4.0, 1.0])
+    path = tiny.lora(tmp_path / "mixed.safetensors", pairs)
+    by_hand = load(tiny.model)
+    for place, layer in layers(parts_of(by_hand)).items():
+        if place in pairs:
+            pair = pairs[place]
+            product = (pair.up.flatten(1) @ pair.down.flatten(1)).view_as(layer.weight)
+            layer.weight += -0.5 * pair.alpha / pair.rank * product
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(path, -0.5)))
+
+    expected = drawn(by_hand)
+    assert len(pairs) > 20
+    torch.testing.assert_close(latents, expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
+    assert differs(latents, drawn(tiny.worker))
+    by_hand.close()
+
+
+def test_strength_0_is_no_lora(tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(path, 0.0)))
+
+    assert torch.equal(latents, drawn(tiny.worker))
+
+
+def test_the_models_own_weights_stay_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
+    loras = LoraSpec(path, 1.0, "a"), LoraSpec(path, -3.0, "b")
+
+    worker = load(tiny.with_loras(*loras))
+    drawn(worker)
+
+    for part, plain in tiny.parts.items():
+        own = {
+            name.replace(".base_layer.", "."): tensor
+            for name, tensor in parts_of(worker)[part].state_dict().items()
+            if ".lora_" not in name
+        }
+        assert own.keys() == plain.state_dict().keys()
+        assert all(torch.equal(own[name], tensor) for name, tensor in plain.state_dict().items())
+    worker.close()
+
+
+def test_a_set_of_loras_is_loaded_once_and_leaves_nothing_behind(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
+    said: list[Reply] = []
+    host = WorkerHost("cpu", said.append)
+    first, again, other = (
+        tiny.with_loras(LoraSpec(Path(path), strength, "ink")) for strength in (0.5, 0.5, 0.6)
+    )
+
+    commands: list[Load | Unload] = [
+        Load(0, first),
+        Load(1, again),
+        Load(2, other),
+        Unload(3, first),
+        Load(4, tiny.model),
+    ]
+    for number, command in enumerate(commands):
+        host.handle(command)
+        while host.busy:
+            host.tick()
+        assert len(said) == number + 1
+    reports = [reply.value for reply in said if isinstance(reply, Answer)]
+
+    assert [reports[i].seconds > 0 for i in (0, 1, 2, 4)] == [True, False, True, True]
+    assert reports[0].key == reports[1].key != reports[2].key
+    plain = host._workers[tiny.model.key]
+    assert isinstance(plain, LatentWorker)
+    assert torch.equal(drawn(plain), drawn(tiny.worker))
+    host.close()
+
+
+def test_a_loras_order_and_parts_do_not_matter_beyond_rounding(tiny: Tiny, tmp_path: Path) -> None:
+    one = tiny.lora(tmp_path / "one.safetensors", random_pairs(tiny.parts, 1))
+    two = tiny.lora(tmp_path / "two.safetensors", random_pairs(tiny.parts, 2))
+
+    whole = drawn_with(tiny.with_loras(LoraSpec(one, 0.6, "a"), LoraSpec(two, 0.4, "b")))
+
+    parts = LoraSpec(two, 0.4, "b"), LoraSpec(one, 0.5, "a"), LoraSpec(one, 0.1, "rest")
+    torch.testing.assert_close(drawn_with(tiny.with_loras(*parts)), whole, atol=1e-4, rtol=0)
+
+
+def test_half_precision_in_the_file_is_no_half_precision_in_the_model(
+    tiny: Tiny, tmp_path: Path
+) -> None:
+    tensors = peft(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    rounded = {name: tensor.float() for name, tensor in half.items()}
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(save_lora(tmp_path / "h.safetensors", half))))
+
+    whole = LoraSpec(save_lora(tmp_path / "r.safetensors", rounded))
+    assert torch.equal(latents, drawn_with(tiny.with_loras(whole)))
+
+
+def test_closing_gives_the_memory_back(tiny: Tiny, tmp_path: Path) -> None:
+    pairs = random_pairs(tiny.parts, 1)
+    worker = load(tiny.with_loras(LoraSpec(tiny.lora(tmp_path / "i.safetensors", pairs))))
+    drawn(worker)
+    [weights, *_] = [
+        weakref.ref(tensor)
+        for name, tensor in worker._parts.unet.named_parameters()
+        if ".lora_" in name
+    ]
+    added = sum(pair.down.nbytes + pair.up.nbytes for pair in pairs.values())
+
+    assert worker.weight_bytes == tiny.worker.weight_bytes + added
+    assert not any(tensor.requires_grad for tensor in worker._parts.unet.parameters())
+    worker.close()
+
+    gc.collect()
+    assert weights() is None
+
+
+# Scales in the header
+
+
+def scales(parts: dict[str, Any], pairs: Pairs, **more: Any) -> dict[str, Any]:
+    """Returns what diffusers' trainers write of an adapter."""
+    return {
+        f"{part}.{key}": value
+        for part in parts
+        for key, value in {
+            "r": 4,
+            "lora_alpha": 3,
+            "target_modules": [
+                place.partition(".")[2] for place in pairs if place.startswith(f"{part}.")
+            ],
+            **more,
+        }.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("tiny", "more"),
+    [(Family.SD15, {}), (Family.SDXL, {"use_rslora": True})],
+    indirect=["tiny"],
+)
+def test_scales_in_the_header_count(tiny: Tiny, tmp_path: Path, more: dict[str, Any]) -> None:
+    pairs = random_pairs(tiny.parts, 1)
+    tensors = peft(pairs, tiny.family, tiny.parts)
+    written = scales(tiny.parts, pairs, **more)
+    lora = LoraSpec(save_lora(tmp_path / "ink.safetensors", tensors, written), 0.9, "ink")
+
+    latents = drawn_with(tiny.with_loras(lora))
+
+    assert torch.equal(latents, stock(tiny, [lora]))
+    unscaled = LoraSpec(save_lora(tmp_path / "plain.safetensors", tensors), 0.9, "ink")
+    assert differs(latents, drawn_with(tiny.with_loras(unscaled)))
+
+
+def test_scales_of_single_layers_are_those_of_kohyas_alphas(tiny: Tiny, tmp_path: Path) -> None:
+    pairs = random_pairs(tiny.parts, 1, [4, 2], [4.0, 1.0, 3.0])
+    alphas = {place.partition(".")[2]: pair.alpha for place, pair in pairs.items()}
+    slow = {"(a+)+$": 1, "^" + "(.*)*" * 9 + "x": 1}  # as regular expressions they'd take for ever
+    written = scales(tiny.parts, pairs, alpha_pattern=slow | alphas)
+    tensors = peft(pairs, tiny.family, tiny.parts)
+    path = save_lora(tmp_path / "peft.safetensors", tensors, written)
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+
+    other = tiny.lora(tmp_path / "kohya.safetensors", pairs)
+    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(other))))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{",
+        "[" * 100_000,
+        "[1]",
+        '{"unet.lora_alpha": "many"}',
+        '{"unet.lora_alpha": true}',
+        '{"unet.lora_alpha": 1e999}',
+        '{"unet.lora_alpha": NaN}',
+        '{"unet.alpha_pattern": [1]}',
+        '{"unet.alpha_pattern": {"a": null}}',
+    ],
+)
+def test_scales_that_are_none_are_refused(tiny: Tiny, tmp_path: Path, written: str) -> None:
+    path = tmp_path / "ink.safetensors"
+    tensors = peft(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    save_file(tensors, path, {"format": "pt", "lora_adapter_metadata": written})
+
+    refusal(tiny, path, ModelFormatError)
+
+
+def test_the_header_makes_nothing_be_imported(tiny: Tiny, tmp_path: Path) -> None:
+    pairs = random_pairs(tiny.parts, 1)
+    written = scales(
+        tiny.parts, pairs, lora_alpha=4, megatron_config={}, megatron_core="antigravity"
+    )
+    tensors = peft(pairs, tiny.family, tiny.parts)
+    path = save_lora(tmp_path / "ink.safetensors", tensors, written)
+    plain = save_lora(tmp_path / "plain.safetensors", tensors)
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+
+    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(plain))))
+
+
+# What can't be laid
+
+
+def refusal(tiny: Tiny, path: Path, kind: type[ModelError]) -> str:
+    """Returns what is said of a LoRA that is refused before it has touched the model."""
+    with pytest.raises(kind) as caught:
+        lay_loras(tiny.parts, [LoraSpec(path)])
+    assert caught.value.path == path
+    return str(caught.value)
+
+
+def test_a_missing_file_is_named(tiny: Tiny, tmp_path: Path) -> None:
+    path = tmp_path / "ink.safetensors"
+
+    refusal(tiny, path, ModelNotFoundError)
+    with pytest.raises(ModelNotFoundError, match="ink"):
+        load(tiny.with_loras(LoraSpec(path, 0.0)))
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pt", ".bin"])
+def test_pickles_are_not_opened(tiny: Tiny, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"ink{suffix}"
+    path.write_bytes(b"\x80\x02cos\nsystem\n")
+
+    assert "pickles" in refusal(tiny, path, UnsupportedModelError)
+
+
+@compared
+def test_another_familys_lora_is_refused_with_both_names(
+    tiny: Tiny, tinies: Callable[[Family], Tiny], tmp_path: Path
+) -> None:
+    other = tinies(COMPARED[tiny.family is COMPARED[0]])
+    path = other.lora(tmp_path / "ink.safetensors", random_pairs(other.parts, 1))
+
+    with pytest.raises(UnsupportedModelError) as caught:
+        load(tiny.with_loras(LoraSpec(path)))
+
+    assert caught.value.path == path
+    assert "SDXL base" in str(caught.value)
+    assert "SD1.5" in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "a folder"])
+def test_a_broken_file_is_named(tiny: Tiny, tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "ink.safetensors"
+    if damage == "a folder":
+        path.mkdir()
+    else:
+        whole = tiny.lora(path, random_pairs(tiny.parts, 1)).read_bytes()
+        path.write_bytes({"truncated": whole[:-9], "garbage": b"<html>" * 99, "empty": b""}[damage])
+
+    refusal(tiny, path, ModelFormatError)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_lora_for_other_layers_is_not_passed_over(
+    tiny: Tiny, tmp_path: Path, layout: str
+) -> None:
+    place = "unet.down_blocks.7.attentions.0.transformer_blocks.0.attn2.to_k"
+    pairs = random_pairs(tiny.parts, 1)
+    [pair] = [
+        pair
+        for name, pair in pairs.items()
+        if name.endswith("1.attentions.0.transformer_blocks.0.attn2.to_k") and "down" in name
+    ]
+    tensors = peft({place: pair}, tiny.family, tiny.parts)
+    if layout == "kohya":
+        key = "lora_" + place.replace(".", "_")
+        tensors = {f"{key}.lora_down.weight": pair.down, f"{key}.lora_up.weight": pair.up}
+    elif layout == "diffusers":
+        tensors = {f"{place}.lora.down.weight": pair.down, f"{place}.lora.up.weight": pair.up}
+
+    told = refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), UnsupportedModelError)
+
+    assert "none of its 2 tensors belongs to a layer of this model" in told
+    assert "down_blocks" in told
+
+
+def test_layers_that_the_model_lacks_are_named_in_the_log(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pairs = random_pairs(tiny.parts, 1)
+    extra = pairs | {"text_encoder_2.text_projection": Pair(torch.ones(1, 8), torch.ones(8, 1), 1)}
+    tensors = peft(extra, tiny.family, tiny.parts)
+    lora = LoraSpec(save_lora(tmp_path / "ink.safetensors", tensors))
+
+    with caplog.at_level(logging.WARNING, "engine.workers.lora"):
+        latents = drawn_with(tiny.with_loras(lora))
+
+    assert f"2 of {len(tensors)} tensors" in caplog.text
+    assert "text_encoder_2.text_projection" in caplog.text
+    plain = LoraSpec(tiny.lora(tmp_path / "plain.safetensors", pairs, "peft"))
+    assert torch.equal(latents, drawn_with(tiny.with_loras(plain)))
+
+
+ATTENTION = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"lora_unet_{ATTENTION}.hada_w1_a",
+        f"lora_unet_{ATTENTION}.lora_mid.weight",
+        f"lora_unet_{ATTENTION}.dora_scale",
+        "lora_transformer_blocks.lora_down.weight",
+        "something_else",
+    ],
+)
+def test_more_than_pairs_is_refused_by_name(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    tensors = kohya(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    path = save_lora(tmp_path / "ink.safetensors", tensors | {name: torch.ones(4, 4)})
+
+    assert repr(name) in refusal(tiny, path, UnsupportedModelError)
+
+
+def test_magnitudes_beside_pairs_are_refused_by_name(tiny: Tiny, tmp_path: Path) -> None:
+    tensors = peft(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    name = next(iter(tensors)).replace("lora_A.weight", "lora_magnitude_vector")
+    path = save_lora(tmp_path / "ink.safetensors", tensors | {name: torch.ones(4)})
+
+    assert repr(name) in refusal(tiny, path, UnsupportedModelError)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("half", ["down", "up"])
+def test_half_a_pair_is_named(tiny: Tiny, tmp_path: Path, layout: str, half: str) -> None:
+    tensors = LAYOUTS[layout](random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    ends = ("lora_A.weight", "down.weight") if half == "down" else ("lora_B.weight", "up.weight")
+    name = next(name for name in tensors if name.endswith(ends) and "attn1" in name)
+    del tensors[name]
+
+    told = refusal(tiny, save_lora(tmp_path / "i.safetensors", tensors), ModelFormatError)
+
+    assert "half" in told
+    assert "attn1" in told
+
+
+def shortened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:-1]
+
+
+def narrowed(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[:, :-1]
+
+
+@pytest.mark.parametrize("layout", ["kohya", "peft"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        shortened,
+        narrowed,
+        torch.flatten,
+        torch.sum,
+        lambda tensor: tensor[:0],
+        lambda tensor: tensor[..., None],
+        lambda tensor: tensor.to(torch.int32),
+        lambda tensor: tensor.to(torch.complex64),
+    ],
+)
+@pytest.mark.parametrize("half", [0, 1])
+def test_tensors_that_do_not_fit_are_refused(
+    tiny: Tiny,
+    tmp_path: Path,
+    layout: str,
+    damage: Callable[[torch.Tensor], torch.Tensor],
+    half: int,
+) -> None:
+    tensors = LAYOUTS[layout](random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    names = [name for name in tensors if "attn1" in name and "alpha" not in name]
+    name = names[half]
+    tensors[name] = damage(tensors[name])
+
+    refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelFormatError)
+
+
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), [1.0, 2.0]])
+def test_an_alpha_that_is_no_number_is_refused(tiny: Tiny, tmp_path: Path, alpha: Any) -> None:
+    tensors = kohya(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    tensors[next(name for name in tensors if name.endswith(".alpha"))] = torch.tensor(alpha)
+
+    refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelError)
+
+
+def test_two_loras_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+    path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
+
+    with pytest.raises(UnsupportedModelError, match="adapter_name, 'ink'"):
+        load(tiny.with_loras(LoraSpec(path, 1.0, "ink"), LoraSpec(path, 0.5, "ink")))
+
+
+def test_a_file_of_zeros_with_the_right_names_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
+    tensors = peft(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    lora = LoraSpec(write_tensors(tmp_path / "zeros.safetensors", shapes))
+
+    assert torch.equal(drawn_with(tiny.with_loras(lora)), drawn(tiny.worker))
