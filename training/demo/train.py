@@ -19,7 +19,7 @@ from training.demo.fitting import launch
 from training.demo.tokenizer import make_tokenizer
 from training.demo.train_autoencoder import polish_decoder, train_autoencoder
 from training.demo.train_text import train_text
-from training.demo.train_unet import train_unet
+from training.demo.train_unet import CURRICULA, train_unet
 
 STAGES = ("tokenizer", "text", "autoencoder", "unet", "polish", "assemble")
 # Of the budget; the tokenizer and the assembly take seconds.
@@ -37,6 +37,7 @@ class Options:
     processes: int
     seed: int
     start: Path | None
+    scenes: str
 
 
 def main() -> None:
@@ -72,6 +73,8 @@ def run_stage(stage: str, options: Options) -> None:
         arguments: list[object] = [options.work, minutes, options.seed]
         if stage in ("text", "unet"):
             arguments.append(options.start)
+        if stage == "unet":
+            arguments.append(options.scenes)
         launch(trainers[stage], options.processes, *arguments)
 
 
@@ -125,6 +128,12 @@ def read_options() -> Options:
         "--start",
         type=Path,
         help="a finished model's folder: its text path and UNet learn on, instead of fresh ones",
+    )
+    parser.add_argument(
+        "--scenes",
+        choices=tuple(CURRICULA),
+        default="everything",
+        help="what the UNet learns to draw; 'shapes' is one shape at a time (default: %(default)s)",
     )
     given = vars(parser.parse_args())
     return Options(**given | {"stages": tuple(given["stages"])})

@@ -32,12 +32,15 @@ DRAWINGS = 4  # of every caption: what the words leave open is seen side by side
 DROPPED_CAPTIONS = 0.1  # drawn without words, for classifier-free guidance
 # What is drawn from which share of the budget on. Colours and places come early, outlines late:
 # they get most of the time.
-CURRICULUM = (
-    (0.0, SHAPES_ONLY),
-    (0.1, EVERYTHING),
-    (0.33, MOSTLY_SHAPES),
-    (0.72, SHAPES_AND_COUNTS),
-)
+CURRICULA = {
+    "everything": (
+        (0.0, SHAPES_ONLY),
+        (0.1, EVERYTHING),
+        (0.33, MOSTLY_SHAPES),
+        (0.72, SHAPES_AND_COUNTS),
+    ),
+    "shapes": ((0.0, SHAPES_ONLY),),
+}
 TEXT_SHARE = 0.25  # of the budget, in which the text path learns along; then it is left alone
 EXAMINATION = 0.05  # weight of the questions on the captions, so that the words stay learned
 
@@ -82,7 +85,12 @@ class Painter(nn.Module):
 
 
 def train_unet(
-    team: Team, folder: Path, minutes: float, seed: int, start: Path | None = None
+    team: Team,
+    folder: Path,
+    minutes: float,
+    seed: int,
+    start: Path | None = None,
+    curriculum: str = "everything",
 ) -> None:
     """Trains UNet and text path into `folder/unet.pt`; wants `folder/text.pt`.
 
@@ -92,6 +100,7 @@ def train_unet(
         minutes: The budget.
         seed: Of pictures, captions, weights and noise.
         start: A model whose UNet is to learn on, instead of a fresh one.
+        curriculum: A name from `CURRICULA`.
     """
     torch.manual_seed(seed)
     painter = Painter(folder)
@@ -103,7 +112,7 @@ def train_unet(
     signal = make_scheduler().alphas_cumprod
 
     def losses(progress: float) -> Losses:
-        mixture = [mixture for start, mixture in CURRICULUM if progress >= start][-1]
+        mixture = [mixture for since, mixture in CURRICULA[curriculum] if progress >= since][-1]
         scenes = [sample_scene(rng, mixture) for _ in range(CAPTIONS)]
         pictures = [draw(scene, rng) for scene in scenes for _ in range(DRAWINGS)]
         latents = latents_of(to_tensor(pictures))
@@ -129,7 +138,8 @@ def train_unet(
         loss = drawing + EXAMINATION * questions
         return {"loss": loss, "drawing": drawing, "questions": questions}
 
-    plan = Plan(minutes, rate=1.2e-3, hold=0.35)
+    # What has been learned before is shaken less.
+    plan = Plan(minutes, rate=9e-4 if start else 1.2e-3, hold=0.4 if start else 0.35)
     fit(team, painter, learning_groups(painter), losses, plan, folder / "unet.pt")
 
 
