@@ -261,9 +261,9 @@ def examine(env_file: Path | None = None) -> Iterator[Finding]:
 def is_running(data: Path) -> bool:
     """Says whether a Dream Lab runs on a data folder now."""
     path = data / "dreamlab.lock"
-    if not path.exists():
-        return False
     try:
+        if not path.exists():
+            return False
         with FileLock(path, timeout=0):
             return False
     except Timeout:
@@ -353,9 +353,9 @@ def parse_gpus(csv: str) -> list[Gpu]:
 def _data(folder: Path) -> Iterator[Finding]:
     hint = "Set DREAMLAB_DATA to a folder that you may write to"
     place = folder.absolute()
-    while not place.exists():
-        place = place.parent
     try:
+        while not place.exists():
+            place = place.parent
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:

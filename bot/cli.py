@@ -28,6 +28,7 @@ exit status:
   1    something is broken or was refused; stderr says what, and what is allowed
   2    the command line itself is wrong
   130  ended by Ctrl-C (143: by SIGTERM); what was being drawn is cancelled
+       (run ends with 0 instead: it lets that finish, and keeps what waits)
 """
 _EPILOG = f"""\
 examples:

@@ -28,22 +28,27 @@ class ImageFolder:
         """
         folder = self._root / day.isoformat()
         folder.mkdir(parents=True, exist_ok=True)
-        records = []
-        for image in result.images:
-            image_id = new_job_id()
-            path = folder / f"{image_id}.png"
-            _write(path, image.png)
-            records.append(
-                ImageRecord(
-                    id=image_id,
-                    job_id=result.job_id,
-                    path=path.relative_to(self._root).as_posix(),
-                    seed=image.seed,
-                    width=image.width,
-                    height=image.height,
+        _sync(self._root)
+        records: list[ImageRecord] = []
+        try:
+            for image in result.images:
+                image_id = new_job_id()
+                path = folder / f"{image_id}.png"
+                _write(path, image.png)
+                records.append(
+                    ImageRecord(
+                        id=image_id,
+                        job_id=result.job_id,
+                        path=path.relative_to(self._root).as_posix(),
+                        seed=image.seed,
+                        width=image.width,
+                        height=image.height,
+                    )
                 )
-            )
-        _sync(folder)
+            _sync(folder)
+        except OSError:
+            self.remove(records)  # a full disk is no place for half a result
+            raise
         return records
 
     def remove(self, images: Iterable[ImageRecord]) -> None:

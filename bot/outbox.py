@@ -40,13 +40,16 @@ class Courier(Protocol):
         """
 
 
-def retry_delay(attempts: int) -> timedelta | None:
-    """Returns how long to wait after a number of failed attempts; None gives up.
+STORE_PAUSE = 5.0
+"""Seconds until the outbox goes on after the store failed it (locked, or the disk is full)."""
 
-    2 s, 4 s, 8 s, … up to 10 min, 40 attempts: about five hours, longer than Discord's outages.
+
+def retry_delay(attempts: int) -> timedelta:
+    """Returns how long to wait after a number of failed attempts: 2 s, 4 s, 8 s, … up to 10 min.
+
+    There is no last attempt: how long Discord, or the way there, will be away is not known, and
+    only a courier can say that nobody is left to receive a result (`Undeliverable`).
     """
-    if attempts >= 40:
-        return None
     return timedelta(seconds=min(2.0 ** min(attempts, 20), 600.0))
 
 
@@ -57,12 +60,14 @@ class Outbox:
         self,
         store: Store,
         view: Callable[[str], Awaitable[JobView]],
-        delay: Callable[[int], timedelta | None] = retry_delay,
+        delay: Callable[[int], timedelta] = retry_delay,
+        store_pause: float = STORE_PAUSE,
     ) -> None:
-        """Takes the store, `Studio.view` and how long to wait after failed attempts."""
+        """Takes the store, `Studio.view`, and how long to wait after failures of either sort."""
         self._store = store
         self._view = view
         self._delay = delay
+        self._store_pause = store_pause
         self._couriers: dict[str, Courier] = {}
         self._wake = asyncio.Event()
 
@@ -76,20 +81,27 @@ class Outbox:
         self._wake.set()
 
     async def run(self) -> None:
-        """Delivers until it is cancelled."""
-        await self._store.claim_anew(datetime.now(UTC))
+        """Delivers until it is cancelled; a store that fails for a while is waited for."""
         free = asyncio.Semaphore(AT_ONCE)
+        claimed_anew = False
         async with asyncio.TaskGroup() as deliveries:
             while True:
-                self._wake.clear()
-                for delivery in await self._claim():
-                    await free.acquire()
-                    task = deliveries.create_task(
-                        self._deliver(delivery), name=f"delivery of {delivery.job_id}"
-                    )
-                    task.add_done_callback(lambda _: free.release())
-                if not self._wake.is_set():
-                    await self._sleep()
+                try:
+                    if not claimed_anew:
+                        await self._store.claim_anew(datetime.now(UTC))
+                        claimed_anew = True
+                    self._wake.clear()
+                    for delivery in await self._claim():
+                        await free.acquire()
+                        task = deliveries.create_task(
+                            self._deliver(delivery), name=f"delivery of {delivery.job_id}"
+                        )
+                        task.add_done_callback(lambda _: free.release())
+                    if not self._wake.is_set():
+                        await self._sleep()
+                except Exception:
+                    log.exception("The outbox can't be read; it is tried again")
+                    await asyncio.sleep(self._store_pause)
 
     async def _claim(self) -> list[Delivery]:
         now = datetime.now(UTC)
@@ -107,6 +119,13 @@ class Outbox:
                 await self._wake.wait()
 
     async def _deliver(self, delivery: Delivery) -> None:
+        try:
+            await self._attempt(delivery)
+        except Exception:
+            # It is claimed for a while and then due again; a courier's repetition does no harm.
+            log.exception("What became of the delivery of job %s is not stored", delivery.job_id)
+
+    async def _attempt(self, delivery: Delivery) -> None:
         job_id = delivery.job_id
         view = await self._view(job_id)
         courier = self._couriers[view.record.origin.front_end]
@@ -124,8 +143,7 @@ class Outbox:
                 error,
             )
             delay = self._delay(delivery.attempts)
-            due_at = None if delay is None else datetime.now(UTC) + delay
-            await self._store.postpone(job_id, due_at, repr(error))
+            await self._store.postpone(job_id, datetime.now(UTC) + delay, repr(error))
             self.wake()  # it may be due before what the outbox sleeps for
         else:
             await self._store.delivered(job_id, datetime.now(UTC))

@@ -62,6 +62,8 @@ class Store:
             await store._migrate()
         except BaseException as error:
             await db.close()
+            if isinstance(error, sqlite3.OperationalError):
+                raise StoreError(f"{path}: can't be used now ({error}).") from error
             if isinstance(error, sqlite3.Error):
                 raise StoreError(
                     f"{path}: is not a sound database ({error}). "

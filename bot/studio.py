@@ -4,6 +4,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,10 +52,10 @@ _POSITIONS_EVERY = 0.25
 
 
 class UnknownJobError(RequestError):
-    """There is no such job, or its pictures were deleted."""
+    """There is no such job."""
 
     def __init__(self, job_id: str) -> None:
-        super().__init__("job", job_id, "the id of a request that was not deleted")
+        super().__init__("job", job_id, "the id of a request")
 
 
 class UnknownImageError(RequestError):
@@ -190,7 +191,11 @@ class Studio:
         _authorise(record, by, moderator, "cancel")
         live = self._live.get(job_id)
         if live is None or live.task is None:
-            return False
+            if record.status.is_final:
+                return False
+            # Nobody draws it now: its result could not be stored, so the next start would.
+            await self._settle(record, JobCancelledError(job_id))
+            return True
         self._pool.cancel(job_id)
         await asyncio.shield(live.task)
         return (await self._record(job_id)).status is JobStatus.CANCELLED
@@ -315,12 +320,13 @@ class Studio:
         )
         with self._pool.reserve():
             await self._store.add(record)
-            self._enqueue(record)
+            # A shutdown may have begun meanwhile. What is committed is drawn at the next start.
+            with suppress(PoolClosedError):
+                self._enqueue(record)
         return record
 
     def _enqueue(self, record: JobRecord) -> None:
         live = _Live(record)
-        self._live[record.id] = live
         running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
         def on_event(progress: Progress) -> None:
@@ -332,6 +338,7 @@ class Studio:
             on_event=on_event,
             admitted=True,
         )
+        self._live[record.id] = live
         future.add_done_callback(lambda _: live.begun.set())
         live.task = asyncio.create_task(self._accompany(live, future), name=f"job {record.id}")
 
@@ -341,7 +348,7 @@ class Studio:
         try:
             await live.begun.wait()
             if not future.done():
-                await self._store.begin(record.id)
+                await self._note_begin(record.id)
             await self._settle(record, await _outcome(future))
         except PoolClosedError:
             pass  # it stays in the store as it is and goes on at the next start
@@ -350,6 +357,13 @@ class Studio:
         finally:
             del self._live[record.id]
             live.wake()
+
+    async def _note_begin(self, job_id: str) -> None:
+        """Notes that a job runs. Its end can be stored without it, so a failure ends nothing."""
+        try:
+            await self._store.begin(job_id)
+        except Exception:
+            log.exception("That job %s runs is not stored", job_id)
 
     async def _settle(self, record: JobRecord, outcome: GenerationResult | DreamLabError) -> None:
         """Keeps how a job ended: files first, then all of its rows in one transaction."""

@@ -376,6 +376,8 @@ class WorkerHost:
                 self._lower_ceiling(job, drawings)
             if len(batch) == 1:
                 self._fail(job, self._told(error))
+            elif _is_out_of_memory(error) and sum(d.rows for d in drawings) <= LEAST_CAP:
+                self._forward_one_by_one(batch)  # no smaller batch is to come
             elif not _is_out_of_memory(error):
                 self._told(error)  # in the log; the next line finds whom to tell
                 self._forward_one_by_one(batch)

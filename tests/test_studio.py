@@ -260,6 +260,35 @@ async def test_a_result_that_can_not_be_written_leaves_the_job_for_the_next_star
     assert [record.id for record in await slow_room.studio.recover()] == [job.id]
 
 
+async def test_what_only_the_next_start_would_draw_can_be_cancelled(
+    slow_room: Room, tmp_path: Path
+) -> None:
+    (tmp_path / "data" / "images").touch()
+    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
+    await slow_room.drawing(job)
+    slow_room.executor.finish(job.id)
+    await slow_room.ended(job)
+
+    assert await slow_room.studio.cancel(job.id, ADA)
+
+    assert await slow_room.studio.recover() == []
+    assert (await slow_room.studio.view(job.id)).record.status is JobStatus.CANCELLED
+
+
+async def test_what_is_committed_while_the_pool_closes_is_drawn_by_the_next_start(
+    tmp_path: Path,
+) -> None:
+    async with a_room(tmp_path, hold=True) as room:
+        submitting = asyncio.create_task(room.studio.submit(DRAFT, ADA, WEB))
+        await asyncio.sleep(0)  # its place is reserved, its row on the way
+        await room.pool.shutdown()
+        job = await submitting
+
+    async with a_room(tmp_path) as room:
+        assert [record.id for record in await room.studio.recover()] == [job.id]
+        assert (await room.ended(job)).status is JobStatus.DONE
+
+
 @pytest.mark.parametrize("waiting", [True, False])
 async def test_the_asker_cancels_what_waits_or_runs(slow_room: Room, waiting: bool) -> None:
     job = await slow_room.studio.submit(DRAFT, ADA, WEB)

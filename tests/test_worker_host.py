@@ -365,6 +365,16 @@ def test_out_of_memory_makes_the_batches_smaller(tmp_path: Path) -> None:
     bench.host.close()
 
 
+def test_two_single_rows_that_do_not_fit_together_are_drawn_one_by_one(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fits=1)
+    for number in (1, 2):
+        bench.run(number, guidance_scale=1.0)
+
+    bench.finish()
+
+    assert [bench.seeds(number) for number in (1, 2)] == [[1], [2]]
+
+
 def test_what_does_not_fit_alone_fails_alone(tmp_path: Path) -> None:
     bench = Bench(tmp_path, fits=1)
     bench.run(1, guidance_scale=4.0)
