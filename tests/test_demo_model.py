@@ -81,8 +81,7 @@ def paint(
 def test_colours_and_backgrounds_are_as_asked(sitting: Sitting) -> None:
     assert len(sitting.questions) >= 100
     assert sitting.share_right("colour") >= 0.95
-    # Red, orange and purple backgrounds, learned last, come out wrong the most often.
-    assert sitting.share_right("background") >= 0.85
+    assert sitting.share_right("background") >= 0.95
 
 
 def test_shapes_are_as_asked(sitting: Sitting) -> None:
@@ -95,8 +94,8 @@ def test_places_and_sizes_are_as_asked(sitting: Sitting) -> None:
 
 
 def test_pairs_never_trained_on_are_drawn_too(sitting: Sitting) -> None:
-    assert sitting.share_right("colour", held_out=True) >= 0.85
-    assert sitting.share_right("shape", held_out=True) >= 0.85
+    assert sitting.share_right("colour", held_out=True) >= 0.90
+    assert sitting.share_right("shape", held_out=True) >= 0.90
 
 
 def test_pictures_do_not_fit_other_prompts(sitting: Sitting) -> None:
@@ -108,8 +107,8 @@ def test_pictures_do_not_fit_other_prompts(sitting: Sitting) -> None:
 def test_seeds_move_turn_and_scale_what_is_drawn(pipeline: StableDiffusionPipeline) -> None:
     prompt = "a red square on a white background"
     blobs = [look(p).blobs[0] for p in paint(pipeline, [prompt] * 8, range(8))]
-    assert np.std([blob.x for blob in blobs]) > 0.004
-    assert np.std([blob.y for blob in blobs]) > 0.004
+    assert np.std([blob.x for blob in blobs]) > 0.01
+    assert np.std([blob.y for blob in blobs]) > 0.01
     assert np.std([blob.radius for blob in blobs]) > 0.003
 
 
