@@ -28,6 +28,10 @@ from modes.file_watcher import watch
 log = logging.getLogger(__name__)
 
 
+LAST_DELIVERIES = 10.0
+"""Most seconds that finished pictures get to reach their askers when the program ends."""
+
+
 class AlreadyRunningError(DreamLabError):
     """Another Dream Lab runs on the same data folder."""
 
@@ -167,11 +171,17 @@ async def _drain(app: App, hurry: asyncio.Event) -> None:
     draining = asyncio.create_task(app.pool.shutdown(app.settings.shutdown_grace))
     hurrying = asyncio.create_task(hurry.wait())
     await asyncio.wait({draining, hurrying}, return_when=asyncio.FIRST_COMPLETED)
-    hurrying.cancel()
     if not draining.done():
         await app.pool.shutdown()
     await draining
     await app.studio.close()
+    # What was just finished is brought now; what can't be is in the store for the next start.
+    bringing = asyncio.create_task(app.outbox.rest())
+    await asyncio.wait(
+        {bringing, hurrying}, timeout=LAST_DELIVERIES, return_when=asyncio.FIRST_COMPLETED
+    )
+    for task in (bringing, hurrying):
+        task.cancel()
 
 
 async def _watch_pool(pool: WorkerPool) -> None:

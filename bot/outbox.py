@@ -70,6 +70,8 @@ class Outbox:
         self._store_pause = store_pause
         self._couriers: dict[str, Courier] = {}
         self._wake = asyncio.Event()
+        self._under_way = 0
+        self._rests = asyncio.Event()
 
     def employ(self, couriers: Mapping[str, Courier]) -> None:
         """Takes couriers by front end; results of front ends without one wait in the store."""
@@ -78,7 +80,13 @@ class Outbox:
 
     def wake(self) -> None:
         """Has the outbox look now: a result was stored."""
+        self._rests.clear()
         self._wake.set()
+
+    async def rest(self) -> None:
+        """Waits until no delivery is under way and none is due, while `run` runs."""
+        self.wake()
+        await self._rests.wait()
 
     async def run(self) -> None:
         """Delivers until it is cancelled; a store that fails for a while is waited for."""
@@ -93,15 +101,21 @@ class Outbox:
                     self._wake.clear()
                     for delivery in await self._claim():
                         await free.acquire()
+                        self._under_way += 1
                         task = deliveries.create_task(
                             self._deliver(delivery), name=f"delivery of {delivery.job_id}"
                         )
-                        task.add_done_callback(lambda _: free.release())
+                        task.add_done_callback(lambda _: self._arrived(free))
                     if not self._wake.is_set():
                         await self._sleep()
                 except Exception:
                     log.exception("The outbox can't be read; it is tried again")
                     await asyncio.sleep(self._store_pause)
+
+    def _arrived(self, free: asyncio.Semaphore) -> None:
+        self._under_way -= 1
+        free.release()
+        self.wake()
 
     async def _claim(self) -> list[Delivery]:
         now = datetime.now(UTC)
@@ -114,6 +128,8 @@ class Outbox:
     async def _sleep(self) -> None:
         """Waits for a result or until the next delivery is due."""
         next_due = await self._store.next_due(tuple(self._couriers))
+        if self._under_way == 0 and not self._wake.is_set() and _seconds_until(next_due) != 0:
+            self._rests.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(_seconds_until(next_due)):
                 await self._wake.wait()

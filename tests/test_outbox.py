@@ -165,6 +165,21 @@ async def test_a_store_that_fails_for_a_moment_does_not_end_the_outbox(
     assert "disk is full" in caplog.text
 
 
+async def test_it_rests_when_all_has_arrived(store: Store) -> None:
+    jobs = [await a_result(store) for _ in range(12)]
+    courier = ScriptedCourier(OSError("once"))
+
+    async with running(store, courier) as outbox:
+        await outbox.rest()
+        assert courier.carried.qsize() == len(jobs)
+
+        later = await a_result(store)
+        await outbox.rest()
+        assert courier.carried.qsize() == len(jobs) + 1
+
+    assert later.id in {courier.carried.get_nowait() for _ in range(13)}
+
+
 async def test_more_results_than_go_at_once_all_arrive(store: Store) -> None:
     jobs = {(await a_result(store)).id for _ in range(30)}
     courier = ScriptedCourier()
