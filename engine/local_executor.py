@@ -39,10 +39,10 @@ _BOOTSTRAP = (
 )
 _ROOT = Path(__file__).resolve().parents[1]
 
-# A process that reads other people's files has no use for the bot's secrets.
 # OpenMP's threads spin while they wait for each other. Where something else needs a core, the one
-# that is waited for does not get it: a picture of 0.4 s took 8 to 21 s (2 busy cores).
+# that is waited for does not get it, and a picture takes many times as long.
 _ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+# A process that reads other people's files has no use for the bot's secrets.
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_?KEY)(?:_|$)", re.IGNORECASE)
 _GRACE = 1.0  # seconds for a process whose pipe has closed to be gone, before it is killed
 

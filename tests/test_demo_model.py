@@ -94,7 +94,7 @@ def test_places_and_sizes_are_as_asked(sitting: Sitting) -> None:
 
 
 def test_pairs_never_trained_on_are_drawn_too(sitting: Sitting) -> None:
-    assert sitting.share_right("colour", held_out=True) >= 0.90
+    assert sitting.share_right("colour", held_out=True) >= 0.95
     assert sitting.share_right("shape", held_out=True) >= 0.90
 
 
