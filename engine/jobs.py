@@ -119,17 +119,33 @@ class ModelSpec:
         loras: laid over it in this order.
         prediction_type: ``epsilon`` or ``v_prediction`` where the file does not say; None trusts
             the model's own configuration.
+        vae: a VAE to decode with in place of the model's own: a ``.safetensors`` file or a
+            diffusers folder.
     """
 
     path: Path
     loras: tuple[LoraSpec, ...] = ()
     prediction_type: str | None = None
+    vae: Path | None = None
 
     @property
     def key(self) -> str:
         """A short name that is equal exactly where all of the specification is."""
         digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
         return f"{self.path.name}-{digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraChoice:
+    """A LoRA that somebody asks for beside the mode's own.
+
+    Attributes:
+        name: its file's name without folder and ending, as the ecosystem's ``<lora:name:0.8>``.
+        strength: see `LoraSpec`.
+    """
+
+    name: str
+    strength: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +163,10 @@ class RequestDraft:
         sampler: the value of a `Sampler`.
         seed: 0 to `MAX_SEED`; None draws one.
         count: pictures; picture i has seed + i (modulo 2**32).
+        loras: laid over the mode's model, as far as the mode allows them; the prompt's
+            ``<lora:name:0.8>`` count as well.
+        image: a picture file to start from instead of noise (img2img), as it came.
+        strength: how much of that picture is drawn anew, above 0 (nothing) to 1 (all of it).
     """
 
     prompt: str
@@ -159,11 +179,14 @@ class RequestDraft:
     sampler: str | None = None
     seed: int | None = None
     count: int | None = None
+    loras: tuple[LoraChoice, ...] = ()
+    image: bytes | None = field(default=None, repr=False)
+    strength: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """What is drawn, with nothing left open. Fields as in `RequestDraft`, and four more.
+    """What is drawn, with nothing left open. Fields as in `RequestDraft`, and a few more.
 
     ``prompt`` and ``negative_prompt`` are what the model reads, whatever a mode adds included:
     pictures' files carry them, so that other tools draw the same from them. People are shown, and
@@ -176,6 +199,13 @@ class GenerationRequest:
             the ecosystem's tools do it.
         typed_prompt: the prompt without the mode's additions; None where there are none.
         typed_negative: likewise the negative prompt.
+        source: the picture to start from (img2img), a PNG of any size; None starts from noise.
+        strength: how much of the source is drawn anew, above 0 to 1; counts with a source alone.
+        clip_skip: at which layer of the text encoder, counted from its end, the prompt is read, as
+            the ecosystem counts: 1 is the last, 2 the last but one; None is what the family was
+            trained with.
+        refiner: draws the last steps in place of the model; None for none.
+        refiner_from: the share of the steps, 0 to 1, after which the refiner takes over.
     """
 
     mode: str
@@ -193,6 +223,19 @@ class GenerationRequest:
     variation_strength: float = 0.0
     typed_prompt: str | None = None
     typed_negative: str | None = None
+    source: Path | None = None
+    strength: float = 1.0
+    clip_skip: int | None = None
+    refiner: ModelSpec | None = None
+    refiner_from: float = 1.0
+
+    @property
+    def steps_taken(self) -> int:
+        """Denoising steps that are made: with a source, strength's share of them, rounded down."""
+        # As the stock img2img pipelines count them.
+        return (
+            self.steps if self.source is None else min(int(self.steps * self.strength), self.steps)
+        )
 
     @property
     def shown_prompt(self) -> str:
@@ -207,7 +250,7 @@ class GenerationRequest:
     @property
     def cost(self) -> int:
         """Work in pixel-steps, each a forward pass: what the fair queue charges."""
-        return self.width * self.height * self.sampler.passes(self.steps) * self.count
+        return self.width * self.height * self.sampler.passes(self.steps_taken) * self.count
 
     @property
     def seeds(self) -> tuple[int, ...]:
