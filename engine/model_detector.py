@@ -66,6 +66,8 @@ _LDM_FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
 _UNET_ATTENTION = re.compile(r"(?:.+\.)?attn2\.to_k\.weight")
 _UNET_FIRST_CONVOLUTION = "conv_in.weight"
 _LDM_CLASS_EMBEDDING = "model.diffusion_model.label_emb."
+_EDM_KEY = "edm_mean"
+_EDM_MODEL = "Playground v2.5: it was trained with EDM's noise, which no sampler here draws with"
 _TEMPORAL = re.compile(r"\.(?:time_stack|motion_modules|temporal_transformer)\.")
 
 # kohya: lora_unet_…_attn2_to_k.lora_down.weight; diffusers and peft: ….attn2.to_k.lora_A.weight,
@@ -335,6 +337,8 @@ def _folder_in_channels(
 
 def _scheduler_hint(path: Path) -> Literal["epsilon", "v_prediction"] | None:
     config = _config_if_any(path / "scheduler" / "scheduler_config.json") or {}
+    if str(config.get("_class_name")).startswith("EDM"):
+        raise UnsupportedModelError(path, _EDM_MODEL)
     hint = config.get("prediction_type")
     if hint not in (None, "epsilon", "v_prediction"):
         raise UnsupportedModelError(
@@ -401,6 +405,8 @@ def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
     names = tuple(names)
     if any(_TEMPORAL.search(name) for name in names):
         raise UnsupportedModelError(path, "a video model (it has layers over time)")
+    if _EDM_KEY in names:
+        raise UnsupportedModelError(path, _EDM_MODEL)
     if family in (Family.SD15, Family.SD2) and any(
         name.startswith(_LDM_CLASS_EMBEDDING) for name in names
     ):

@@ -133,6 +133,7 @@ class TestSingleFile:
             (LDM + "input_blocks.1.1.time_stack.0.attn2.to_k.weight", 1024, "a video model"),
             (LDM + "input_blocks.1.1.motion_modules.0.norm.weight", 768, "a video model"),
             (LDM + "label_emb.0.0.weight", 1024, "an unCLIP model"),
+            ("edm_mean", 2048, "Playground v2.5"),
         ],
     )
     def test_relatives_with_the_same_numbers(
@@ -263,6 +264,12 @@ class TestFolder:
     def test_other_prediction_types(self, tmp_path: Path) -> None:
         write_folder(tmp_path, {"cross_attention_dim": 768}, prediction_type="sample")
         assert "prediction_type is 'sample'; supported are 'epsilon'" in unsupported(tmp_path)
+
+    def test_noise_of_another_kind(self, tmp_path: Path) -> None:
+        write_folder(tmp_path, {"cross_attention_dim": 2048})
+        scheduler = {"_class_name": "EDMDPMSolverMultistepScheduler", "prediction_type": "epsilon"}
+        write_json(tmp_path / "scheduler/scheduler_config.json", scheduler)
+        assert "Playground v2.5" in unsupported(tmp_path)
 
     @pytest.mark.parametrize("name", sorted(PIPELINES))
     def test_known_pipelines(self, tmp_path: Path, name: str) -> None:
