@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from engine.jobs import RequestDraft
 
 OK, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 130, 143
+MISCONFIGURED = 78
+"""Only the owner can mend it: sysexits' EX_CONFIG, at which a supervisor need not start again."""
 
 _DESCRIPTION = "Dream Lab: an image studio for your Discord community, on your own machine."
 _EXITS = """\
@@ -27,6 +29,7 @@ exit status:
   0    done
   1    something is broken or was refused; stderr says what, and what is allowed
   2    the command line itself is wrong
+  78   a setting, the token or the modes file is wrong; starting again without a change won't help
   130  ended by Ctrl-C (143: by SIGTERM); what was being drawn is cancelled
        (run ends with 0 instead: it lets that finish, and keeps what waits)
 """
@@ -295,7 +298,7 @@ async def _draw(settings: "Settings", draft: "RequestDraft") -> "tuple[JobRecord
     from engine.errors import DreamLabError, PoolClosedError
     from engine.jobs import JobStatus
 
-    owner = Owner("cli:local", _user())
+    owner = Owner("cli:local", _user(), is_trusted=True)
     _cancel_on_sigterm()
     async with open_app(settings) as app:
         record = await app.studio.submit(draft, owner, Origin("cli"))
@@ -380,12 +383,17 @@ def _as_json(record: "JobRecord", paths: Sequence[Path]) -> str:
 
 def _guarded(verb: Callable[[], int], *, as_json: bool = False) -> int:
     """Calls a verb; what was foreseen to go wrong is told in a sentence, without a traceback."""
+    from bot.settings import SettingsError
     from engine.errors import DreamLabError
+    from modes.mode_config import ModesFileError
 
+    status = REFUSED
     try:
         return verb()
     except DreamLabError as error:
         kind, text = type(error).__name__, str(error)
+        if isinstance(error, SettingsError | ModesFileError):
+            status = MISCONFIGURED
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -394,7 +402,7 @@ def _guarded(verb: Callable[[], int], *, as_json: bool = False) -> int:
     _tell(text)
     if as_json:
         _say(json.dumps({"error": text, "kind": kind}, indent=2, ensure_ascii=False))
-    return REFUSED
+    return status
 
 
 def _say(text: str) -> None:

@@ -21,7 +21,7 @@ from bot.cogs.mode import modes
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
 from bot.records import JobRecord, Origin, Owner
-from bot.settings import Settings
+from bot.settings import Settings, SettingsError
 from bot.studio import Studio
 from engine.errors import DreamLabError
 from modes.catalog import ModeCatalog
@@ -52,14 +52,15 @@ Submission: TypeAlias = Callable[[Owner, Origin], Awaitable[JobRecord]]
 """Submits a request for somebody somewhere: a call of the studio's."""
 
 
-class DiscordLoginError(DreamLabError):
+class DiscordLoginError(SettingsError):
     """Discord does not know the token; only the owner can mend that."""
 
     def __init__(self) -> None:
-        super().__init__(
+        problem = (
             "Discord refuses the bot's token. Copy it again from the page Bot of your application "
             "at https://discord.com/developers/applications into DISCORD_TOKEN."
         )
+        super().__init__((problem,))
 
 
 class DreamTree(app_commands.CommandTree["DreamClient"]):

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image
 
+from tests.discord_double import DiscordDouble
 from tests.program_kit import PATIENCE, ROOT, a_program
 
 RED_CIRCLE = {"prompt": "a red circle on a white background", "seed": 7}
@@ -164,9 +165,26 @@ async def test_what_is_set_wrong_is_named_in_a_sentence(
     tmp_path: Path, settings: dict[str, str], named: str
 ) -> None:
     async with a_program(tmp_path / "data", settings) as program:
-        assert await program.ended() == 1
+        assert await program.ended() == 78
         assert named in program.said
         assert "Traceback" not in program.said
+
+
+async def test_a_wrong_token_ends_the_program_so_that_no_supervisor_starts_it_again(
+    tmp_path: Path,
+) -> None:
+    wrong = "wrong" * 5 + ".wrong1." + "wrong" * 5
+    async with DiscordDouble.running() as discord:
+        settings = {
+            "DISCORD_TOKEN": wrong,
+            "DISCORD_API_URL": discord.api_url,
+            "DISCORD_GATEWAY_URL": discord.gateway_url,
+        }
+        async with a_program(tmp_path / "data", settings) as program:
+            assert await program.ended() == 78, program.said
+            assert "DISCORD_TOKEN" in program.said
+            assert wrong not in program.said
+            assert "Traceback" not in program.said
 
 
 async def test_a_port_that_is_taken_is_named_with_the_setting(tmp_path: Path) -> None:

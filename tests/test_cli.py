@@ -228,7 +228,7 @@ def test_a_broken_modes_file_is_told_in_full_without_a_traceback(tmp_path: Path)
     path.write_text("model_root: .\nmodes:\n  a: {model: x, default_steps: lots}\n")
     for words in (["modes"], ["imagine", "x"], ["run"]):
         answer = bot(tmp_path, *words, MODES_FILE=str(path))
-        assert answer.returncode == 1
+        assert answer.returncode == 78
         assert "line 3: modes.a.default_steps: 'lots' is not allowed" in answer.stderr
         assert "Traceback" not in answer.stderr
         assert answer.stdout == ""
@@ -237,7 +237,7 @@ def test_a_broken_modes_file_is_told_in_full_without_a_traceback(tmp_path: Path)
 def test_bad_settings_are_all_told(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("QUEUEMAX=3\n", encoding="utf-8")
     answer = bot(tmp_path, "modes", WEB_HOST="0.0.0.0", QUEUE_MAX="none")  # noqa: S104 - refused
-    assert answer.returncode == 1
+    assert answer.returncode == 78
     assert len(answer.stderr.strip().splitlines()) == 3
 
 
