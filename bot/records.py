@@ -15,10 +15,15 @@ class Owner:
     Attributes:
         id: unique over all front ends, such as ``discord:80351110224678912`` or ``web:local``.
         name: what people call them; shown, never used to decide.
+        roles: names and ids of the roles that they hold where they ask. Neither stored nor
+            compared: it counts at the moment of asking.
+        is_trusted: whether they sit at the bot's own machine, where roles don't count. Likewise.
     """
 
     id: str
     name: str
+    roles: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    is_trusted: bool = field(default=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +95,21 @@ class JobRecord:
     attempts: int = 0
     parent_id: str | None = None
     images: tuple[ImageRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedJob:
+    """A job that may be forgotten.
+
+    Attributes:
+        id: whose.
+        finished_at: when it ended.
+        paths: its pictures, as in `ImageRecord`.
+    """
+
+    id: str
+    finished_at: datetime
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

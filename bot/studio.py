@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from bot import policy
 from bot.image_folder import ImageFolder
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
 from bot.store import Store
@@ -66,7 +67,7 @@ class UnknownImageError(RequestError):
 
 
 class NotAllowedError(DreamLabError):
-    """Somebody tried what only the asker or a moderator may."""
+    """Somebody tried what only others may: the asker, a moderator, members with a role."""
 
 
 class _Live:
@@ -137,11 +138,13 @@ class Studio:
         """Stores a request and queues it; it is committed when this returns.
 
         Raises:
-            RequestError: something in the draft is not allowed; nothing was stored.
+            NotAllowedError: the mode is for others; nothing was stored.
+            RequestError: something in the draft is not allowed; likewise.
             QueueFullError: likewise.
             PoolClosedError: likewise.
         """
         mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
+        _refuse(policy.mode_refusal(mode, owner))
         request = _built(mode, draft)
         return await self._accept(request, owner, origin, parent_id)
 
@@ -154,10 +157,12 @@ class Studio:
 
         Raises:
             UnknownJobError: no such job.
-            RequestError: as `submit`.
+            NotAllowedError: as `submit`.
+            RequestError: likewise.
         """
         parent = (await self._record(job_id)).request
         mode = self._catalog.get(parent.mode)
+        _refuse(policy.mode_refusal(mode, owner))
         draft = RequestDraft(
             # As typed: what the mode adds, it adds anew.
             prompt=parent.shown_prompt,
@@ -188,7 +193,7 @@ class Studio:
             NotAllowedError: it is somebody else's and ``moderator`` is false.
         """
         record = await self._record(job_id)
-        _authorise(record, by, moderator, "cancel")
+        _refuse(policy.job_refusal(record, by, "cancel", moderator=moderator))
         live = self._live.get(job_id)
         if live is None or live.task is None:
             if record.status.is_final:
@@ -208,7 +213,7 @@ class Studio:
             NotAllowedError: it is somebody else's and ``moderator`` is false.
         """
         record = await self._record(job_id)
-        _authorise(record, by, moderator, "delete")
+        _refuse(policy.job_refusal(record, by, "delete", moderator=moderator))
         if job_id in self._live:
             await self.cancel(job_id, by, moderator=moderator)
             record = await self._record(job_id)
@@ -260,16 +265,18 @@ class Studio:
         except UnknownModeError:
             return self._catalog.get(self._catalog.default_mode)
 
-    async def switch_mode(self, name: str, place: str | None) -> ModeConfig:
+    async def switch_mode(self, name: str, place: str | None, by: Owner) -> ModeConfig:
         """Makes a mode the place's and has its model loaded in the background.
 
         Without a place it becomes the one of all who have chosen none, as soon as it is loaded.
 
         Raises:
             UnknownModeError: no such mode; nothing changed.
+            NotAllowedError: who switches may not draw with it; likewise.
             PoolClosedError: likewise.
         """
         mode = self._catalog.get(name)
+        _refuse(policy.mode_refusal(mode, by))
         if place is None:
             loading = self._pool.switch_mode(name)
         else:
@@ -429,9 +436,9 @@ def _told(error: DreamLabError) -> str:
     return str(error)
 
 
-def _authorise(record: JobRecord, by: Owner, moderator: bool, verb: str) -> None:
-    if record.owner.id != by.id and not moderator:
-        raise NotAllowedError(f"Only {record.owner.name} or a moderator may {verb} this.")
+def _refuse(reason: str | None) -> None:
+    if reason:
+        raise NotAllowedError(reason)
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:

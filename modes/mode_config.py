@@ -7,11 +7,12 @@ so that a missing one is a warning, and an error for whoever draws with it.
 """
 
 import itertools
+import math
 import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,8 @@ from engine.jobs import (
     RequestDraft,
     Sampler,
 )
+from modes.aspect import nearest_size, size_like
+from modes.lora_choices import NAME, adapter_name, add_tags, laid_over, read_tags
 from modes.native_size import native_side
 from modes.request_fields import (
     MAX_TEXT,
@@ -55,6 +58,8 @@ MAX_STEPS = 100
 MAX_GUIDANCE = 30.0
 MAX_COUNT = 4
 MAX_SIZES = 20
+MAX_LORAS = 3
+MAX_LORA_STRENGTH = 2.0
 MAX_ADDED = 500  # characters that a mode may add before, after, or to what is kept away
 
 # How far a mode's bounds may go.
@@ -63,24 +68,39 @@ STEPS_LIMIT = 500  # half of what models are trained with: past that, solvers le
 GUIDANCE_LIMIT = 100.0
 COUNT_LIMIT = 10  # a Discord message carries ten files
 STRENGTHS = (-10.0, 10.0)
+LORAS_LIMIT = 10
+CLIP_SKIPS = (1, 12)  # CLIP's smaller text encoder has twelve layers
+
+# Where the refiner's authors hand over, and how much of a picture is drawn anew: the usual values
+# of the ecosystem's tools (diffusers' documentation of SDXL; AUTOMATIC1111's img2img).
+REFINER_FROM = 0.8
+STRENGTH = 0.75
+
+ANY_LORA = "*"
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 FALLBACK_MODE = "default"
 
 _MAX_BYTES = 256 * 1024
 _MAX_MODES = 200
-_MODEL_FOLDERS = ("checkpoints", "diffusers", "diffusion_models")
-_LORA_FOLDERS = ("loras",)
+MODEL_FOLDERS = ("checkpoints", "diffusers", "diffusion_models")
+LORA_FOLDERS = ("loras",)
+_VAE_FOLDERS = ("vae",)
+_MAX_OFFERED = 500
+_MAX_ROLES = 50
 _MODE_NAME = re.compile(r"[\w][\w.-]{0,39}")
 _MODE_NAME_RULE = "1 to 40 letters, digits, dots, hyphens and underscores"
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FILE_KEYS = ("model_root", "lora_root", "default_mode", "modes")
 _MODE_KEYS = (
     "model",
+    "vae",
+    "refiner",
     "loras",
     "title",
     "description",
     "prediction_type",
+    "clip_skip",
     "default_size",
     "default_steps",
     "default_guidance",
@@ -97,10 +117,16 @@ _MODE_KEYS = (
     "max_steps",
     "max_guidance",
     "max_count",
+    "loras_allowed",
+    "max_loras",
+    "max_lora_strength",
+    "allowed_roles",
     "nsfw",
     "metadata",
 )
 _LORA_KEYS = ("path", "strength", "adapter_name")
+_OFFERED_KEYS = ("path", "name")
+_REFINER_KEYS = ("model", "switch_at")
 
 
 class ModesFileError(DreamLabError):
@@ -116,12 +142,25 @@ class ModesFileError(DreamLabError):
 
 
 @dataclass(frozen=True, slots=True)
+class OfferedLora:
+    """A LoRA that a request may ask for.
+
+    Attributes:
+        name: how it is asked for, as in ``<lora:name>``; its file's name unless given.
+        path: the ``.safetensors`` file.
+    """
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
 class ModeConfig:
     """What the community draws with under one name.
 
     Attributes:
         name: how it is asked for.
-        model: the weights.
+        model: the weights, with the mode's own LoRAs and VAE.
         title: what it is called where people choose; the name unless given.
         description: one line about it.
         default_size: width and height in pixels.
@@ -142,6 +181,14 @@ class ModeConfig:
         max_steps: most steps.
         max_guidance: highest guidance; the lowest is 1.
         max_count: most pictures of one request.
+        clip_skip: see `GenerationRequest`.
+        refiner: draws the last steps; None for none.
+        refiner_from: the share of the steps, 0 to 1, after which it takes over.
+        loras_allowed: what a request may ask for beside the mode's own LoRAs.
+        lora_folder: every ``.safetensors`` file in here, too; None for no folder.
+        max_loras: most LoRAs that one request may ask for.
+        max_lora_strength: highest strength of each, and below zero the lowest.
+        allowed_roles: names or ids of the roles that may use this mode; empty for everybody.
         nsfw: whether its pictures may be unfit for some eyes. It is kept and shown; nothing is
             enforced by it yet.
         metadata: the owner's own notes, plain values.
@@ -167,6 +214,14 @@ class ModeConfig:
     max_steps: int = MAX_STEPS
     max_guidance: float = MAX_GUIDANCE
     max_count: int = MAX_COUNT
+    clip_skip: int | None = None
+    refiner: ModelSpec | None = None
+    refiner_from: float = REFINER_FROM
+    loras_allowed: tuple[OfferedLora, ...] = ()
+    lora_folder: Path | None = None
+    max_loras: int = MAX_LORAS
+    max_lora_strength: float = MAX_LORA_STRENGTH
+    allowed_roles: tuple[str, ...] = ()
     nsfw: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -175,34 +230,68 @@ class ModeConfig:
             object.__setattr__(self, "title", self.name)
 
     def missing(self) -> tuple[Path, ...]:
-        """Returns the model's and LoRAs' files that don't exist."""
-        paths = (self.model.path, *(lora.path for lora in self.model.loras))
+        """Returns the files of the model and of all that belongs to it that don't exist."""
+        vae, refiner = self.model.vae, self.refiner
+        paths = [self.model.path, *(lora.path for lora in self.model.loras)]
+        paths += [vae] if vae else []
+        paths += [refiner.path] if refiner else []
         return tuple(path for path in paths if not _exists(path))
 
-    def build_request(self, draft: RequestDraft) -> GenerationRequest:
+    def offered_loras(self) -> Mapping[str, Path]:
+        """Returns what a request may ask for, by name: the files that are there now."""
+        named = {lora.name: lora.path for lora in self.loras_allowed if _exists(lora.path)}
+        if self.lora_folder is None:
+            return named
+        found = sorted(self.lora_folder.rglob("*.safetensors")) if _exists(self.lora_folder) else ()
+        any_of_them = {path.stem: path for path in reversed(found) if NAME.fullmatch(path.stem)}
+        return dict(sorted(any_of_them.items())) | named
+
+    def size_like(self, width: int, height: int) -> tuple[int, int]:
+        """Returns what is drawn from a picture of a size when nobody asks for another."""
+        if self.sizes:
+            return nearest_size((width, height), self.default_size, self.sizes)
+        return size_like((width, height), self.default_size, (self.min_size, self.max_size))
+
+    def build_request(self, draft: RequestDraft, source: Path | None = None) -> GenerationRequest:
         """Fills what the draft leaves open with this mode's defaults; a seed is drawn.
 
         The mode's own words are added here and nowhere else, to what was typed. What is typed
-        again gets them again, and not twice.
+        again gets them again, and not twice. So it is with LoRAs: the model reads the prompt
+        without their tags, people see it with the tags of all that was asked for.
+
+        Args:
+            draft: what was asked for.
+            source: the draft's picture as a file, whole and sound; see `GenerationRequest`.
 
         Raises:
             RequestError: a field is not allowed here; it names the first one.
         """
         typed = clean_text("prompt", draft.prompt, required=True)
-        prompt = _after_comma(f"{self.prompt_prefix} {typed}".lstrip(), self.prompt_suffix)
+        words, choices = read_tags(typed)
+        clean_text("prompt", words, required=True)
+        loras = laid_over(
+            self.model.loras,
+            (*choices, *draft.loras),
+            self.offered_loras() if choices or draft.loras else {},
+            self.max_loras,
+            self.max_lora_strength,
+        )
+        typed = clean_text("prompt", add_tags(typed, draft.loras), required=True)
+        prompt = _after_comma(f"{self.prompt_prefix} {words}".lstrip(), self.prompt_suffix)
         kept_away = self._negative(draft.negative_prompt)
         negative = _after_comma(kept_away, self.negative_always)
         width, height = self._size(draft)
+        steps = whole_number("steps", _said(draft.steps, self.default_steps), 1, self.max_steps)
         return GenerationRequest(
             mode=self.name,
-            model=self.model,
+            model=replace(self.model, loras=loras),
             prompt=prompt,
             typed_prompt=None if typed == prompt else typed,
             negative_prompt=negative,
             typed_negative=None if kept_away == negative else kept_away,
             width=width,
             height=height,
-            steps=whole_number("steps", _said(draft.steps, self.default_steps), 1, self.max_steps),
+            steps=steps,
             guidance_scale=number(
                 "guidance",
                 _said(draft.guidance_scale, self.default_guidance),
@@ -214,6 +303,11 @@ class ModeConfig:
                 "seed", _said(draft.seed, secrets.randbelow(MAX_SEED + 1)), 0, MAX_SEED
             ),
             count=whole_number("count", _said(draft.count, 1), 1, self.max_count),
+            source=source,
+            strength=_strength(draft, source, steps),
+            clip_skip=self.clip_skip,
+            refiner=self.refiner,
+            refiner_from=self.refiner_from if self.refiner else 1.0,
         )
 
     def _negative(self, said: object) -> str:
@@ -241,12 +335,16 @@ class ModesFile:
         modes: by name, in the file's order.
         warnings: what the owner should know, such as a model that is not there.
         path: where it was read; None for the single model of the fallback.
+        model_root: the folder that models are in.
+        lora_root: the folder that LoRAs are in.
     """
 
     default_mode: str
     modes: Mapping[str, ModeConfig]
     warnings: tuple[Problem, ...] = ()
     path: Path | None = None
+    model_root: Path = Path()
+    lora_root: Path = Path()
 
 
 def load_modes(path: Path) -> ModesFile:
@@ -273,6 +371,15 @@ def read_modes(path: Path) -> str:
         raise ModesFileError(
             [Problem(f"can't be read: {error.strerror or error}", path=path)]
         ) from error
+    return decode_modes(content, path)
+
+
+def decode_modes(content: bytes, path: Path) -> str:
+    """Returns the text of a modes file's bytes.
+
+    Raises:
+        ModesFileError: they are too many, or no UTF-8.
+    """
     if len(content) > _MAX_BYTES:
         raise ModesFileError([Problem(f"larger than {_MAX_BYTES // 1024} KiB", path=path)])
     try:
@@ -314,7 +421,8 @@ def load_fallback(model_root: Path | None, model: str | None) -> ModesFile:
             for key, value in needed.items()
             if not value
         )
-    spec = ModelSpec(_find(_absolute(model_root), model, _MODEL_FOLDERS))
+    root = _absolute(model_root)
+    spec = ModelSpec(_find(root, model, MODEL_FOLDERS))
     warnings = [Problem(f"there is no modes file; drawing with MODEL ({model}) alone")]
     try:
         side = native_side(spec)
@@ -323,7 +431,8 @@ def load_fallback(model_root: Path | None, model: str | None) -> ModesFile:
         warnings.append(Problem(_sizeless(error, "restart"), "MODEL"))
     low, high = _usual_bounds(side)
     mode = ModeConfig(FALLBACK_MODE, spec, default_size=(side, side), min_size=low, max_size=high)
-    return ModesFile(mode.name, MappingProxyType({mode.name: mode}), tuple(warnings))
+    modes = MappingProxyType({mode.name: mode})
+    return ModesFile(mode.name, modes, tuple(warnings), model_root=root, lora_root=root)
 
 
 class _ModesReader:
@@ -340,20 +449,27 @@ class _ModesReader:
         entries = self._yaml.mapping(keys.get("modes"), "modes")
         default = ""
         modes: dict[str, ModeConfig] = {}
+        model_root = self._root(keys, "model_root")
+        lora_root = self._root(keys, "lora_root") or model_root
         if root is not None:
-            model_root = self._root(keys, "model_root")
             if model_root is None:
                 self._yaml.missing(root, keys, "model_root", "the folder that the models are in")
-            lora_root = self._root(keys, "lora_root") or model_root
             if not 1 <= len(entries) <= _MAX_MODES:
                 self._yaml.missing(root, keys, "modes", f"1 to {_MAX_MODES} modes by name")
             default = self._default(root, keys, tuple(entries))
             for name, node in entries.items():
-                modes[name] = self._mode(name, node, model_root or Path(), lora_root or Path())
+                modes[name] = self._mode(name, node, (model_root or Path(), lora_root or Path()))
         if self._yaml.problems:
             raise ModesFileError(sorted(self._yaml.problems, key=lambda problem: problem.line or 0))
         warnings = sorted(self._yaml.warnings, key=lambda warning: warning.line or 0)
-        return ModesFile(default, MappingProxyType(modes), tuple(warnings), self._path)
+        return ModesFile(
+            default,
+            MappingProxyType(modes),
+            tuple(warnings),
+            self._path,
+            model_root or Path(),
+            lora_root or Path(),
+        )
 
     def _root(self, keys: Mapping[str, Node], key: str) -> Path | None:
         """Returns a folder; a relative one counts from the folder of the modes file."""
@@ -373,9 +489,9 @@ class _ModesReader:
             self._yaml.refuse(keys["default_mode"], "default_mode", allowed)
         return default or ""
 
-    def _mode(self, name: str, node: Node, model_root: Path, lora_root: Path) -> ModeConfig:
+    def _mode(self, name: str, node: Node, roots: tuple[Path, Path]) -> ModeConfig:
         """Returns a mode; where something in it is wrong, that is noted and a default stands in."""
-        yaml, key = self._yaml, f"modes.{name}"
+        yaml, key, model_root = self._yaml, f"modes.{name}", roots[0]
         if not _MODE_NAME.fullmatch(name):
             yaml.problem(node, key, f"not allowed as a name. Allowed: {_MODE_NAME_RULE}.")
         keys = yaml.mapping(node, key, _MODE_KEYS)
@@ -390,7 +506,7 @@ class _ModesReader:
         most = whole("max_size", least or SIDES[0], SIDES[1], SIDE_STEP)
         bounds = (least or SIDES[0], most or SIDES[1], SIDE_STEP)
         sizes = self._sizes(keys.get("sizes"), f"{key}.sizes", bounds)
-        model = self._model(key, node, keys, model_root, lora_root)
+        model = self._model(key, node, keys, roots)
         said = yaml.size(keys.get("default_size"), f"{key}.default_size", bounds)
         side = self._native_side(model, keys.get("model"), f"{key}.model", sized=said is not None)
         low, high = _usual_bounds(side)
@@ -413,6 +529,11 @@ class _ModesReader:
             max_guidance or GUIDANCE_LIMIT,
         )
         guidance = guidance or min(DEFAULT_GUIDANCE, max_guidance or DEFAULT_GUIDANCE)
+        refiner, refiner_from = self._refiner(keys, key, model_root, model.vae)
+        offered, folder = self._offered(keys.get("loras_allowed"), f"{key}.loras_allowed", roots)
+        strongest = yaml.number(
+            keys.get("max_lora_strength"), f"{key}.max_lora_strength", 0, STRENGTHS[1]
+        )
         return ModeConfig(
             name=name,
             model=model,
@@ -436,6 +557,14 @@ class _ModesReader:
             max_steps=max_steps or max(MAX_STEPS, steps),
             max_guidance=max_guidance or max(MAX_GUIDANCE, guidance),
             max_count=whole("max_count", 1, COUNT_LIMIT) or MAX_COUNT,
+            clip_skip=whole("clip_skip", *CLIP_SKIPS),
+            refiner=refiner,
+            refiner_from=refiner_from,
+            loras_allowed=offered,
+            lora_folder=folder,
+            max_loras=whole("max_loras", 1, LORAS_LIMIT) or MAX_LORAS,
+            max_lora_strength=MAX_LORA_STRENGTH if strongest is None else strongest,
+            allowed_roles=self._roles(keys.get("allowed_roles"), f"{key}.allowed_roles"),
             nsfw=yaml.truth(keys.get("nsfw"), f"{key}.nsfw") or False,
             metadata=MappingProxyType(self._metadata(keys, key)),
         )
@@ -475,18 +604,86 @@ class _ModesReader:
         return dict(self._yaml.mapping(node, key))  # none; anything but keys is refused
 
     def _model(
-        self, key: str, node: Node, keys: Mapping[str, Node], model_root: Path, lora_root: Path
+        self, key: str, node: Node, keys: Mapping[str, Node], roots: tuple[Path, Path]
     ) -> ModelSpec:
         name = self._yaml.text(keys.get("model"), f"{key}.model")
         if name is None:
             self._yaml.missing(node, keys, "model", "a path relative to model_root", key)
-        path = _find(model_root, name or "", _MODEL_FOLDERS)
+        path = _find(roots[0], name or "", MODEL_FOLDERS)
         prediction = self._yaml.choice(
             keys.get("prediction_type"), f"{key}.prediction_type", PREDICTION_TYPES
         )
-        return ModelSpec(
-            path, self._loras(keys.get("loras"), f"{key}.loras", lora_root), prediction
-        )
+        loras = self._loras(keys.get("loras"), f"{key}.loras", roots[1])
+        vae = self._file(keys.get("vae"), f"{key}.vae", roots[0], _VAE_FOLDERS)
+        return ModelSpec(path, loras, prediction, vae)
+
+    def _refiner(
+        self, keys: Mapping[str, Node], key: str, root: Path, vae: Path | None
+    ) -> tuple[ModelSpec | None, float]:
+        """Returns what draws the last steps, and from which share of them: a path, or a group."""
+        yaml, key, node = self._yaml, f"{key}.refiner", keys.get("refiner")
+        keys = yaml.mapping(node, key, _REFINER_KEYS) if yaml.is_mapping(node) else {"model": node}
+        share = yaml.number(keys.get("switch_at"), f"{key}.switch_at", 0, 1)
+        if yaml.is_mapping(node):
+            allowed = "a path relative to model_root"
+            yaml.missing(node, keys, "model", allowed, key)
+            key = f"{key}.model"
+        path = self._file(keys.get("model"), key, root, MODEL_FOLDERS)
+        # It ends the picture, and so decodes it.
+        refiner = ModelSpec(path, vae=vae) if path else None
+        return refiner, REFINER_FROM if share is None else share
+
+    def _file(self, node: Node, key: str, root: Path, folders: Iterable[str]) -> Path | None:
+        """Returns where something lies that may be copied in later; None where none is named."""
+        name = self._yaml.text(node, key)
+        if name is None:
+            return None
+        path = _find(root, name, folders)
+        if not _exists(path):
+            self._yaml.warn(node, key, _gone(path))
+        return path
+
+    def _offered(
+        self, node: Node, key: str, roots: tuple[Path, Path]
+    ) -> tuple[tuple[OfferedLora, ...], Path | None]:
+        """Returns the LoRAs that may be asked for, or the folder whose files all may be."""
+        if self._yaml.is_text(node, ANY_LORA):
+            folder = roots[1] / LORA_FOLDERS[0]
+            # A folder that is named for LoRAs may hold them itself.
+            return (), folder if _exists(folder) or roots[0] == roots[1] else roots[1]
+        offered: list[OfferedLora] = []
+        items = self._yaml.items(node, key, f'"{ANY_LORA}" or a list')
+        if len(items) > _MAX_OFFERED:
+            self._yaml.problem(node, key, f"{len(items)} are too many. Allowed: {_MAX_OFFERED}.")
+            return (), None
+        for index, item in enumerate(items):
+            lora = self._offer(item, f"{key}[{index}]", roots[1], {lora.name for lora in offered})
+            offered += [lora] if lora else []
+        return tuple(offered), None
+
+    def _offer(self, node: Node, key: str, root: Path, taken: set[str]) -> OfferedLora | None:
+        """Returns an entry: a path, or a group of path and name."""
+        yaml = self._yaml
+        keys = yaml.mapping(node, key, _OFFERED_KEYS) if yaml.is_mapping(node) else {"path": node}
+        path = self._file(keys.get("path"), f"{key}.path", root, LORA_FOLDERS)
+        if path is None:
+            yaml.missing(node, keys, "path", "a path relative to lora_root", key)
+            return None
+        name = yaml.text(keys.get("name"), f"{key}.name") or path.stem
+        if not NAME.fullmatch(name):
+            allowed = "1 to 100 characters without < > :"
+            yaml.problem(node, f"{key}.name", f"{name!r} is not allowed. Allowed: {allowed}.")
+        elif name in taken:
+            yaml.problem(node, f"{key}.name", f"{name!r} is taken; give this one another name")
+        return OfferedLora(name, path)
+
+    def _roles(self, node: Node, key: str) -> tuple[str, ...]:
+        items = self._yaml.items(node, key)
+        if len(items) > _MAX_ROLES:
+            self._yaml.problem(node, key, f"{len(items)} are too many. Allowed: {_MAX_ROLES}.")
+            return ()
+        roles = (self._yaml.text(item, f"{key}[{i}]", 100) for i, item in enumerate(items))
+        return tuple(dict.fromkeys(role for role in roles if role))
 
     def _native_side(self, model: ModelSpec, node: Node, key: str, *, sized: bool) -> int:
         """Returns the side that the model was trained at; the usual one where nobody can tell."""
@@ -519,24 +716,17 @@ class _ModesReader:
         strength = yaml.number(keys.get("strength"), f"{key}.strength", *STRENGTHS)
         adapter = yaml.text(keys.get("adapter_name"), f"{key}.adapter_name", 64)
         if adapter is None:
-            adapter = _adapter_name(name, taken)
+            adapter = adapter_name(name, taken)
         elif not _ADAPTER_NAME.fullmatch(adapter):
             yaml.refuse(keys["adapter_name"], f"{key}.adapter_name", "letters, digits, _ and -")
         elif adapter in taken:
             yaml.problem(
                 keys["adapter_name"], f"{key}.adapter_name", f"{adapter!r} is taken in this mode"
             )
-        path = _find(root, name, _LORA_FOLDERS)
+        path = _find(root, name, LORA_FOLDERS)
         if not _exists(path):
             yaml.warn(keys["path"], f"{key}.path", _gone(path))
         return LoraSpec(path, 1.0 if strength is None else strength, adapter)
-
-
-def _adapter_name(path: str, taken: set[str]) -> str:
-    """Returns a name for a LoRA after its file; peft allows no dots in it."""
-    base = re.sub(r"[^A-Za-z0-9_-]+", "_", Path(path).stem)[:48] or "lora"
-    numbered = (f"{base}_{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain((base,), numbered) if name not in taken)
 
 
 def _near(size: tuple[int, int], low: int, high: int) -> tuple[int, int]:
@@ -550,6 +740,24 @@ def _after_comma(text: str, addition: str) -> str:
     if not addition or not text:
         return text or addition
     return f"{text.rstrip(' ,')}, {addition.lstrip(' ,')}"
+
+
+def _strength(draft: RequestDraft, source: Path | None, steps: int) -> float:
+    """Returns how much of a source is drawn anew; 1 where there is none."""
+    if draft.image is not None and source is None:
+        raise RequestError("image", "a picture", "words alone; pictures are taken by the studio")
+    if source is None:
+        if draft.strength is not None:
+            raise RequestError("strength", draft.strength, "one beside a picture to start from")
+        return 1.0
+    # At least one step of those that there are, as `GenerationRequest.steps_taken` counts them.
+    strength = number("strength", _said(draft.strength, STRENGTH), 0, 1)
+    if int(steps * strength) < 1:
+        low = math.ceil(100 / steps) / 100
+        raise RequestError(
+            "strength", f"{strength:g}", f"a number from {low:g} to 1 at {steps} steps"
+        )
+    return strength
 
 
 def _said(value: object, default: object) -> object:

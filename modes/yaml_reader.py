@@ -45,7 +45,15 @@ class Problem:
 
     def __str__(self) -> str:
         """One line: file, line, key, what is wrong."""
-        place = f"{self.path}, line {self.line}" if self.line else str(self.path or "")
+        return self._told(self.path)
+
+    @property
+    def brief(self) -> str:
+        """The same, of the file its name alone: its folder is the owner's business."""
+        return self._told(self.path and self.path.name)
+
+    def _told(self, file: Path | str | None) -> str:
+        place = f"{file}, line {self.line}" if self.line else str(file or "")
         return ": ".join(part for part in (place, self.key, self.text) if part)
 
 
@@ -102,12 +110,12 @@ class YamlReader:
                 found[name] = value
         return found
 
-    def items(self, node: Node, key: str) -> list[yaml.Node]:
+    def items(self, node: Node, key: str, allowed: str = "a list") -> list[yaml.Node]:
         """Returns the entries of a list."""
         if node is None or _is_null(node):
             return []
         if not isinstance(node, yaml.SequenceNode):
-            self.refuse(node, key, "a list")
+            self.refuse(node, key, allowed)
             return []
         return list(node.value)
 
@@ -207,6 +215,10 @@ class YamlReader:
         if _has_tag(node, "float") and _NUMBER.fullmatch(node.value):
             return float(node.value)
         return node.value
+
+    def is_text(self, node: Node, text: str) -> bool:
+        """Whether a value is this text."""
+        return isinstance(node, yaml.ScalarNode) and bool(node.value == text)
 
     def is_mapping(self, node: Node) -> bool:
         """Whether a value is a group of keys."""

@@ -69,9 +69,9 @@ def test_the_commented_examples_of_the_shipped_file_are_valid() -> None:
     text = SHIPPED.read_text("utf-8")
     head, _, examples = text.partition("  # dreams:")
     lines = [line.removeprefix("  # ") for line in ("  # dreams:" + examples).splitlines()]
-    body = "\n".join(f"  {line}" for line in lines if line.startswith(("dreams", "  ")))
+    body = "\n".join(f"  {line}" for line in lines if line.startswith(("dreams", "photo", "  ")))
     file = parse_modes(f"{head}\n{body}", SHIPPED)
-    assert set(file.modes) == {"demo", "dreams", "dreams-pixel"}
+    assert set(file.modes) == {"demo", "dreams", "dreams-pixel", "photo"}
     pixel = file.modes["dreams-pixel"]
     assert [lora.adapter_name for lora in pixel.model.loras] == ["soft-light", "pixel"]
     # "Whatever is left out has the value shown here."

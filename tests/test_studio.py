@@ -400,7 +400,7 @@ async def test_unknown_ids_are_refused_everywhere(room: Room) -> None:
 
 
 async def test_a_place_draws_with_the_mode_it_chose(room: Room) -> None:
-    await room.studio.switch_mode("other", "discord:1")
+    await room.studio.switch_mode("other", "discord:1", ADA)
 
     assert (await room.studio.submit(DRAFT, ADA, DISCORD)).request.mode == "other"
     assert (await room.studio.submit(DRAFT, ADA, WEB)).request.mode == "small"
@@ -409,7 +409,7 @@ async def test_a_place_draws_with_the_mode_it_chose(room: Room) -> None:
 
 async def test_switching_to_an_unknown_mode_changes_nothing(room: Room) -> None:
     with pytest.raises(UnknownModeError, match="small, other"):
-        await room.studio.switch_mode("nope", "discord:1")
+        await room.studio.switch_mode("nope", "discord:1", ADA)
 
     assert (await room.studio.mode_of("discord:1")).name == "small"
 

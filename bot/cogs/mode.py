@@ -64,5 +64,5 @@ async def switch_mode(interaction: Interaction, mode: str) -> None:
             raise NotAllowedError(
                 "Only members with the permission Manage Server may switch modes."
             )
-        chosen = await client.studio.switch_mode(mode, place)
+        chosen = await client.studio.switch_mode(mode, place, client.owner(interaction))
         await interaction.response.send_message(replies.mode_switched(chosen))
