@@ -21,7 +21,7 @@ import psutil
 from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
-from bot import store
+from bot import database
 from bot.settings import Settings, SettingsError
 from engine import devices
 from engine.errors import ModelError
@@ -364,15 +364,20 @@ def _data(folder: Path) -> Iterator[Finding]:
         return
     made = "" if folder.exists() else ", made at the first start"
     yield Finding(Level.OK, "data folder", f"{folder}, writable{made}")
-    database = folder / "dreamlab.db"
-    problem = store.check(database)
-    if problem:
-        hint = "Put a backup in its place, or move it away to begin anew"
-        yield Finding(Level.BROKEN, "database", f"{database}: {problem}", hint)
-    else:
-        text = f"{database}, sound" if database.exists() else "made at the first start"
-        yield Finding(Level.OK, "database", text)
+    yield _database(folder / "dreamlab.db")
     yield judge_disk(shutil.disk_usage(place).free)
+
+
+def _database(path: Path) -> Finding:
+    if not path.exists():
+        return Finding(Level.OK, "database", "made at the first start")
+    if problem := database.problem(path):
+        hint = "Put a backup in its place, or move it away to begin anew"
+        return Finding(Level.BROKEN, "database", f"{path}: {problem}", hint)
+    if reason := database.write_problem(path):
+        hint = "New requests are refused until this is mended; none of the old is lost"
+        return Finding(Level.BROKEN, "database", f"{path}: {reason}", hint)
+    return Finding(Level.OK, "database", f"{path}, sound")
 
 
 def _unable_to_listen(host: str, port: int) -> str | None:

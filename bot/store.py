@@ -1,43 +1,54 @@
 """SQLite: every statement of the project, rows in and out as frozen objects.
 
-One connection, whose statements run one after another in aiosqlite's thread. Statements that
-belong together run in `Store._transaction`, which holds a lock, so that coroutines don't mix
-theirs in. WAL with ``synchronous=FULL``: what was committed survives a power cut.
+Two connections, each with a thread. One writes, and shares its fsyncs (`GroupCommit`): what was
+committed survives a power cut. The other reads, and so is answered whatever keeps the first one
+busy: a full disk, another program's lock.
 """
 
 import asyncio
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from importlib.resources import files
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
-import aiosqlite
 from pydantic import TypeAdapter
 
-from bot.records import Delivery, ImageRecord, JobRecord, Origin, Owner
-from engine.errors import DreamLabError
+from bot.database import open_database, open_for_reading, unavailable
+from bot.group_commit import GroupCommit
+from bot.records import Delivery, FinishedJob, ImageRecord, JobRecord, Origin, Owner
 from engine.jobs import GenerationRequest, JobStatus
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 _REQUEST = TypeAdapter(GenerationRequest)
-_BUSY_SECONDS = 10.0
-"""How long a statement waits for another process (a command-line request) to commit."""
 
-
-class StoreError(DreamLabError):
-    """The database can't be opened or is damaged."""
+# Finished, delivered or given up, and nothing unfinished was made from it.
+_DISPOSABLE = (
+    "finished_at IS NOT NULL"
+    " AND id NOT IN (SELECT job_id FROM outbox WHERE due_at IS NOT NULL)"
+    " AND id NOT IN (SELECT parent_id FROM jobs WHERE finished_at IS NULL"
+    "  AND parent_id IS NOT NULL)"
+)
 
 
 class Store:
-    """The rows of one data folder."""
+    """The rows of one data folder.
 
-    def __init__(self, db: aiosqlite.Connection) -> None:
-        self._db = db
-        self._lock = asyncio.Lock()
+    Every method raises `StoreUnavailableError` where the database is kept from its work (a full
+    disk, a lock); nothing was changed then, and it works again when the reason is gone.
+    """
+
+    def __init__(self, writer: GroupCommit, reader: sqlite3.Connection) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._reading = ThreadPoolExecutor(1, "store-reader")
+        self._trouble: str | None = None
 
     @classmethod
     async def open(cls, path: Path) -> Self:
@@ -46,35 +57,14 @@ class Store:
         Raises:
             StoreError: it can't be opened, is damaged, or is newer than this version.
         """
-        # At DEBUG it writes out every value, tokens included.
-        level = max(logging.getLogger().getEffectiveLevel(), logging.INFO)
-        logging.getLogger("aiosqlite").setLevel(level)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            db = await aiosqlite.connect(path, isolation_level=None, timeout=_BUSY_SECONDS)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{path}: can't be opened ({error}).") from error
-        try:
-            db.row_factory = sqlite3.Row
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                await db.execute(f"PRAGMA {pragma}")
-            store = cls(db)
-            await store._migrate()
-        except BaseException as error:
-            await db.close()
-            if isinstance(error, sqlite3.OperationalError):
-                raise StoreError(f"{path}: can't be used now ({error}).") from error
-            if isinstance(error, sqlite3.Error):
-                raise StoreError(
-                    f"{path}: is not a sound database ({error}). "
-                    "Put a backup in its place, or move it away to begin anew."
-                ) from error
-            raise
-        return store
+        writer = await asyncio.to_thread(open_database, path)
+        return cls(GroupCommit(writer), await asyncio.to_thread(open_for_reading, path))
 
     async def close(self) -> None:
-        """Closes the connection; what was committed is safe without it, too."""
-        await self._db.close()
+        """Closes the connections; what was committed is safe without it, too."""
+        await asyncio.to_thread(self._reading.shutdown)
+        self._reader.close()
+        await self._writer.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -86,33 +76,35 @@ class Store:
 
     async def add(self, job: JobRecord) -> None:
         """Stores a new job; it is committed when this returns."""
-        async with self._transaction() as db:
-            await db.execute(
-                "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
-                " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    job.id,
-                    job.owner.id,
-                    job.owner.name,
-                    job.origin.front_end,
-                    job.origin.place,
-                    json.dumps(dict(job.origin.address)),
-                    _REQUEST.dump_json(job.request).decode(),
-                    job.status,
-                    job.created_at.timestamp(),
-                    job.parent_id,
-                ),
-            )
+        values = (
+            job.id,
+            job.owner.id,
+            job.owner.name,
+            job.origin.front_end,
+            job.origin.place,
+            json.dumps(dict(job.origin.address)),
+            _REQUEST.dump_json(job.request).decode(),
+            job.status,
+            job.created_at.timestamp(),
+            job.parent_id,
+        )
+        await self._execute(
+            "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
+            " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            *values,
+        )
 
     async def begin(self, job_id: str) -> bool:
         """Notes that a waiting job runs; False where it doesn't wait."""
-        async with self._transaction() as db:
-            cursor = await db.execute(
-                "UPDATE jobs SET status = 'running', attempts = attempts + 1"
-                " WHERE id = ? AND status = 'queued'",
-                (job_id,),
-            )
-            return cursor.rowcount == 1
+        return await self._write(partial(_begin, job_id=job_id))
+
+    async def give_back(self, job_id: str) -> bool:
+        """Puts a running job back in line as if it had not begun; False where it doesn't run."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            return _move(db, job_id, JobStatus.QUEUED, {"attempts": "attempts - 1"})
+
+        return await self._write(work)
 
     async def settle(
         self, job: JobRecord, images: Iterable[ImageRecord] = (), *, carried: bool
@@ -128,36 +120,51 @@ class Store:
             False where it had ended before; nothing was changed then.
         """
         assert job.finished_at is not None  # noqa: S101 # a final record has its time
-        async with self._transaction() as db:
-            cursor = await db.execute(
-                "UPDATE jobs SET status = ?, finished_at = ?, seconds = ?, error = ?"
-                " WHERE id = ? AND finished_at IS NULL",
-                (job.status, job.finished_at.timestamp(), job.seconds, job.error, job.id),
-            )
-            if cursor.rowcount == 0:
+        finished_at = job.finished_at.timestamp()
+        rows = [
+            (image.id, job.id, number, image.path, image.seed, image.width, image.height)
+            for number, image in enumerate(images)
+        ]
+
+        def work(db: sqlite3.Connection) -> bool:
+            if job.status is JobStatus.DONE:
+                _begin(db, job.id)  # where it was drawn before that could be noted
+            ended = {"finished_at": "?", "seconds": "?", "error": "?"}
+            if not _move(db, job.id, job.status, ended, finished_at, job.seconds, job.error):
                 return False
-            await db.executemany(
+            db.executemany(
                 "INSERT INTO images (id, job_id, number, path, seed, width, height)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (image.id, job.id, number, image.path, image.seed, image.width, image.height)
-                    for number, image in enumerate(images)
-                ],
+                rows,
             )
             if carried:
-                await db.execute(
-                    "INSERT INTO outbox (job_id, due_at) VALUES (?, ?)",
-                    (job.id, job.finished_at.timestamp()),
+                db.execute(
+                    "INSERT INTO outbox (job_id, due_at) VALUES (?, ?)", (job.id, finished_at)
                 )
             return True
 
+        return await self._write(work)
+
+    async def running(self, front_ends: Sequence[str]) -> list[JobRecord]:
+        """Returns the jobs that run; at the start, those during which the program was killed."""
+        return await self._jobs(
+            f"WHERE status = 'running' AND {_of(front_ends)} ORDER BY sequence", *front_ends
+        )
+
     async def requeue(self, front_ends: Sequence[str]) -> list[JobRecord]:
         """Puts what ran when the process ended back in line; returns all that waits, in order."""
-        marks = ", ".join("?" * len(front_ends))
-        condition = f"WHERE finished_at IS NULL AND front_end IN ({marks})"
-        async with self._transaction() as db:
-            await db.execute(f"UPDATE jobs SET status = 'queued' {condition}", front_ends)  # noqa: S608 # marks are question marks
-        return await self._jobs(f"{condition} ORDER BY sequence", *front_ends)
+        before = _marks(JobStatus.QUEUED.predecessors)
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                f"UPDATE jobs SET status = ? WHERE status IN ({before}) AND {_of(front_ends)}",  # noqa: S608 # marks are question marks
+                (JobStatus.QUEUED, *JobStatus.QUEUED.predecessors, *front_ends),
+            )
+
+        await self._write(work)
+        return await self._jobs(
+            f"WHERE finished_at IS NULL AND {_of(front_ends)} ORDER BY sequence", *front_ends
+        )
 
     async def get(self, job_id: str) -> JobRecord | None:
         """Returns a job, or None where there is none of this id."""
@@ -179,8 +186,7 @@ class Store:
 
     async def forget_images(self, job_id: str) -> None:
         """Removes the rows of a job's pictures."""
-        async with self._transaction() as db:
-            await db.execute("DELETE FROM images WHERE job_id = ?", (job_id,))
+        await self._execute("DELETE FROM images WHERE job_id = ?", job_id)
 
     # Deliveries
 
@@ -191,52 +197,50 @@ class Store:
 
         Each counts as tried and is due again at ``until``, should nothing be heard of it.
         """
-        marks = ", ".join("?" * len(front_ends))
-        async with self._transaction():
-            rows = await self._rows(
-                "UPDATE outbox SET due_at = ?, attempts = attempts + 1 WHERE job_id IN ("  # noqa: S608 # marks are question marks
-                " SELECT job_id FROM outbox JOIN jobs ON jobs.id = job_id"
-                f" WHERE due_at <= ? AND front_end IN ({marks}) ORDER BY due_at LIMIT ?)"
-                " RETURNING job_id, attempts",
-                until.timestamp(),
-                now.timestamp(),
-                *front_ends,
-                limit,
-            )
+        rows = await self._execute(
+            "UPDATE outbox SET due_at = ?, attempts = attempts + 1 WHERE job_id IN ("  # noqa: S608 # marks are question marks
+            " SELECT job_id FROM outbox JOIN jobs ON jobs.id = job_id"
+            f" WHERE due_at <= ? AND {_of(front_ends)} ORDER BY due_at LIMIT ?)"
+            " RETURNING job_id, attempts",
+            until.timestamp(),
+            now.timestamp(),
+            *front_ends,
+            limit,
+        )
         return [Delivery(row["job_id"], row["attempts"]) for row in rows]
 
     async def claim_anew(self, now: datetime) -> None:
         """Makes due at once what an earlier process had claimed or put off."""
-        async with self._transaction() as db:
-            await db.execute(
-                "UPDATE outbox SET due_at = ? WHERE due_at > ?", (now.timestamp(),) * 2
-            )
+        await self._execute(
+            "UPDATE outbox SET due_at = ?1 WHERE due_at > ?1",
+            now.timestamp(),
+        )
 
     async def next_due(self, front_ends: Sequence[str]) -> datetime | None:
         """Returns when the next delivery is due; None where nothing waits."""
-        marks = ", ".join("?" * len(front_ends))
         row = await self._row(
             "SELECT min(due_at) AS due_at FROM outbox JOIN jobs ON jobs.id = job_id"  # noqa: S608 # marks are question marks
-            f" WHERE due_at IS NOT NULL AND front_end IN ({marks})",
+            f" WHERE due_at IS NOT NULL AND {_of(front_ends)}",
             *front_ends,
         )
         return _time(row["due_at"]) if row and row["due_at"] is not None else None
 
     async def delivered(self, job_id: str, now: datetime) -> None:
         """Notes that a result arrived; it is never sent again."""
-        async with self._transaction() as db:
-            await db.execute(
-                "UPDATE outbox SET due_at = NULL, delivered_at = ? WHERE job_id = ?",
-                (now.timestamp(), job_id),
-            )
+        await self._execute(
+            "UPDATE outbox SET due_at = NULL, delivered_at = ? WHERE job_id = ?",
+            now.timestamp(),
+            job_id,
+        )
 
     async def postpone(self, job_id: str, due_at: datetime | None, error: str) -> None:
         """Notes that a delivery failed and when it is tried again; None gives it up."""
-        async with self._transaction() as db:
-            await db.execute(
-                "UPDATE outbox SET due_at = ?, last_error = ? WHERE job_id = ?",
-                (due_at.timestamp() if due_at else None, error, job_id),
-            )
+        await self._execute(
+            "UPDATE outbox SET due_at = ?, last_error = ? WHERE job_id = ?",
+            due_at.timestamp() if due_at else None,
+            error,
+            job_id,
+        )
 
     # Places
 
@@ -247,87 +251,168 @@ class Store:
 
     async def choose_mode(self, place: str, mode: str) -> None:
         """Keeps a place's choice."""
-        async with self._transaction() as db:
-            await db.execute(
-                "INSERT INTO places (place, mode) VALUES (?, ?)"
-                " ON CONFLICT (place) DO UPDATE SET mode = excluded.mode",
-                (place, mode),
-            )
-
-    @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[aiosqlite.Connection]:
-        async with self._lock:
-            try:
-                await self._db.execute("BEGIN IMMEDIATE")
-                yield self._db
-                await self._db.execute("COMMIT")
-            except BaseException:
-                # Also where the caller was cancelled: the lock may not go with work half done.
-                with suppress(sqlite3.Error):
-                    await asyncio.shield(self._db.execute("ROLLBACK"))
-                raise
-
-    async def _migrate(self) -> None:
-        migrations = sorted(
-            (entry.name, entry.read_text(encoding="utf-8"))
-            for entry in (files("bot") / "migrations").iterdir()
-            if entry.name.endswith(".sql")
+        await self._execute(
+            "INSERT INTO places (place, mode) VALUES (?, ?)"
+            " ON CONFLICT (place) DO UPDATE SET mode = excluded.mode",
+            place,
+            mode,
         )
-        async with self._transaction() as db:
-            row = await self._row("PRAGMA user_version")
-            version = int(row[0]) if row else 0
-            if version > len(migrations):
-                raise StoreError(
-                    f"The database is of version {version}, this Dream Lab knows {len(migrations)}:"
-                    " install the newer Dream Lab again."
+
+    # Housekeeping
+
+    async def disposable(self, limit: int) -> list[FinishedJob]:
+        """Returns what may be forgotten, oldest first: nothing unfinished, undelivered or in use.
+
+        In use is what an unfinished job repeats or varies.
+        """
+        rows = await self._rows(
+            "SELECT id, finished_at, (SELECT json_group_array(path) FROM images"  # noqa: S608 # ours
+            f" WHERE job_id = jobs.id) AS paths FROM jobs WHERE {_DISPOSABLE}"
+            " ORDER BY finished_at, sequence LIMIT ?",
+            limit,
+        )
+        return [
+            FinishedJob(row["id"], _time(row["finished_at"]), tuple(json.loads(row["paths"])))
+            for row in rows
+        ]
+
+    async def forget(self, job_ids: Sequence[str]) -> list[str]:
+        """Removes jobs that may still be forgotten; returns their pictures' paths."""
+        some = "SELECT value FROM json_each(?)"
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            ids = [
+                row["id"]
+                for row in db.execute(
+                    f"SELECT id FROM jobs WHERE id IN ({some}) AND {_DISPOSABLE}",  # noqa: S608 # ours
+                    (json.dumps(job_ids),),
                 )
-            for number, (_, script) in enumerate(migrations[version:], version + 1):
-                for statement in _statements(script):
-                    await db.execute(statement)
-                await db.execute(f"PRAGMA user_version = {number}")
+            ]
+            chosen = (json.dumps(ids),)
+            paths = db.execute(f"SELECT path FROM images WHERE job_id IN ({some})", chosen)  # noqa: S608 # ours
+            found = [str(row["path"]) for row in paths]
+            db.execute(f"DELETE FROM jobs WHERE id IN ({some})", chosen)  # noqa: S608 # ours
+            return found
+
+        return await self._write(work)
+
+    async def shrink(self, pages: int = 1000) -> bool:
+        """Gives some of the file's free pages back to the disk; False where there are none."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            # Each row that is fetched frees a page.
+            db.execute(f"PRAGMA incremental_vacuum({pages:d})").fetchall()
+            return bool(db.execute("PRAGMA freelist_count").fetchone()[0])
+
+        return await self._write(work)
+
+    async def unknown(self, paths: Sequence[str]) -> list[str]:
+        """Returns those paths that no picture has."""
+        rows = await self._rows(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT path FROM images)",
+            json.dumps(paths),
+        )
+        return [str(row["value"]) for row in rows]
+
+    async def oldest(self) -> datetime | None:
+        """Returns when the oldest job that is known was asked for; None where there is none."""
+        row = await self._row("SELECT created_at FROM jobs ORDER BY sequence LIMIT 1")
+        return _time(row["created_at"]) if row else None
+
+    # Access
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            value = await self._writer.write(work)
+        except sqlite3.Error as error:
+            refused = unavailable(error)
+            if refused is None:
+                raise
+            self._note(refused.reason)
+            raise refused from error
+        self._note(None)
+        return value
+
+    def _note(self, trouble: str | None) -> None:
+        """Has the log say once when nothing can be stored, and once when it is over."""
+        if trouble and trouble != self._trouble:
+            log.error("Nothing can be stored: %s. New requests are refused until then.", trouble)
+        elif self._trouble and not trouble:
+            log.warning("Requests can be stored again.")
+        self._trouble = trouble
+
+    async def _execute(self, statement: str, *values: object) -> list[sqlite3.Row]:
+        """Runs one statement in a transaction; returns what it returns."""
+        return await self._write(lambda db: db.execute(statement, values).fetchall())
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._reading, work, self._reader)
+        except sqlite3.Error as error:
+            raise unavailable(error) or error from error
 
     async def _rows(self, statement: str, *values: object) -> list[sqlite3.Row]:
-        return list(await self._db.execute_fetchall(statement, values))
+        return await self._read(lambda db: db.execute(statement, values).fetchall())
 
     async def _row(self, statement: str, *values: object) -> sqlite3.Row | None:
         rows = await self._rows(statement, *values)
         return rows[0] if rows else None
 
     async def _jobs(self, condition: str, *values: object) -> list[JobRecord]:
-        rows = await self._rows(f"SELECT * FROM jobs {condition}", *values)  # noqa: S608 # the conditions above
-        ids = [row["id"] for row in rows]
-        pictures: dict[str, list[ImageRecord]] = {job_id: [] for job_id in ids}
-        for row in await self._rows(
-            "SELECT * FROM images WHERE job_id IN (SELECT value FROM json_each(?)) ORDER BY number",
-            json.dumps(ids),
-        ):
-            pictures[row["job_id"]].append(_image(row))
-        return [_job(row, pictures[row["id"]]) for row in rows]
+        def work(db: sqlite3.Connection) -> list[JobRecord]:
+            db.execute("BEGIN")  # a job and its pictures as they were at one moment
+            try:
+                rows = db.execute(f"SELECT * FROM jobs {condition}", values).fetchall()  # noqa: S608 # the conditions above
+                pictures: dict[str, list[ImageRecord]] = {row["id"]: [] for row in rows}
+                for row in db.execute(
+                    "SELECT * FROM images WHERE job_id IN (SELECT value FROM json_each(?))"
+                    " ORDER BY number",
+                    (json.dumps(list(pictures)),),
+                ):
+                    pictures[row["job_id"]].append(_image(row))
+            finally:
+                db.execute("COMMIT")
+            return [_job(row, pictures[row["id"]]) for row in rows]
+
+        return await self._read(work)
 
 
-def check(path: Path) -> str | None:
-    """Returns what is wrong with a database file; None where it is sound or not there yet."""
-    if not path.exists():
-        return None
-    try:
-        db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
-        try:
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        finally:
-            db.close()
-    except sqlite3.Error as error:
-        return str(error)
-    return None if verdict == "ok" else str(verdict)
+def _begin(db: sqlite3.Connection, job_id: str) -> bool:
+    return _move(db, job_id, JobStatus.RUNNING, {"attempts": "attempts + 1"})
 
 
-def _statements(script: str) -> Iterable[str]:
-    """Splits a script, since ``executescript`` would commit the transaction around it."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
+def _move(
+    db: sqlite3.Connection,
+    job_id: str,
+    status: JobStatus,
+    changes: Mapping[str, str],
+    *values: object,
+) -> bool:
+    """Gives a job a status, where its old one allows that; says whether it did.
+
+    Args:
+        db: in a transaction.
+        job_id: whose.
+        status: the new one.
+        changes: further columns, each with an expression.
+        values: of the expressions' question marks.
+    """
+    columns = "".join(f", {column} = {expression}" for column, expression in changes.items())
+    cursor = db.execute(
+        f"UPDATE jobs SET status = ?{columns}"  # noqa: S608 # ours
+        f" WHERE id = ? AND status IN ({_marks(status.predecessors)})",
+        (status, *values, job_id, *status.predecessors),
+    )
+    return cursor.rowcount == 1
+
+
+def _of(front_ends: Sequence[str]) -> str:
+    return f"front_end IN ({_marks(front_ends)})"
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 def _time(seconds: float) -> datetime:

@@ -47,9 +47,28 @@ class JobStatus(enum.StrEnum):
     """Taken back by the asker or a moderator."""
 
     @property
+    def followers(self) -> tuple["JobStatus", ...]:
+        """What may come after it, as the figure in docs/architecture.md shows."""
+        return _FOLLOWERS[self]
+
+    @property
+    def predecessors(self) -> tuple["JobStatus", ...]:
+        """What it may come after."""
+        return tuple(status for status in JobStatus if self in status.followers)
+
+    @property
     def is_final(self) -> bool:
         """Whether the job can't change any more."""
-        return self in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
+        return not self.followers
+
+
+_FOLLOWERS: Mapping[JobStatus, tuple[JobStatus, ...]] = {
+    JobStatus.QUEUED: (JobStatus.RUNNING, JobStatus.FAILED, JobStatus.CANCELLED),
+    JobStatus.RUNNING: (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED),
+    JobStatus.DONE: (),
+    JobStatus.FAILED: (),
+    JobStatus.CANCELLED: (),
+}
 
 
 class Stage(enum.StrEnum):

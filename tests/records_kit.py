@@ -46,7 +46,7 @@ def a_job(
 
 
 def done(job: JobRecord) -> JobRecord:
-    return replace(job, status=JobStatus.DONE, finished_at=ASKED_AT, seconds=1.5)
+    return replace(job, status=JobStatus.DONE, finished_at=ASKED_AT, seconds=1.5, attempts=1)
 
 
 def an_image(job: JobRecord) -> ImageRecord:

@@ -18,7 +18,7 @@ OWNERS = {
     "fastapi": ("bot/web/",),
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
-    "aiosqlite": ("bot/store.py",),
+    "sqlite3": ("bot/store.py", "bot/database.py", "bot/group_commit.py"),
     "yaml": ("modes/yaml_reader.py",),
     "watchfiles": ("modes/file_watcher.py",),
     "ray": ("engine/ray_executor.py",),

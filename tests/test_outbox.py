@@ -159,7 +159,7 @@ async def test_a_store_that_fails_for_a_moment_does_not_end_the_outbox(
                 raise sqlite3.OperationalError("database or disk is full")
             await super().claim_anew(now)
 
-    async with running(Full(store._db), courier):
+    async with running(Full(store._writer, store._reader), courier):
         assert await courier.carried.get() == job.id
 
     assert "disk is full" in caplog.text

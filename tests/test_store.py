@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bot.database import StoreError, problem
 from bot.records import Delivery
-from bot.store import Store, StoreError, check
+from bot.store import Store
 from engine.jobs import JobStatus
 from tests.records_kit import ASKED_AT, a_job, a_request, an_image, done
 
@@ -240,7 +241,7 @@ async def test_a_broken_file_is_named_with_what_to_do(tmp_path: Path, content: b
     with pytest.raises(StoreError, match=r"broken\.db.*backup"):
         await Store.open(path)
 
-    assert check(path)
+    assert problem(path)
     assert path.read_bytes() == content
 
 
@@ -263,5 +264,5 @@ async def test_a_database_of_a_newer_version_is_left_alone(tmp_path: Path) -> No
 async def test_a_sound_database_passes_the_check(store: Store, tmp_path: Path) -> None:
     await store.add(a_job(request=a_request(prompt="x")))
 
-    assert check(tmp_path / "data" / "dreamlab.db") is None
-    assert check(tmp_path / "not there yet.db") is None
+    assert problem(tmp_path / "data" / "dreamlab.db") is None
+    assert problem(tmp_path / "not there yet.db") is None
