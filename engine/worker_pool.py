@@ -208,6 +208,7 @@ class WorkerPool:
         *,
         on_event: Callable[[Progress], None] | None = None,
         admitted: bool = False,
+        is_suspect: bool = False,
     ) -> asyncio.Future[Any]:
         """Lets a job wait for its turn; the future ends with its result or its error.
 
@@ -221,6 +222,8 @@ class WorkerPool:
                 and its progress starts over.
             admitted: whether it may wait beyond ``queue_max``: its place was reserved, or it was
                 taken before a restart.
+            is_suspect: whether it may have killed the program before: it runs with nothing beside
+                it, and one worker's death is counted already.
 
         Raises:
             PoolClosedError: the pool is shutting down.
@@ -239,7 +242,7 @@ class WorkerPool:
         model = model_of(job)
         self._queue.push(job.id, job.owner, job.cost, job.weight, model.key if model else "")
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submission = Submission(job, future, on_event)
+        submission = Submission(job, future, on_event, deaths=int(is_suspect))
         self._submissions[job.id] = submission
         future.add_done_callback(lambda _: self._future_ended(submission))
         self._touch_queue()
@@ -298,6 +301,14 @@ class WorkerPool:
     def status(self) -> list[LaneStatus]:
         """Returns what each lane is like now."""
         return [lane.status for lane in self._lanes]
+
+    async def stats(self, patience: float = 2.0) -> list[dict[str, Any] | None]:
+        """Returns each device's `ModelRegistry.get_vram_stats`, in the order of `status`.
+
+        Nothing waits in the queue for it. None stands for a device whose worker is away, or says
+        nothing within ``patience`` seconds, as while it loads a model.
+        """
+        return await asyncio.gather(*(_stats(lane, patience) for lane in self._lanes))
 
     # Modes ------------------------------------------------------------------------------------
 
@@ -529,6 +540,14 @@ async def _cancel(lane: Lane, job_id: str) -> None:
         pass  # then it runs no more; its own task tells the lane
     except Exception:
         logger.exception("Job %s could not be cancelled on %s", job_id, lane.device)
+
+
+async def _stats(lane: Lane, patience: float) -> dict[str, Any] | None:
+    try:
+        async with asyncio.timeout(patience):
+            return await lane.executor.stats()
+    except (WorkerDiedError, TimeoutError):
+        return None
 
 
 async def _close_lane(lane: Lane) -> None:

@@ -45,7 +45,7 @@ class ModeCatalog:
         self._model_root = model_root
         self._model = model
         self._listeners: list[Listener] = []
-        self._error: str | None = None
+        self._problems: tuple[Problem, ...] = ()
         self._file = self._first()
         self._warn()
 
@@ -65,6 +65,16 @@ class ModeCatalog:
         return self._file.modes
 
     @property
+    def model_root(self) -> Path:
+        """The folder that models are in."""
+        return self._file.model_root
+
+    @property
+    def lora_root(self) -> Path:
+        """The folder that LoRAs are in."""
+        return self._file.lora_root
+
+    @property
     def warnings(self) -> tuple[Problem, ...]:
         """What the owner should know about the modes in force."""
         return self._file.warnings
@@ -72,7 +82,12 @@ class ModeCatalog:
     @property
     def error(self) -> str | None:
         """Why the file as it is now is not in force; None where it is."""
-        return self._error
+        return "\n".join(map(str, self._problems)) or None
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """The same, one by one; none where the file is in force."""
+        return self._problems
 
     def names(self) -> tuple[str, ...]:
         """Returns the modes' names in the file's order."""
@@ -102,10 +117,10 @@ class ModeCatalog:
         try:
             fresh = self._read()
         except ModesFileError as error:
-            self._error = str(error)
+            self._problems = error.problems
             _log.error("The modes file is not in force, the last good one stays:\n%s", error)
             return False
-        self._error = None
+        self._problems = ()
         before, self._file = self._file, fresh
         if fresh == before:
             return True

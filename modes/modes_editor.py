@@ -1,4 +1,4 @@
-"""Changes one mode in the modes file and leaves every other character of it as it is.
+"""Changes the modes file: one mode, every other character left as it is, or all of it.
 
 Owners write comments into that file. A library that reads a document and writes it anew moves them
 (what stands above an entry belongs, to it, to the entry before), so that here only the lines of
@@ -17,7 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UnknownModeError
-from modes.mode_config import ModesFile, ModesFileError, parse_modes, read_modes
+from modes.mode_config import (
+    ModesFile,
+    ModesFileError,
+    decode_modes,
+    parse_modes,
+    read_modes,
+)
 from modes.yaml_reader import MAX_DEPTH, Node, Problem, YamlReader
 
 # Text that means itself to every YAML reader, also between brackets, unless it is such a word.
@@ -62,6 +68,53 @@ def remove_mode(path: Path, name: str) -> ModesFile:
     document = _Document(path)
     document.remove_mode(name)
     return document.write(name, None)
+
+
+def replace_modes(path: Path, content: bytes) -> ModesFile:
+    """Puts other bytes in the file's place, which need not exist. One at a time, as `set_mode`.
+
+    Returns:
+        The file as it is now.
+
+    Raises:
+        ModesFileError: they are no good modes file, or can't be written; nothing has changed.
+    """
+    after = parse_modes(decode_modes(content, path).removeprefix(_BOM), path)
+    _write(path, content)
+    return after
+
+
+def modes_text(values: Mapping[str, Any]) -> str:
+    """Returns a whole modes file as YAML, each mode on lines of its own.
+
+    Args:
+        values: what the file says, as plain JSON values; None is left out.
+
+    Raises:
+        ModesFileError: they are nested too deep.
+    """
+    lines: list[str] = []
+    for key, value in _copied(values).items():
+        if key == "modes" and isinstance(value, dict) and all(map(_is_entry, value.values())):
+            entries = (_entry("  ", name, entry) for name, entry in value.items())
+            lines += ["", "modes:", *(line for entry in entries for line in entry)]
+        elif value is not None:
+            lines.append(_line("", key, value))
+    return "\n".join(lines) + "\n"
+
+
+def plain_modes(content: bytes, path: Path) -> dict[str, Any]:
+    """Returns what the bytes of a modes file say, as plain values, whether allowed or not.
+
+    Raises:
+        ModesFileError: they are too many, no UTF-8, no YAML, or no keys with values.
+    """
+    reader = YamlReader(path)
+    root = reader.compose(decode_modes(content, path).removeprefix(_BOM))
+    plain = {key: reader.plain(node, key) for key, node in reader.mapping(root, "").items()}
+    if reader.problems:
+        raise ModesFileError(reader.problems)
+    return plain
 
 
 class _Document:
@@ -138,10 +191,7 @@ class _Document:
         said = reader.plain(modes[name], "") if name in modes else None
         if kept != others or _canonical(said) != _canonical(wanted):
             raise self._refusal(f"modes.{name}", "can't be written like this; edit the file itself")
-        try:
-            _replace(self._path.resolve(), content)
-        except OSError as error:
-            raise self._refusal("", f"can't be written: {error.strerror or error}") from error
+        _write(self._path, content)
         return after
 
     def _set_keys(self, entry: Node, values: Mapping[str, Any]) -> None:
@@ -238,6 +288,23 @@ def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
+def _is_entry(value: object) -> bool:
+    return isinstance(value, dict) and bool(value)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Writes the file, whole or not at all.
+
+    Raises:
+        ModesFileError: it can't be written.
+    """
+    try:
+        _replace(path.resolve(), content)
+    except OSError as error:
+        reason = f"can't be written: {error.strerror or error}"
+        raise ModesFileError([Problem(reason, path=path)]) from error
+
+
 def _replace(path: Path, content: bytes) -> None:
     """Puts a synced file in another's place; whoever looks sees the old or the new one."""
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -246,7 +313,8 @@ def _replace(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        shutil.copymode(path, name)
+        if path.exists():
+            shutil.copymode(path, name)
         Path(name).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

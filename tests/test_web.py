@@ -16,9 +16,10 @@ from bot.settings import Settings
 from bot.web.app import AddressError, WebFrontEnd, listen
 from bot.web.events import Feed
 from bot.web.guard import SECURITY_HEADERS
+from bot.web.mode_schemas import ModeOut
 from bot.web.problems import problem_for
-from bot.web.routes import HERE, YOU
-from bot.web.schemas import GoneOut, ModeOut, parse_imagine
+from bot.web.schemas import GoneOut, parse_imagine
+from bot.web.services import HERE, YOU
 from bot.web.status import describe
 from engine.errors import (
     DreamLabError,

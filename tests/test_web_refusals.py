@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from bot.web.guard import MAX_BODY
-from bot.web.routes import YOU
+from bot.web.guard import MAX_BODY, MAX_DRAFT
+from bot.web.services import YOU
 from engine.errors import RequestError
 from engine.jobs import RequestDraft
 from tests.web_kit import Page, open_page
@@ -233,18 +233,24 @@ async def test_forms_are_refused(page: Page, media: str) -> None:
     assert answer.status_code == 415
 
 
-async def test_a_body_that_is_too_large_is_refused_announced_or_not(page: Page) -> None:
-    body = json.dumps({"prompt": "x" * MAX_BODY}).encode()
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/api/modes/switch", MAX_BODY), ("/api/jobs", MAX_DRAFT), ("/generate", MAX_DRAFT)],
+)
+async def test_a_body_that_is_too_large_is_refused_announced_or_not(
+    page: Page, path: str, limit: int
+) -> None:
+    body = json.dumps({"prompt": "x" * limit}).encode()
 
     async def in_parts() -> AsyncIterator[bytes]:
-        for start in range(0, len(body), 8192):
-            yield body[start : start + 8192]
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
 
     headers = {"Content-Type": "application/json"}
     for content in (body, in_parts()):
-        answer = await page.client.post("/api/jobs", content=content, headers=headers)
+        answer = await page.client.post(path, content=content, headers=headers)
         assert answer.status_code == 413
-        assert "64 KiB" in answer.json()["detail"]
+        assert f"{limit // 1024} KiB" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,9 @@ from bot.studio import Studio
 from bot.web import problems
 from bot.web.events import Feeds
 from bot.web.guard import LOOPBACK, Guard
+from bot.web.mode_edits import ModeEdits
+from bot.web.mode_routes import modes
+from bot.web.model_routes import drawing, models
 from bot.web.routes import STATIC, api, pages
 from bot.web.status import StatusBoard
 from engine.errors import DreamLabError
@@ -60,12 +63,15 @@ def create_web_app(
     )
     app.state.studio = studio
     app.state.catalog = catalog
+    app.state.pool = pool
+    app.state.edits = ModeEdits(catalog)
     app.state.board = StatusBoard(pool, catalog)
     app.state.feeds = Feeds()
-    app.include_router(pages)
-    app.include_router(api)
+    routers = (pages, api, modes, models, drawing)
+    for router in routers:
+        app.include_router(router)
     app.mount("/static", _Static(directory=STATIC))
-    problems.install(app)
+    problems.install(app, routers)
     app.add_middleware(Guard, names=(*LOOPBACK, _host_name(settings.web_host)))
     return app
 

@@ -20,6 +20,23 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 64 * 1024
 """Largest request body in bytes: the longest prompt that any model reads is far below it."""
 
+MAX_DRAFT = 16 * 2**20
+"""Likewise where a picture to start from comes along, as base64: 4 characters for 3 bytes."""
+
+MAX_MODES_FILE = 256 * 1024
+"""Likewise for a whole modes file."""
+
+_LIMITS = {
+    ("POST", "/api/jobs"): MAX_DRAFT,
+    ("POST", "/generate"): MAX_DRAFT,
+    ("PUT", "/api/modes"): MAX_MODES_FILE,
+}
+
+_JSON = "application/json"
+_MEDIA = {("PUT", "/api/modes"): (_JSON, "application/yaml")}
+"""Kinds of bodies where others than JSON are taken. A form of another site can send none of them:
+browsers ask for permission first, and get none."""
+
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names that a browser uses for this machine and no other site can take."""
 
@@ -52,11 +69,14 @@ class RefusedError(Exception):
         self.status = status
 
 
-def check(method: str, headers: Headers, names: tuple[str, ...], port: int | None) -> None:
+def check(
+    method: str, path: str, headers: Headers, names: tuple[str, ...], port: int | None
+) -> None:
     """Decides whether a request may pass.
 
     Args:
         method: HTTP method.
+        path: of its address.
         headers: as they came.
         names: host names that the page answers to.
         port: the port that the request came in on.
@@ -83,15 +103,24 @@ def check(method: str, headers: Headers, names: tuple[str, ...], port: int | Non
     if method in SAFE_METHODS:
         return
     media = headers.get("content-type", "").split(";")[0].strip().lower()
-    if method != "DELETE" and media != "application/json":
-        detail = "Only JSON is taken. Allowed: the header 'Content-Type: application/json'."
+    taken = _MEDIA.get((method, path), (_JSON,))
+    if method != "DELETE" and media not in taken:
+        allowed = " or ".join(f"'Content-Type: {kind}'" for kind in taken)
+        detail = f"Only JSON is taken. Allowed: the header {allowed}."
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
     length = headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY:
-        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+    limit = limit_of(method, path)
+    if not length.isdecimal() or int(length) > limit:
+        raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
 
 
-_TOO_LARGE = f"The request is too large. Allowed: at most {MAX_BODY // 1024} KiB."
+def limit_of(method: str, path: str) -> int:
+    """Returns the largest body in bytes that an address takes."""
+    return _LIMITS.get((method, path), MAX_BODY)
+
+
+def _too_large(limit: int) -> str:
+    return f"The request is too large. Allowed: at most {limit // 1024} KiB."
 
 
 class Guard:
@@ -107,15 +136,16 @@ class Guard:
             await self._app(scope, receive, send)
             return
         answer = _Answer(send)
+        method, path = scope["method"], scope["path"]
         # The address that the connection itself came in on; no header can say otherwise.
         port = (scope.get("server") or (None, None))[1]
         try:
-            check(scope["method"], Headers(scope=scope), self._names, port)
+            check(method, path, Headers(scope=scope), self._names, port)
         except RefusedError as error:
             await problem(error.status, str(error))(scope, receive, answer)
             return
         try:
-            await self._app(scope, _limited(receive), answer)
+            await self._app(scope, _limited(receive, limit_of(method, path)), answer)
         except Exception:
             logger.exception("A request to the web page failed unexpectedly.")
             if answer.begun:
@@ -141,7 +171,7 @@ class _Answer:
         await self._send(message)
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, limit: int) -> Receive:
     """Counts a body whose length nobody announced."""
     taken = 0
 
@@ -149,8 +179,8 @@ def _limited(receive: Receive) -> Receive:
         nonlocal taken
         message = await receive()
         taken += len(message.get("body", b""))
-        if taken > MAX_BODY:
-            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_LARGE)
+        if taken > limit:
+            raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
         return message
 
     return limited

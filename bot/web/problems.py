@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
 from engine.errors import (
@@ -20,10 +21,14 @@ from engine.errors import (
     RequestError,
     WorkerDiedError,
 )
+from modes.mode_config import ModesFileError
 
 logger = logging.getLogger(__name__)
 
 MEDIA_TYPE = "application/problem+json"
+
+_MOST_ERRORS = 50
+"""A file can be wrong in more ways than anybody reads."""
 
 # The first kind that fits decides, so the narrow ones stand before the wide ones.
 _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
@@ -51,8 +56,36 @@ _EXPECTED: Mapping[str, str] = {
 }
 
 
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": "What is wrong, as problem details (RFC 9457).",
+        "content": {
+            MEDIA_TYPE: {
+                "schema": {
+                    "type": "object",
+                    "required": ["title", "status", "detail"],
+                    "properties": {
+                        "title": {"type": "string"},
+                        "status": {"type": "integer"},
+                        "detail": {"type": "string"},
+                        "field": {"type": "string"},
+                        "allowed": {"type": "string"},
+                    },
+                }
+            }
+        },
+    }
+    for status in ("4XX", "5XX")
+}
+"""What a route may answer instead, for the description of the API."""
+
+
 class ConflictError(DreamLabError):
-    """The request does not fit the state that the job is in."""
+    """The request does not fit the state that things are in."""
+
+
+class NotThereError(DreamLabError):
+    """The address names something that there is not."""
 
 
 def problem(
@@ -75,6 +108,10 @@ def problem_for(error: DreamLabError) -> JSONResponse:
     """Returns the answer for one of our own errors, its text free of this machine's paths."""
     if isinstance(error, ConflictError):
         return problem(HTTPStatus.CONFLICT, str(error))
+    if isinstance(error, NotThereError):
+        return problem(HTTPStatus.NOT_FOUND, str(error))
+    if isinstance(error, ModesFileError):
+        return _modes_problem(error)
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
     if isinstance(error, ModelError):
         # Its own text has the whole path, which is the owner's business alone: the log has it.
@@ -96,8 +133,13 @@ def problem_for_bug() -> JSONResponse:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
-def install(app: FastAPI) -> None:
-    """Makes every error that leaves a route a problem."""
+def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
+    """Makes every error that leaves a route a problem.
+
+    Args:
+        app: whose.
+        routers: all of its routes, for what an address can do.
+    """
 
     async def ours(_: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, DreamLabError):
@@ -112,10 +154,23 @@ def install(app: FastAPI) -> None:
             raise error
         return _invalid(error.errors())
 
-    async def http(_: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
             raise error
-        return problem(error.status_code, _http_detail(error), headers=error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (can := _methods(request)):
+            # The framework names those of the first route alone.
+            headers["Allow"] = ", ".join(sorted(can))
+        return problem(error.status_code, _http_detail(error), headers=headers)
+
+    def _methods(request: Request) -> set[str]:
+        routes = (route for router in routers for route in router.routes)
+        return {
+            method
+            for route in routes
+            if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+            for method in route.methods or ()
+        }
 
     app.add_exception_handler(DreamLabError, ours)
     app.add_exception_handler(RequestValidationError, validation)
@@ -132,6 +187,19 @@ def _invalid(errors: Sequence[Any]) -> JSONResponse:
         field=lead.field,
         allowed=lead.allowed,
         errors=[{"field": e.field, "detail": str(e), "allowed": e.allowed} for e in found],
+    )
+
+
+def _modes_problem(error: ModesFileError) -> JSONResponse:
+    """Returns the answer for a modes file that can't be used: the first thing wrong leads."""
+    found = [
+        {"key": problem.key, "line": problem.line, "detail": problem.brief}
+        for problem in error.problems
+    ]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    lead = error.problems[0].brief if error.problems else "The modes file can't be used."
+    return problem(
+        HTTPStatus.UNPROCESSABLE_ENTITY, lead + more, field="modes", errors=found[:_MOST_ERRORS]
     )
 
 

@@ -1,88 +1,29 @@
-"""Every address of the page: each route parses, calls the studio once and answers."""
+"""The page's addresses: each route parses, calls the studio once and answers."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from bot.records import JobView, Origin, Owner
-from bot.studio import Studio, UnknownImageError, UnknownJobError
-from bot.web.events import RETRY, Feed, Feeds
-from bot.web.problems import MEDIA_TYPE, ConflictError
-from bot.web.schemas import (
-    AgainIn,
-    DraftIn,
-    JobOut,
-    JobsOut,
-    ModeOut,
-    ModesOut,
-    SwitchIn,
-)
-from bot.web.status import StatusBoard, StatusOut
-from engine.jobs import Sampler
-from modes.catalog import ModeCatalog
-
-YOU = Owner("web:local", "you")
-"""Whoever sits at this machine; the page has no login."""
-
-HERE = Origin("web")
+from bot.records import JobView
+from bot.studio import UnknownImageError, UnknownJobError
+from bot.web.events import RETRY, Feed
+from bot.web.problems import PROBLEMS, ConflictError
+from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
+from bot.web.services import HERE, YOU, TheBoard, TheFeeds, TheStudio
+from bot.web.status import StatusOut
 
 STATIC = Path(__file__).parent / "static"
 
 _HISTORY = 50
 
-_PROBLEM: dict[str, Any] = {
-    "description": "What is wrong, as problem details (RFC 9457).",
-    "content": {
-        MEDIA_TYPE: {
-            "schema": {
-                "type": "object",
-                "required": ["title", "status", "detail"],
-                "properties": {
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "field": {"type": "string"},
-                    "allowed": {"type": "string"},
-                },
-            }
-        }
-    },
-}
-
 pages = APIRouter(include_in_schema=False)
-api = APIRouter(prefix="/api", responses={"4XX": _PROBLEM, "5XX": _PROBLEM})
-
-
-def _studio(request: Request) -> Studio:
-    studio: Studio = request.app.state.studio
-    return studio
-
-
-def _catalog(request: Request) -> ModeCatalog:
-    catalog: ModeCatalog = request.app.state.catalog
-    return catalog
-
-
-def _board(request: Request) -> StatusBoard:
-    board: StatusBoard = request.app.state.board
-    return board
-
-
-def _feeds(request: Request) -> Feeds:
-    feeds: Feeds = request.app.state.feeds
-    return feeds
-
-
-TheStudio = Annotated[Studio, Depends(_studio)]
-TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
-TheBoard = Annotated[StatusBoard, Depends(_board)]
-TheFeeds = Annotated[Feeds, Depends(_feeds)]
+api = APIRouter(prefix="/api", responses=PROBLEMS)
 
 
 async def _own_job(job_id: str, studio: TheStudio) -> JobView:
@@ -239,19 +180,3 @@ async def image(
         "Content-Disposition": f"{'attachment' if download else 'inline'}; {name}",
     }
     return Response(content, media_type="image/png", headers=headers)
-
-
-@api.get("/modes")
-async def modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
-    """What can be drawn with."""
-    return ModesOut(
-        current=(await studio.mode_of(HERE.place)).name,
-        modes=[ModeOut.of(mode) for mode in catalog.modes.values()],
-        samplers=list(Sampler),
-    )
-
-
-@api.post("/modes/switch", status_code=HTTPStatus.ACCEPTED)
-async def switch_mode(body: SwitchIn, studio: TheStudio) -> ModeOut:
-    """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
-    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place))

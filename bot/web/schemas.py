@@ -11,13 +11,12 @@ from pydantic_core import PydanticCustomError
 from bot.records import ImageRecord, JobRecord, JobView
 from engine.errors import RequestError
 from engine.jobs import GenerationRequest, JobStatus, Progress, RequestDraft, Stage
-from modes.mode_config import ModeConfig
-from modes.request_fields import SIDE_STEP, read_size
+from modes.request_fields import read_size
 
 _COMMAND = re.compile(r"\s*/([a-z][\w-]*)(?:\s+|$)", re.IGNORECASE)
 
 
-class _In(BaseModel):
+class Sent(BaseModel):
     """Something that was sent: no unknown keys, no silent conversions, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
@@ -38,7 +37,7 @@ def _optional(kind: str, meaning: str) -> Any:
     return Field(None, description=meaning, json_schema_extra={"type": kind})
 
 
-class DraftIn(_In):
+class DraftIn(Sent):
     """What to draw. What is left out comes from the mode."""
 
     prompt: str = Field(
@@ -83,16 +82,10 @@ class DraftIn(_In):
         )
 
 
-class AgainIn(_In):
+class AgainIn(Sent):
     """How to repeat a job."""
 
     vary: bool = Field(False, description="A seed close by instead of a fresh one.")
-
-
-class SwitchIn(_In):
-    """Which mode to draw with from now on."""
-
-    mode: str = Field(description="Name of a mode.")
 
 
 class RequestOut(BaseModel):
@@ -208,72 +201,6 @@ class JobsOut(BaseModel):
     """Jobs, newest first."""
 
     jobs: list[JobOut]
-
-
-class ModeOut(BaseModel):
-    """A mode: what it draws with unless told otherwise, and how far one may go."""
-
-    name: str
-    title: str
-    description: str
-    default_size: tuple[int, int]
-    default_steps: int
-    default_guidance: float
-    default_sampler: str
-    default_negative: str
-    prompt_prefix: str = Field(description="Stands before every prompt.")
-    prompt_suffix: str = Field(description="Stands behind every prompt, after a comma.")
-    negative_always: str = Field(description="Kept away from in every picture.")
-    negative_allowed: bool = Field(description="Whether a request may bring a negative prompt.")
-    sizes: list[tuple[int, int]] = Field(description="The only ones; empty: any within bounds.")
-    samplers: list[str] = Field(description="Those that may be asked for.")
-    min_size: int
-    max_size: int
-    size_step: int
-    max_steps: int
-    max_guidance: float
-    max_count: int
-    nsfw: bool = Field(description="Whether its pictures may be unfit for some eyes.")
-    examples: list[str] = Field(description="Prompts to begin with, from the mode's metadata.")
-
-    @classmethod
-    def of(cls, mode: ModeConfig) -> Self:
-        """Returns a mode without its model's place on this machine."""
-        examples = mode.metadata.get("examples", ())
-        if not isinstance(examples, list | tuple):
-            examples = ()
-        return cls(
-            name=mode.name,
-            title=mode.title,
-            description=mode.description,
-            default_size=mode.default_size,
-            default_steps=mode.default_steps,
-            default_guidance=mode.default_guidance,
-            default_sampler=mode.default_sampler.value,
-            default_negative=mode.default_negative,
-            prompt_prefix=mode.prompt_prefix,
-            prompt_suffix=mode.prompt_suffix,
-            negative_always=mode.negative_always,
-            negative_allowed=mode.negative_allowed,
-            sizes=list(mode.sizes),
-            samplers=[sampler.value for sampler in mode.samplers],
-            min_size=mode.min_size,
-            max_size=mode.max_size,
-            size_step=SIDE_STEP,
-            max_steps=mode.max_steps,
-            max_guidance=mode.max_guidance,
-            max_count=mode.max_count,
-            nsfw=mode.nsfw,
-            examples=[example for example in examples if isinstance(example, str)],
-        )
-
-
-class ModesOut(BaseModel):
-    """The modes and which of them draws when nobody names one."""
-
-    current: str
-    modes: list[ModeOut]
-    samplers: list[str]
 
 
 class GoneOut(BaseModel):

@@ -1,0 +1,106 @@
+"""The modes over HTTP: look, switch, edit. An edit is checked, and in force when it answers."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Body, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import TypeAdapter, ValidationError
+
+from bot.web.mode_schemas import ModeOut, ModesOut, SwitchIn
+from bot.web.problems import PROBLEMS, NotThereError
+from bot.web.services import HERE, YOU, TheCatalog, TheEdits, TheStudio
+from engine.errors import UnknownModeError
+from engine.jobs import Sampler
+
+YAML = "application/yaml"
+
+modes = APIRouter(prefix="/api/modes", responses=PROBLEMS)
+
+Values = dict[str, Any]
+"""Keys and plain values, as modes.yaml has them."""
+
+_mapping: TypeAdapter[Values] = TypeAdapter(Values)
+
+_FILE: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            YAML: {"schema": {"type": "string"}},
+            "application/json": {"schema": {"type": "object"}},
+        },
+    }
+}
+
+
+@modes.get("")
+async def list_modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
+    """What can be drawn with."""
+    return ModesOut(
+        current=(await studio.mode_of(HERE.place)).name,
+        default=catalog.default_mode,
+        modes=[ModeOut.of(mode) for mode in catalog.modes.values()],
+        samplers=list(Sampler),
+        problems=[problem.brief for problem in catalog.problems],
+    )
+
+
+@modes.put("", openapi_extra=_FILE)
+async def replace_file(
+    request: Request, edits: TheEdits, studio: TheStudio, catalog: TheCatalog
+) -> ModesOut:
+    """Puts another modes file in the place of the one there is.
+
+    As YAML the text is kept to the letter, comments included; a JSON object is written as YAML.
+    Where something in it is not allowed, all of that is told and nothing changes.
+    """
+    content = await request.body()
+    if request.headers["content-type"].startswith(YAML):
+        await edits.replace(content)
+    else:
+        await edits.replace_with(_parsed(content))
+    return await list_modes(studio, catalog)
+
+
+@modes.post("/switch", status_code=HTTPStatus.ACCEPTED)
+async def switch_mode(body: SwitchIn, studio: TheStudio) -> ModeOut:
+    """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
+    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place, YOU))
+
+
+@modes.post("/reload")
+async def reload_modes(edits: TheEdits, studio: TheStudio, catalog: TheCatalog) -> ModesOut:
+    """Reads the modes file again, for where no change of it was noticed."""
+    await edits.reload()
+    return await list_modes(studio, catalog)
+
+
+@modes.post("/{name}", responses={HTTPStatus.CREATED: {"description": "It is new."}})
+async def set_mode(
+    name: str,
+    body: Annotated[Values, Body(description="The mode's keys, as modes.yaml has them.")],
+    edits: TheEdits,
+    catalog: TheCatalog,
+    response: Response,
+) -> ModeOut:
+    """Adds a mode, or has one say this and nothing else. Comments in the file stay."""
+    if await edits.set(name, body):
+        response.status_code = HTTPStatus.CREATED
+    return ModeOut.of(catalog.get(name))
+
+
+@modes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
+async def remove_mode(name: str, edits: TheEdits) -> None:
+    """Takes a mode out of the file; the default one can't be removed (409)."""
+    try:
+        await edits.remove(name)
+    except UnknownModeError as error:
+        raise NotThereError(str(error)) from None
+
+
+def _parsed(content: bytes) -> Values:
+    try:
+        return _mapping.validate_json(content)
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors) from None

@@ -1,0 +1,169 @@
+"""Models over HTTP: what is loaded and lies in the roots, and a picture in one request."""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Request, Response
+
+from bot.records import JobRecord
+from bot.studio import Studio
+from bot.web.mode_schemas import (
+    DeviceOut,
+    FoundOut,
+    InventoryOut,
+    LoadIn,
+    LoadOut,
+    ModelsStatusOut,
+    VramOut,
+)
+from bot.web.problems import PROBLEMS, ConflictError
+from bot.web.schemas import DraftIn
+from bot.web.services import HERE, YOU, TheCatalog, TheFeeds, ThePool, TheStudio
+from engine.errors import DreamLabError, PoolClosedError, RequestError
+from engine.executor import LoadReport
+from engine.jobs import ModelLoadJob, ModelUnloadJob
+from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
+from modes.inventory import find_loras, find_models
+
+models = APIRouter(prefix="/api", responses=PROBLEMS)
+drawing = APIRouter(responses=PROBLEMS)
+
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK: {
+        "description": "The picture.",
+        "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {
+            "X-Mode": {"description": "The mode that drew it.", "schema": {"type": "string"}},
+            "X-Seed": {"description": "Draws it again.", "schema": {"type": "integer"}},
+        },
+    }
+}
+
+
+@models.get("/models/status")
+async def models_status(pool: ThePool, catalog: TheCatalog, studio: TheStudio) -> ModelsStatusOut:
+    """What is loaded, and what waits to be drawn."""
+    mode = await studio.mode_of(HERE.place)
+    devices = await _devices(pool, catalog)
+    return ModelsStatusOut(
+        current_mode=mode.name,
+        is_loaded=any(
+            model.name == mode.model.key for device in devices for model in device.models
+        ),
+        queue_size=pool.get_queue_size(),
+        running=len(pool.running_jobs()),
+        devices=devices,
+    )
+
+
+@models.get("/vram")
+async def vram(pool: ThePool, catalog: TheCatalog) -> VramOut:
+    """The devices' memory: a GPU's, or the machine's own where the CPU draws."""
+    return VramOut(devices=await _devices(pool, catalog))
+
+
+@models.post("/models/load")
+async def load_model(body: LoadIn, pool: ThePool, catalog: TheCatalog) -> LoadOut:
+    """Loads a mode's model, making room first; answers when it is loaded."""
+    mode = catalog.get(body.mode)
+    report: LoadReport = await pool.submit_job(ModelLoadJob(owner=YOU.id, model=mode.model))
+    return LoadOut(mode=mode.name, family=report.family, seconds=report.seconds, bytes=report.bytes)
+
+
+@models.post("/models/unload", status_code=HTTPStatus.NO_CONTENT)
+async def unload_model(body: LoadIn, pool: ThePool, catalog: TheCatalog) -> None:
+    """Gives a mode's memory back once nobody draws with it; one that isn't loaded is no error."""
+    await pool.submit_job(ModelUnloadJob(owner=YOU.id, model=catalog.get(body.mode).model))
+
+
+@models.get("/inventory/models")
+async def model_inventory(catalog: TheCatalog) -> InventoryOut:
+    """The checkpoints and diffusers folders in model_root, by their headers."""
+    root = catalog.model_root
+    named = [(mode.name, mode.model.path) for mode in catalog.modes.values()]
+    found = await asyncio.to_thread(find_models, root)
+    files = [
+        FoundOut.of(file, [name for name, path in named if path == root / file.path])
+        for file in found
+    ]
+    return InventoryOut(root=str(root), files=files)
+
+
+@models.get("/inventory/loras")
+async def lora_inventory(catalog: TheCatalog) -> InventoryOut:
+    """The LoRAs in lora_root, by their headers."""
+    root = catalog.lora_root
+    named = [
+        (mode.name, {lora.path for lora in mode.model.loras}) for mode in catalog.modes.values()
+    ]
+    found = await asyncio.to_thread(find_loras, root)
+    files = [
+        FoundOut.of(file, [name for name, paths in named if root / file.path in paths])
+        for file in found
+    ]
+    return InventoryOut(root=str(root), files=files)
+
+
+@drawing.post("/generate", response_class=Response, responses=_PICTURE)
+async def generate(
+    body: DraftIn, request: Request, studio: TheStudio, pool: ThePool, feeds: TheFeeds
+) -> Response:
+    """Draws one picture and answers with it; whoever hangs up first takes the request back.
+
+    Where a mode is named, it is switched to, as the original did.
+    """
+    if body.count not in (None, 1):
+        raise RequestError("count", body.count, "1 here; /api/jobs draws several")
+    record = await studio.submit(body.draft(), YOU, HERE)
+    feeds.announce(record.id)
+    if body.mode is not None and body.mode != pool.get_current_mode():
+        await studio.switch_mode(body.mode, HERE.place, YOU)
+    final = await _ended(record, request, studio)
+    image = final.images[0]
+    content = await asyncio.to_thread(studio.image_path(image).read_bytes)
+    # A header takes no letter beyond ASCII; a mode's name may have some.
+    headers = {"X-Mode": quote(final.request.mode), "X-Seed": str(image.seed)}
+    return Response(content, media_type="image/png", headers=headers)
+
+
+async def _ended(record: JobRecord, request: Request, studio: Studio) -> JobRecord:
+    """Returns a job once it is done.
+
+    Raises:
+        DreamLabError: it failed.
+        ConflictError: it was cancelled.
+        PoolClosedError: it goes on at the next start.
+    """
+    watching = asyncio.ensure_future(_last(record.id, studio))
+    # Its body was read: all that can still come is the end of the connection.
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({watching, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not watching.done():
+            await studio.cancel(record.id, YOU)
+        final = await watching
+    finally:
+        leaving.cancel()
+        watching.cancel()
+    if not final.status.is_final:
+        raise PoolClosedError
+    if final.error is not None:
+        raise DreamLabError(final.error)
+    if not final.images:
+        raise ConflictError("The request was taken back; there is no picture.")
+    return final
+
+
+async def _last(job_id: str, studio: Studio) -> JobRecord:
+    return [view async for view in studio.watch(job_id)][-1].record
+
+
+async def _devices(pool: WorkerPool, catalog: ModeCatalog) -> list[DeviceOut]:
+    stats = await pool.stats()
+    return [
+        DeviceOut.of(lane, known, catalog.modes, catalog.model_root)
+        for lane, known in zip(pool.status(), stats, strict=True)
+    ]

@@ -1,0 +1,56 @@
+"""What routes are given: the services behind the page, and who asks."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from bot.records import Origin, Owner
+from bot.studio import Studio
+from bot.web.events import Feeds
+from bot.web.mode_edits import ModeEdits
+from bot.web.status import StatusBoard
+from engine.worker_pool import WorkerPool
+from modes.catalog import ModeCatalog
+
+YOU = Owner("web:local", "you", is_trusted=True)
+"""Whoever sits at this machine; the page has no login."""
+
+HERE = Origin("web")
+
+
+def _studio(request: Request) -> Studio:
+    studio: Studio = request.app.state.studio
+    return studio
+
+
+def _catalog(request: Request) -> ModeCatalog:
+    catalog: ModeCatalog = request.app.state.catalog
+    return catalog
+
+
+def _pool(request: Request) -> WorkerPool:
+    pool: WorkerPool = request.app.state.pool
+    return pool
+
+
+def _board(request: Request) -> StatusBoard:
+    board: StatusBoard = request.app.state.board
+    return board
+
+
+def _feeds(request: Request) -> Feeds:
+    feeds: Feeds = request.app.state.feeds
+    return feeds
+
+
+def _edits(request: Request) -> ModeEdits:
+    edits: ModeEdits = request.app.state.edits
+    return edits
+
+
+TheStudio = Annotated[Studio, Depends(_studio)]
+TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
+ThePool = Annotated[WorkerPool, Depends(_pool)]
+TheBoard = Annotated[StatusBoard, Depends(_board)]
+TheFeeds = Annotated[Feeds, Depends(_feeds)]
+TheEdits = Annotated[ModeEdits, Depends(_edits)]
