@@ -11,12 +11,14 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
-from engine.jobs import GenerationRequest
+from engine.errors import DrawingError
+from engine.jobs import GenerationRequest, ModelSpec
 
 PARAMETERS_KEY = "parameters"
 """Keyword of the text chunk."""
@@ -59,13 +61,22 @@ def request_parameters(request: GenerationRequest, seed: int) -> str:
         "CFG scale": _number(request.guidance_scale),
         "Seed": str(seed),
         "Size": f"{request.width}x{request.height}",
-        "Model": request.model.path.stem if request.model.path.suffix else request.model.path.name,
+        "Model": _name(request.model),
         "Mode": request.mode,
     }
+    if request.model.vae is not None:
+        settings["VAE"] = request.model.vae.name
     variation_seed = request.variation_seed_of(seed)
     if variation_seed is not None:
         settings["Variation seed"] = str(variation_seed)
         settings["Variation seed strength"] = _number(request.variation_strength)
+    if request.source is not None:
+        settings["Denoising strength"] = _number(request.strength)
+    if request.clip_skip is not None:
+        settings["Clip skip"] = str(request.clip_skip)
+    if request.refiner is not None:
+        settings["Refiner"] = _name(request.refiner)
+        settings["Refiner switch at"] = _number(request.refiner_from)
     return format_parameters(Parameters(request.prompt, request.negative_prompt, settings))
 
 
@@ -129,6 +140,37 @@ def read_png(png: bytes) -> Parameters | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f"no readable PNG file: {error}") from error
     return parse_parameters(str(text)) if text is not None else None
+
+
+def read_source(path: Path, width: int, height: int) -> Image.Image:
+    """Reads a picture to start from and makes it cover a size: scaled, its middle kept.
+
+    One of just that size stays as it is.
+
+    Args:
+        path: a PNG file.
+        width: pixels.
+        height: pixels.
+
+    Returns:
+        An RGB image.
+
+    Raises:
+        DrawingError: the file is gone, or no PNG that can be read.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            return ImageOps.fit(image.convert("RGB"), (width, height), Image.Resampling.LANCZOS)
+    except FileNotFoundError as error:
+        raise DrawingError("The picture to start from is gone. Please give it again.") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DrawingError(
+            "The picture to start from can't be read: its file is damaged. Please give it again."
+        ) from error
+
+
+def _name(model: ModelSpec) -> str:
+    return model.path.stem if model.path.suffix else model.path.name
 
 
 def _format(parameters: Parameters) -> str:

@@ -106,6 +106,9 @@ class QuickWorker(Worker):
             for seed in request.seeds
         ]
 
+    def take_over(self, drawing: Drawing) -> None:
+        raise RequestError("refiner", drawing.request.refiner, "none")
+
     def batch_key(self, drawing: Drawing) -> Hashable:
         return drawing.request.width
 

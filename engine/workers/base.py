@@ -30,6 +30,9 @@ class Drawing:
             prompt's alone where guidance is off.
         added: what else the UNet reads for these rows, ``[rows, ...]`` each.
         steps: forward passes in all.
+        first: index of the scheduler's timestep that the first of them had, or would have had:
+            above 0 with a picture to start from.
+        handover: forward passes after which the refiner takes over; None where none does any more.
         step: forward passes made.
         predicted: what the finished latents looked like from the latest step; None before it.
         error: what went wrong with this picture alone; it takes no further step then.
@@ -43,6 +46,8 @@ class Drawing:
     embeddings: "torch.Tensor"
     steps: int
     added: Mapping[str, "torch.Tensor"] = dataclasses.field(default_factory=dict)
+    first: int = 0
+    handover: int | None = None
     step: int = 0
     predicted: "torch.Tensor | None" = None
     error: Exception | None = None
@@ -53,9 +58,19 @@ class Drawing:
         return int(self.embeddings.shape[0])
 
     @property
+    def timestep(self) -> Any:
+        """The scheduler's timestep of the next forward pass."""
+        return self.scheduler.timesteps[self.first + self.step]
+
+    @property
     def done(self) -> bool:
         """Whether all its steps are made."""
         return self.step >= self.steps
+
+    @property
+    def leaves(self) -> bool:
+        """Whether the refiner makes the next step."""
+        return self.handover is not None and self.step >= self.handover and not self.done
 
 
 class Worker(ABC):
@@ -79,6 +94,15 @@ class Worker(ABC):
 
         Raises:
             RequestError: this model can't draw what is asked.
+            DrawingError: the picture to start from can't be read.
+        """
+
+    @abstractmethod
+    def take_over(self, drawing: Drawing) -> None:
+        """Makes a drawing that `Drawing.leaves` another worker one of this worker's.
+
+        Raises:
+            RequestError: this model can't go on with it.
         """
 
     @abstractmethod

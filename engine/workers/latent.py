@@ -7,19 +7,24 @@ matrix products with others', which may round differently in the last bit.
 
 import gc
 import logging
+import math
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 # Only the worker process imports this module; the deep paths spare it the pipelines.
 import torch  # noqa: TID253
+from diffusers.image_processor import VaeImageProcessor  # noqa: TID253
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution  # noqa: TID253
 from diffusers.utils.torch_utils import randn_tensor  # noqa: TID253
 
 from engine.errors import DrawingError, NotEnoughMemoryError, RequestError
+from engine.images import read_source
 from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
@@ -28,6 +33,11 @@ from engine.workers.parts import Parts, PartSource, open_source
 
 if TYPE_CHECKING:
     from engine.model_detector import DetectedModel
+
+UNTILED_PIXELS = 1536 * 1536
+"""Largest picture that the VAE makes in one piece as long as memory lasts."""
+
+_TILE = 512  # pixels; what SD1.x was trained at, so that every VAE knows such pictures
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +67,9 @@ class LatentWorker(Worker):
         self._parts = parts
         self._scale = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         self._projection: Projection = fit_projection(parts.vae)
+        self._processor = VaeImageProcessor(vae_scale_factor=self._scale)
+        parts.vae.tile_sample_min_size = _TILE
+        parts.vae.tile_latent_min_size = _TILE // self._scale
 
     @classmethod
     def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
@@ -104,14 +117,20 @@ class LatentWorker(Worker):
         most = self._parts.schedule.most_steps
         if not 1 <= request.steps <= most:
             raise RequestError("steps", request.steps, f"1 to {most}")
-        # The stock pipelines, too, run without guidance from 1 down.
-        conditioning = self._condition(request, guided=request.guidance_scale > 1)
-        return [self._drawing(request, seed, conditioning) for seed in request.seeds]
+        _check_strength(request)
+        conditioning = self._condition(request, guided=_guided(request))
+        source = None if request.source is None else self._encoded(request.source, request)
+        return [self._drawing(request, seed, conditioning, source) for seed in request.seeds]
 
     def _drawing(
-        self, request: GenerationRequest, seed: int, conditioning: Conditioning
+        self,
+        request: GenerationRequest,
+        seed: int,
+        conditioning: Conditioning,
+        source: DiagonalGaussianDistribution | None,
     ) -> Drawing:
         scheduler = create_scheduler(request.sampler, self._parts.schedule, request.steps)
+        first = _begin_at(scheduler, _first_pass(scheduler, request))
         generator = torch.Generator().manual_seed(seed)
         shape = (
             1,
@@ -121,6 +140,8 @@ class LatentWorker(Worker):
         )
         embeddings = conditioning.embeddings
         where = {"device": embeddings.device, "dtype": embeddings.dtype}
+        # The stock pipelines draw from the generator in this order.
+        start = None if source is None else source.sample(generator).to(embeddings.dtype)
         noise = randn_tensor(shape, generator=generator, **where)
         variation_seed = request.variation_seed_of(seed)
         if variation_seed is not None:
@@ -128,16 +149,63 @@ class LatentWorker(Worker):
             noise = mix_noise(
                 noise, randn_tensor(shape, generator=other, **where), request.variation_strength
             )
+        if start is None:
+            latents = noise * scheduler.init_noise_sigma
+        else:
+            latents = scheduler.add_noise(
+                self._parts.vae.config.scaling_factor * start,
+                noise,
+                scheduler.timesteps[first : first + 1],
+            )
+        steps = len(scheduler.timesteps) - first
+        handover = None
+        if request.refiner is not None:
+            handover = max(0, _first_refined(scheduler, request) - first)
         return Drawing(
             request=request,
             seed=seed,
             scheduler=scheduler,
             generator=generator,
-            latents=noise * scheduler.init_noise_sigma,
+            latents=latents,
             embeddings=embeddings,
             added=conditioning.added,
-            steps=len(scheduler.timesteps),
+            steps=steps,
+            first=first,
+            handover=handover,
         )
+
+    def _encoded(self, path: Path, request: GenerationRequest) -> DiagonalGaussianDistribution:
+        """Returns what the VAE makes of a request's source: where its latents may lie."""
+        image = read_source(path, request.width, request.height)
+        pixels = self._processor.preprocess(image).to(self.device)
+        vae = self._parts.vae
+        kept = vae.dtype
+        # float16 may overflow here too, and bfloat16 has too few digits to start from.
+        vae.float()
+        try:
+            source: DiagonalGaussianDistribution = self._with_vae(
+                request, lambda: vae.encode(pixels).latent_dist
+            )
+        finally:
+            vae.type(kept)  # `to` would warn of modules that there are none of
+        return source
+
+    @torch.inference_mode()
+    def take_over(self, drawing: Drawing) -> None:
+        """See `Worker.take_over`: as the stock way with ``denoising_end`` and ``denoising_start``.
+
+        The picture keeps its generator; its new scheduler knows nothing of the steps before.
+        """
+        request = drawing.request
+        scheduler = create_scheduler(request.sampler, self._parts.schedule, request.steps)
+        first = max(_first_pass(scheduler, request), _first_refined(scheduler, request))
+        conditioning = self._condition(request, guided=_guided(request))
+        drawing.scheduler = scheduler
+        drawing.first = _begin_at(scheduler, first) - drawing.step
+        drawing.steps = len(scheduler.timesteps) - drawing.first
+        drawing.handover = None
+        drawing.embeddings = conditioning.embeddings
+        drawing.added = conditioning.added
 
     def batch_key(self, drawing: Drawing) -> Hashable:
         """See `Worker.batch_key`: the shapes of latents and prompts."""
@@ -148,10 +216,9 @@ class LatentWorker(Worker):
         """See `Worker.step`."""
         samples, timesteps = [], []
         for drawing in drawings:
-            timestep = drawing.scheduler.timesteps[drawing.step]
-            sample = drawing.scheduler.scale_model_input(drawing.latents, timestep)
+            sample = drawing.scheduler.scale_model_input(drawing.latents, drawing.timestep)
             samples += [sample] * drawing.rows
-            timesteps += [float(timestep)] * drawing.rows
+            timesteps += [float(drawing.timestep)] * drawing.rows
         outputs = self._parts.unet(
             torch.cat(samples),
             # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
@@ -186,24 +253,44 @@ class LatentWorker(Worker):
                 "damaged, or its prediction type is not the one that the mode says."
             )
         vae = self._parts.vae
-        pixels = self._decoded(drawing.latents)
+        pixels = self._decoded(drawing)
         if vae.dtype == torch.float16 and not pixels.isfinite().all():
             # Some VAEs overflow in half precision. It stays in float32 from here on.
             log.warning("%s: the VAE overflows in float16; using float32.", self.model.path)
             vae.float()
-            pixels = self._decoded(drawing.latents)
+            pixels = self._decoded(drawing)
         if not pixels.isfinite().all():
             raise DrawingError(f"The VAE of {self.model.path.name} returned no numbers.")
         levels = ((pixels[0] * 0.5 + 0.5).clamp(0, 1).float() * 255).round()
         return levels.to(torch.uint8).movedim(0, -1).cpu().numpy()
 
-    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+    def _decoded(self, drawing: Drawing) -> torch.Tensor:
         vae = self._parts.vae
-        pixels: torch.Tensor = vae.decode(
-            latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False
-        )[0]
+        latents = drawing.latents.to(vae.dtype) / vae.config.scaling_factor
+        pixels: torch.Tensor = self._with_vae(
+            drawing.request, lambda: vae.decode(latents, return_dict=False)[0]
+        )
         # bfloat16 has too few digits for what comes next.
         return pixels.float() if pixels.dtype == torch.bfloat16 else pixels
+
+    def _with_vae(self, request: GenerationRequest, run: Callable[[], Any]) -> Any:
+        """Runs the VAE over a whole picture, or over tiles where that is too much for the memory.
+
+        Tiles overlap and are blended. Each is a picture of its own to the VAE, so that shades may
+        differ from tile to tile: pictures of usual sizes are done in one piece.
+        """
+        vae = self._parts.vae
+        vae.use_tiling = request.width * request.height > UNTILED_PIXELS
+        if vae.use_tiling:
+            return run()
+        try:
+            return run()
+        except torch.OutOfMemoryError:
+            log.warning("%s: no memory for the VAE in one piece; using tiles.", self.model.path)
+        # Out of the handler, the first try's tensors are gone.
+        torch.cuda.empty_cache()
+        vae.use_tiling = True
+        return run()
 
     def close(self) -> None:
         """See `Worker.close`."""
@@ -212,6 +299,43 @@ class LatentWorker(Worker):
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+
+def _guided(request: GenerationRequest) -> bool:
+    # The stock pipelines, too, run without guidance from 1 down.
+    return request.guidance_scale > 1
+
+
+def _check_strength(request: GenerationRequest) -> None:
+    if request.source is None or (0 < request.strength <= 1 and request.steps_taken >= 1):
+        return
+    least = math.ceil(1000 / request.steps) / 1000
+    raise RequestError("strength", request.strength, f"{least:g} to 1 with {request.steps} steps")
+
+
+def _first_pass(scheduler: Any, request: GenerationRequest) -> int:
+    """Returns the index of the timestep that a request begins at: 0 without a source."""
+    skipped: int = (request.steps - request.steps_taken) * scheduler.order
+    return skipped
+
+
+def _first_refined(scheduler: Any, request: GenerationRequest) -> int:
+    """Returns the index of the timestep that the refiner begins at.
+
+    The share is one of the training's timesteps, as ``denoising_start`` counts them. Where a step
+    takes two passes, both are on one side.
+    """
+    known = scheduler.config.num_train_timesteps
+    passes = int((scheduler.timesteps >= round(known - request.refiner_from * known)).sum())
+    first: int = passes - passes % scheduler.order
+    return first
+
+
+def _begin_at(scheduler: Any, index: int) -> int:
+    """Tells a scheduler which of its timesteps comes first, and returns the index."""
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(index)
+    return index
 
 
 def mix_noise(noise: torch.Tensor, other: torch.Tensor, share: float) -> torch.Tensor:
@@ -250,7 +374,7 @@ def _advance(drawing: Drawing, output: torch.Tensor) -> None:
     scheduler = drawing.scheduler
     taken = scheduler.step(
         output,
-        scheduler.timesteps[drawing.step],
+        drawing.timestep,
         drawing.latents,
         **step_arguments(drawing.request.sampler, drawing.generator),
     )
