@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from engine.errors import WorkerDiedError
 from engine.jobs import Event, GenerationRequest, ModelSpec
 
 
@@ -69,6 +70,9 @@ class Executor(Protocol):
 
     async def stats(self) -> dict[str, Any]:
         """Returns `ModelRegistry.get_vram_stats` of the process."""
+
+    async def death(self) -> WorkerDiedError:
+        """Waits until the process is gone, whoever uses it or nobody, and returns why."""
 
     async def close(self) -> None:
         """Ends the process; what runs ends with `WorkerDiedError`. Closing twice is no error."""

@@ -14,8 +14,11 @@ from engine.jobs import ModelSpec
 
 logger = logging.getLogger(__name__)
 
-LONGEST_RESTART_DELAY = 60.0
+LONGEST_RESTART_DELAY = 600.0
 """Seconds between two tries at most, however often they failed."""
+
+DOWN_AFTER = 5
+"""Failures in a row after which a lane counts as down; it goes on trying."""
 
 Pause: TypeAlias = Callable[[int], Awaitable[None]]
 """Waits before a worker is started again, given how often in a row it failed (1 or more)."""
@@ -30,6 +33,8 @@ class LaneState(enum.StrEnum):
     """Takes jobs."""
     RESTARTING = "restarting"
     """Its worker died; a new one is on its way."""
+    DOWN = "down"
+    """Its worker failed again and again; it is tried once more every few minutes."""
     CLOSED = "closed"
     """Takes nothing any more."""
 
@@ -56,7 +61,7 @@ class LaneStatus:
 
 
 def restart_delay(failures: int) -> float:
-    """Returns seconds to wait after so many failures in a row: 0, 1, 2, 4, … at most 60."""
+    """Returns seconds to wait after so many failures in a row: 0, 1, 2, 4, … at most 600."""
     if failures <= 1:
         return 0.0
     return min(2.0 ** min(failures - 2, 30), LONGEST_RESTART_DELAY)
@@ -87,7 +92,6 @@ class Lane:
         self._last_error: str | None = None
         self._failures = 0
         self._lives = 0  # workers so far: tells late news of a dead one from news of this one
-        self._died = asyncio.Event()
 
     @property
     def device(self) -> str:
@@ -98,6 +102,16 @@ class Lane:
     def is_ready(self) -> bool:
         """Whether its worker answers."""
         return self.state is LaneState.READY
+
+    @property
+    def is_down(self) -> bool:
+        """Whether it has been given up but for a try now and then."""
+        return self.state is LaneState.DOWN
+
+    @property
+    def failures(self) -> int:
+        """How often in a row its worker failed, 0 once it has done something."""
+        return self._failures
 
     @property
     def load(self) -> float:
@@ -171,12 +185,12 @@ class Lane:
         while True:
             await self._bring_up()
             self._lives += 1
-            self._died.clear()
             self.state = LaneState.READY
             logger.info("Worker on %s is ready", self.device)
             self._on_ready()
-            await self._died.wait()
-            await self._pause(self._failures)
+            # The executor tells of it, since a worker may die while nobody calls it.
+            self._worker_died(await self.executor.death(), self._lives)
+            await self._rest()
 
     async def close(self) -> None:
         """Ends the worker for good."""
@@ -196,18 +210,23 @@ class Lane:
                     self._failures,
                     error,
                 )
-                await self._pause(self._failures)
+                await self._rest()
             else:
                 return
 
+    async def _rest(self) -> None:
+        """Waits before the next try."""
+        if self._failures >= DOWN_AFTER:
+            self.state = LaneState.DOWN
+        await self._pause(self._failures)
+
     def _worker_died(self, error: WorkerDiedError, life: int) -> None:
         if life != self._lives or not self.is_ready:
-            return  # several jobs tell of the same death, some when the next worker is up
+            return  # many tell of the same death, some when the next worker is up
         self.state = LaneState.RESTARTING
         self._failures += 1
         self._last_error = str(error)
         self.used_last = None
-        self._died.set()
         logger.warning("%s %d jobs were under way.", error, len(self._jobs))
 
 
@@ -221,12 +240,14 @@ def choose_lane(
         model: what the job needs loaded.
         alone: whether it must have a lane to itself.
         prefer_loaded: whether a lane that has the model goes before a less busy one; a drawing
-            takes the less busy one, or a second device would never be used.
+            takes the less busy one, or a second device would never be used. A lane whose worker
+            failed last goes behind all others either way.
     """
     key = None if model is None else model.key
 
-    def rank(lane: Lane) -> tuple[float, float]:
+    def rank(lane: Lane) -> tuple[float, float, float]:
         missing = float(key is not None and key not in lane.models)
-        return (missing, lane.load) if prefer_loaded else (lane.load, missing)
+        wishes = (missing, lane.load) if prefer_loaded else (lane.load, missing)
+        return (lane.failures, *wishes)
 
     return min((lane for lane in lanes if lane.can_take(alone=alone)), key=rank, default=None)

@@ -13,11 +13,10 @@ import os
 import re
 import signal
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from engine import messages
 from engine.errors import DreamLabError, WorkerDiedError
@@ -29,6 +28,23 @@ START_SECONDS = 180.0
 
 CLOSE_SECONDS = 10.0
 """How long a process may take to end before it is killed: it looks up between two steps."""
+
+SILENCE_SECONDS = {"cpu": 1800.0, "cuda": 300.0}
+"""How long the step loop may say nothing, by kind of device, before its process counts as hanging.
+
+The longest that it works in silence is one round: the prompts of those who join, one forward pass
+of all the rows that fit, a few decodes. That takes seconds on a good GPU, a minute or two on the
+weakest that hold an SDXL model, and many minutes on a CPU.
+"""
+
+LOADING_SECONDS = 1800.0
+"""How long it may say nothing while it loads a model: the largest, from a slow disk."""
+
+BEAT_SECONDS = 5.0
+"""Seconds between two looks at whether the step loop has said something."""
+
+Beat: TypeAlias = Callable[[], Awaitable[None]]
+"""Waits until it is time to look once more; each counts as `BEAT_SECONDS`."""
 
 _CAPACITY = {"cpu": 4, "cuda": 16}
 
@@ -49,6 +65,38 @@ _GRACE = 1.0  # seconds for a process whose pipe has closed to be gone, before i
 log = logging.getLogger(__name__)
 
 
+async def beat() -> None:
+    """Waits for `BEAT_SECONDS`."""
+    await asyncio.sleep(BEAT_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a step loop may be silent before its process counts as hanging and is killed.
+
+    Attributes:
+        silence: seconds; None takes the device's of `SILENCE_SECONDS`.
+        loading: the same while it loads a model, where that is longer.
+        beat: waits between two looks.
+    """
+
+    silence: float | None = None
+    loading: float = LOADING_SECONDS
+    beat: Beat = beat
+
+    def ends(self, device: str, silent: int, *, loading: bool) -> float | None:
+        """Returns the seconds that were too many; None where it may be silent for longer.
+
+        Args:
+            device: where it draws.
+            silent: beats since its last word.
+            loading: whether that word was that it loads a model.
+        """
+        usual = self.silence or SILENCE_SECONDS.get(device.partition(":")[0], LOADING_SECONDS)
+        bound = max(usual, self.loading) if loading else usual
+        return bound if silent * BEAT_SECONDS > bound else None
+
+
 class LocalExecutor:
     """See `Executor`. One event loop uses it."""
 
@@ -61,6 +109,7 @@ class LocalExecutor:
         max_rows: int | None = None,
         start_seconds: float = START_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
+        patience: Patience | None = None,
     ) -> None:
         """Prepares; `start` begins.
 
@@ -72,6 +121,7 @@ class LocalExecutor:
             max_rows: most rows in a forward pass; None takes the device's usual number.
             start_seconds: how long the process may take until it answers.
             close_seconds: how long it may take to end before it is killed.
+            patience: how long its step loop may say nothing before it is killed.
         """
         self._wanted = device
         self._capacity = capacity
@@ -79,6 +129,7 @@ class LocalExecutor:
         self._max_rows = max_rows
         self._start_seconds = start_seconds
         self._close_seconds = close_seconds
+        self._patience = patience or Patience()
         self._changing = asyncio.Lock()
         self._child: _Child | None = None
         self._spawning: asyncio.Task[_Child] | None = None
@@ -117,7 +168,8 @@ class LocalExecutor:
                 self._max_rows,
             )
             self._spawning = asyncio.create_task(
-                _Child.spawn(start, self._start_seconds), name=f"start {self._wanted}"
+                _Child.spawn(start, self._start_seconds, self._patience),
+                name=f"start {self._wanted}",
             )
             try:
                 self._child = await self._spawning
@@ -168,18 +220,11 @@ class LocalExecutor:
         stats: dict[str, Any] = await self._living().call(messages.Stats)
         return stats
 
-    async def ping(self) -> float:
-        """Returns the seconds until the process looked up from its work.
-
-        A step or a model that is being loaded delays it; a process that hangs never answers, so
-        give it a timeout.
-
-        Raises:
-            WorkerDiedError: the process is gone.
-        """
-        began = time.monotonic()
-        await self._living().call(messages.Ping)
-        return time.monotonic() - began
+    async def death(self) -> WorkerDiedError:
+        """See `Executor.death`."""
+        if self._child is None:
+            return WorkerDiedError(self._wanted, "is not running")
+        return await self._child.gone()
 
     async def close(self) -> None:
         """See `Executor.close`. The process is killed where it doesn't end by itself."""
@@ -215,13 +260,19 @@ class _Child:
         death: why it ended, continuing "The worker on cuda:0 …"; None while it lives.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process, device: str) -> None:
+    def __init__(
+        self, process: asyncio.subprocess.Process, device: str, patience: Patience
+    ) -> None:
         assert process.stdin is not None  # noqa: S101 - both were asked for
         assert process.stdout is not None  # noqa: S101
         self.device = device
         self.pid = process.pid
         self.death: str | None = None
         self._process = process
+        self._patience = patience
+        self._heard = True  # whether the step loop has said something since the last look
+        self._loading = False  # whether its last word was that it loads a model
+        self._gone = asyncio.Event()
         self._stdin = process.stdin
         self._stdout = process.stdout
         self._runs: dict[str, _Run] = {}
@@ -230,7 +281,7 @@ class _Child:
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
-    async def spawn(cls, start: messages.Start, seconds: float) -> Self:
+    async def spawn(cls, start: messages.Start, seconds: float, patience: Patience) -> Self:
         """Starts a process and waits until it can draw.
 
         Raises:
@@ -247,7 +298,7 @@ class _Child:
             stdout=asyncio.subprocess.PIPE,
             env=_ENVIRONMENT | environment | {"HF_HUB_OFFLINE": "1"},
         )
-        child = cls(process, start.device)
+        child = cls(process, start.device, patience)
         try:
             child._send(start)
             async with asyncio.timeout(seconds):
@@ -309,6 +360,11 @@ class _Child:
         finally:
             del self._calls[number]
 
+    async def gone(self) -> WorkerDiedError:
+        """Waits for its death and returns it."""
+        await self._gone.wait()
+        return WorkerDiedError(self.device, self.death or "ended")
+
     async def end(self, reason: str, seconds: float) -> None:
         """Ends the process, by force where it takes longer than ``seconds``."""
         if self.death is None:
@@ -330,9 +386,11 @@ class _Child:
     async def _listen(self) -> None:
         """Hands on what the process says until it ends; then everybody who waits is told."""
         reason = None
+        watcher = asyncio.create_task(self._watch(), name=f"watch {self.device}")
         try:
             while True:
                 message = await self._read()
+                self._heard, self._loading = True, isinstance(message, messages.Loading)
                 if isinstance(message, messages.Unusable):
                     reason = message.reason
                 else:
@@ -343,10 +401,27 @@ class _Child:
             log.exception("What the worker on %s says can't be understood", self.device)
             reason = "said something that can't be understood"
         finally:
+            watcher.cancel()
             code = await self._reap(_GRACE)
             if self.death is None:
                 self._die(reason or _ended(code))
                 log.error("The worker on %s (process %d) %s", self.device, self.pid, self.death)
+            await asyncio.wait([watcher])
+
+    async def _watch(self) -> None:
+        """Asks for a word at every beat, and kills a process whose step loop has none for long."""
+        silent = 0
+        while self.death is None:
+            if self._heard:
+                silent, self._heard = 0, False
+                self._send(messages.Ping(next(self._numbers)))  # that it is answered is enough
+            await self._patience.beat()
+            silent += 1
+            bound = self._patience.ends(self.device, silent, loading=self._loading)
+            if bound is not None and not self._heard and self.death is None:
+                self._die(f"gave no sign of life for {bound:g} seconds and was ended")
+                log.error("The worker on %s (process %d) %s", self.device, self.pid, self.death)
+                self._process.kill()
 
     def _dispatch(self, message: messages.Reply) -> None:
         match message:
@@ -375,6 +450,7 @@ class _Child:
 
     def _die(self, reason: str) -> None:
         self.death = reason
+        self._gone.set()
         for run in self._runs.values():
             run.events.put_nowait(WorkerDiedError(self.device, reason))
         self._runs.clear()

@@ -131,6 +131,11 @@ class JobFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Loading:
+    """From now until its next word the step loop loads a model, which may take minutes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a call returned, or the error that it ended with."""
 
@@ -142,8 +147,8 @@ class Answer:
 Command: TypeAlias = Run | Cancel | Load | Unload | Stats | Ping | Close
 """What a worker process is told, once it has started."""
 
-Reply: TypeAlias = JobEvent | JobFailed | Answer
-"""What it says while it works."""
+Reply: TypeAlias = JobEvent | JobFailed | Loading | Answer
+"""What it says while it works; all of it comes from the step loop, and so shows that it turns."""
 
 
 def frame(message: Start | Command | Ready | Unusable | Reply) -> bytes:

@@ -228,6 +228,12 @@ class FakeExecutor:
             ],
         }
 
+    async def death(self) -> WorkerDiedError:
+        """Waits for `die` or `close`."""
+        if self._death is not None:
+            await asyncio.shield(self._death)
+        return self._died()
+
     async def close(self) -> None:
         """Ends the worker once the gate is open."""
         self._note("close")

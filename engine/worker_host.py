@@ -38,6 +38,7 @@ from engine.messages import (
     JobEvent,
     JobFailed,
     Load,
+    Loading,
     Ping,
     Reply,
     Run,
@@ -279,6 +280,7 @@ class WorkerHost:
             self._make_room(model)
             if run is not None:
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.LOADING)))
+            self._emit(Loading())
             began = self._clock()
             worker = self._workers[model.key] = self._create(model)
             seconds = self._clock() - began

@@ -2,9 +2,11 @@
 
 Whatever else would write there goes to standard error, which is the parent's. The process ends
 when the parent says so or is gone: a closed standard input ends it at once, whatever it is doing,
-so that a killed parent leaves no orphan. SIGINT and SIGTERM are the parent's to act on.
+so that a killed parent leaves no orphan; on Linux the kernel sees to it as well, for a process that
+is stopped or stuck. SIGINT and SIGTERM are the parent's to act on.
 """
 
+import ctypes
 import logging
 import os
 import queue
@@ -16,11 +18,15 @@ from typing import BinaryIO
 from engine.messages import HEADER, Close, Command, Ready, Reply, Start, Unusable, frame, unframe
 from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
 
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Serves one device until told to end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     commands_in, events_out = _take_standard_streams()

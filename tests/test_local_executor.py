@@ -28,7 +28,7 @@ from engine.jobs import (
     Progress,
     Stage,
 )
-from engine.local_executor import LocalExecutor
+from engine.local_executor import BEAT_SECONDS, LOADING_SECONDS, LocalExecutor, Patience
 from tests.worker_kit import DEMO, ask
 
 ROOT = Path(__file__).parent.parent
@@ -216,12 +216,93 @@ async def test_models_are_loaded_counted_and_unloaded(executor: LocalExecutor) -
         await executor.load(ModelSpec(Path("nowhere")))
 
 
-async def test_a_ping_is_answered_while_it_draws(executor: LocalExecutor) -> None:
-    events = await begun(executor, "pinged")
+async def test_a_call_is_answered_while_it_draws(executor: LocalExecutor) -> None:
+    events = await begun(executor, "asked")
 
-    async with asyncio.timeout(60):
-        assert await executor.ping() > 0
+    assert (await executor.stats())["models_loaded"] == 1
     await events.aclose()
+
+
+async def test_a_process_that_dies_while_nobody_uses_it_is_noticed(
+    executor: LocalExecutor,
+) -> None:
+    assert executor.pid is not None
+    os.kill(executor.pid, signal.SIGKILL)
+
+    assert str(await executor.death()) == "The worker on cpu was killed by SIGKILL."
+    assert executor.pid is None
+
+
+class Beats:
+    """Stands in for the time between two looks at a worker: the test says when one has passed."""
+
+    def __init__(self) -> None:
+        self._due = asyncio.Semaphore(0)
+        self._looked = asyncio.Semaphore(0)
+
+    async def __call__(self) -> None:
+        self._looked.release()
+        await self._due.acquire()
+
+    async def pass_by(self) -> None:
+        """Lets one pass and returns when somebody has looked."""
+        await self._looked.acquire()
+        self._due.release()
+
+
+async def test_a_process_that_hangs_is_killed_and_a_new_one_draws(
+    executor: LocalExecutor,
+) -> None:
+    await executor.close()  # there is memory for one
+    beats = Beats()
+    watched = LocalExecutor("cpu", patience=Patience(silence=2 * BEAT_SECONDS, beat=beats))
+    await watched.start()
+    pid = watched.pid
+    assert pid is not None
+    for _ in range(8):  # it answers each time, or it would not live
+        await watched.stats()
+        await beats.pass_by()
+    events = await begun(watched, "stuck")
+    call = asyncio.create_task(watched.stats())
+
+    os.kill(pid, signal.SIGSTOP)
+    beating = asyncio.create_task(_go_on(beats))
+
+    reason = "The worker on cpu gave no sign of life for 10 seconds and was ended."
+    assert str(await ending(events)) == reason
+    assert str(await watched.death()) == reason
+    await asyncio.gather(call, return_exceptions=True)  # answered before, or ended likewise
+    beating.cancel()
+    await watched.start()
+    assert not psutil.pid_exists(pid)
+    assert watched.pid not in (None, pid)
+    assert (await draw(watched, "anew", ask(steps=2)))[0].seed == 7
+    await watched.close()
+
+
+async def _go_on(beats: Beats) -> None:
+    while True:
+        await beats.pass_by()
+
+
+@pytest.mark.parametrize(
+    ("patience", "device", "loading", "bound"),
+    [
+        (Patience(), "cuda:1", False, 300),
+        (Patience(), "cuda:1", True, LOADING_SECONDS),
+        (Patience(), "cpu", False, 1800),
+        (Patience(silence=60), "cpu", False, 60),
+        (Patience(silence=60, loading=90), "cuda:0", True, 90),
+        (Patience(silence=60, loading=30), "cuda:0", True, 60),
+    ],
+)
+async def test_who_loads_a_model_may_be_silent_for_longer(
+    patience: Patience, device: str, loading: bool, bound: float
+) -> None:
+    last = int(bound / BEAT_SECONDS)
+
+    assert patience.ends(device, last, loading=loading) is None
+    assert patience.ends(device, last + 1, loading=loading) == bound
 
 
 async def test_signals_to_all_are_the_parents_to_act_on(executor: LocalExecutor) -> None:
@@ -229,7 +310,7 @@ async def test_signals_to_all_are_the_parents_to_act_on(executor: LocalExecutor)
     os.kill(executor.pid, signal.SIGINT)
     os.kill(executor.pid, signal.SIGTERM)
 
-    await executor.ping()
+    await executor.stats()
 
 
 async def test_the_process_is_told_no_secrets(
@@ -285,33 +366,43 @@ async def test_closing_ends_runs_and_process(executor: LocalExecutor) -> None:
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, sys, time
 from engine.errors import WorkerDiedError
+from engine.jobs import Progress
 from engine.local_executor import LocalExecutor
+from tests.worker_kit import ask
 
 print("main", flush=True)  # no `if __name__ == "__main__":` protects it
+device, stage = sys.argv[1:]
 
 async def main():
+    executor = LocalExecutor(device)
     try:
-        await LocalExecutor(sys.argv[1]).start()
+        await executor.start()
     except WorkerDiedError as error:
         print(error, flush=True)
+        return
+    async for event in executor.run("a", ask(steps=400, width=256, height=256, count=4)):
+        if isinstance(event, Progress) and event.stage == stage:
+            print(stage, flush=True)
+            time.sleep(3600)  # what the worker says is read no more
 
 asyncio.run(main())
 """
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def program(tmp_path: Path) -> Callable[[str], Awaitable[asyncio.subprocess.Process]]:
-    """Starts a program of somebody else's that draws on a device."""
+async def program(tmp_path: Path) -> "StartProgram":
+    """Starts a program of somebody else's that draws on a device up to a stage."""
     script = tmp_path / "program.py"
     script.write_text(PROGRAM)
 
-    async def start(device: str) -> asyncio.subprocess.Process:
+    async def start(device: str, stage: str = "") -> asyncio.subprocess.Process:
         return await asyncio.create_subprocess_exec(
             sys.executable,
             str(script),
             device,
+            stage,
             stdout=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": str(ROOT)},
         )
@@ -320,7 +411,7 @@ async def program(tmp_path: Path) -> Callable[[str], Awaitable[asyncio.subproces
 
 
 async def test_a_device_that_is_not_there_is_told_and_the_main_module_runs_once(
-    program: Callable[[str], Awaitable[asyncio.subprocess.Process]],
+    program: "StartProgram",
 ) -> None:
     process = await program("cuda:99")
 
@@ -331,18 +422,53 @@ async def test_a_device_that_is_not_there_is_told_and_the_main_module_runs_once(
     assert told.startswith("The worker on cuda:99 can't start: torch can't use the device (")
 
 
+StartProgram = Callable[..., Awaitable[asyncio.subprocess.Process]]
+
+
+@pytest.mark.parametrize("stage", ["", Stage.LOADING, Stage.DENOISING])
 async def test_a_killed_parent_leaves_no_orphan(
-    program: Callable[[str], Awaitable[asyncio.subprocess.Process]],
+    program: StartProgram, executor: LocalExecutor, stage: str
 ) -> None:
-    parent = await program("cpu")
+    await executor.close()  # there is memory for one
+    parent = await program("cpu", stage)
     [pid] = await _new_workers(parent.pid)
     child = psutil.Process(pid)
+    while stage and parent.stdout and (await parent.stdout.readline()).decode().strip() != stage:
+        pass
 
     parent.kill()
     await parent.wait()
 
     await asyncio.to_thread(psutil.wait_procs, [child], timeout=60)
     assert not child.is_running()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel ends a stopped process")
+async def test_a_killed_parent_leaves_no_orphan_that_hangs(
+    program: StartProgram, executor: LocalExecutor
+) -> None:
+    await executor.close()
+    parent = await program("cpu", Stage.LOADING)
+    [pid] = await _new_workers(parent.pid)
+    child = psutil.Process(pid)
+    assert parent.stdout
+    await parent.stdout.readuntil(b"loading\n")
+    child.suspend()
+
+    parent.kill()
+    await parent.wait()
+
+    await asyncio.to_thread(psutil.wait_procs, [child], timeout=60)
+    assert not child.is_running()
+
+
+async def test_a_closed_pipe_ends_it_in_the_middle_of_a_drawing(executor: LocalExecutor) -> None:
+    events = await begun(executor, "cut off")
+    assert executor._child is not None
+
+    executor._child._stdin.close()
+
+    assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
 
 
 async def _new_workers(parent: int, known: int | None = None) -> set[int | None]:
