@@ -1,27 +1,45 @@
 """Who is next: waiting jobs in fair order, decided without a clock, a task or a device.
 
-Every owner has a line, first come first served. Between the lines turns go by start-time fair
-queueing (Goyal, Vin and Cheng, 1996): the job at the head of a line carries a *start tag*, the
-work that its owner has been given so far on a scale where all owners advance alike, and the
-smallest tag goes next. Taking a job moves its owner's next tag on by cost / weight. An owner who
-comes back from a pause starts at the tag that was taken last: neither credit for time away nor
-more debt than one job.
+Turns are taken at two levels, by start-time fair queueing at both (Goyal, Vin and Cheng, 1996):
+*groups* take turns (a Discord server is one), and within a group its *owners* (its members), each
+with a line, first come first served. Who has no group is one of their own. At either level the job
+at the head carries a *start tag*, the work that has been given so far on a scale where all who wait
+advance alike, and the smallest tag goes next. Taking a job moves the next tag of its owner and of
+its group on by cost / weight. Who comes back from a pause starts at the tag that was taken last:
+neither credit for time away nor more debt than one job.
 
-What follows from that, whatever others have waiting: an owner with nothing ahead waits for at
-most one job of each other owner, and for none of those whose turn was just taken, so a hundred
-requests of one delay another's single one by what is in service and no more.
+What follows, whatever others have waiting:
+
+- Two who wait all the time get work by weight, within one job each; so do two groups, however many
+  owners either has.
+- An owner with nothing ahead waits for at most one job of each other owner of the group, and for
+  none of those whose turn was just taken; a group likewise. So two hundred requests of one delay
+  another's single one by what is in service and no more.
+
+**Loaded models first.** `FairQueue.pop` may be told what is loaded where the job will run. Where
+the first in fair order needs something else, the first whose model is loaded goes before it, if it
+is the next of its owner and among the first `LOOK_AHEAD`. Nobody is overtaken in this way more than
+`MOST_OVERTAKINGS` times; who overtakes is charged as always, and the fair order of the rest stays.
 """
 
-import dataclasses
 import heapq
 import itertools
 import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field, replace
 
-_SWEEP_SLACK = 16
-"""Idle owners that are remembered before it is worth to look which of them owe nothing."""
+from engine.summed_list import SummedList
+
+LOOK_AHEAD = 32
+"""How many of the first in fair order are looked at for one whose model is loaded."""
+
+MOST_OVERTAKINGS = 8
+"""How often a job may be overtaken by others because their models are loaded."""
+
+_EXPLAINED = 50  # places up to which the owners ahead are counted
+_UNIT = 2**32  # tags are whole numbers, so that sums are exact in any order
+_SWEEP_SLACK = 16  # idle ones that are remembered before it is worth to look who owes nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,53 +49,118 @@ class Ticket:
     Attributes:
         job_id: whose.
         owner: whose line it stands in.
+        group: among whom the owner takes turns.
         cost: work it stands for, in pixel-steps; less than 1 is charged as 1, so that free jobs
             can't keep the others waiting for ever.
-        weight: share of its owner beside others; twice the weight, twice the work.
-        key: what it needs loaded; kept with it for whoever wants to group by it.
+        weight: share of its owner beside others; twice the weight, twice the work. It counts for
+            the group as well: a job of weight 2 is charged half to both.
+        key: the model that it needs loaded; empty where it needs none.
         number: order of arrival.
-        start: its start tag once it was taken; None before.
+        taken: in which order it was taken; None before.
+        overtook: how many, in fair order before it, it was taken ahead of for its model's sake.
     """
 
     job_id: str
     owner: str
+    group: str
     cost: float
     weight: float
     key: str
     number: int
-    start: float | None = None
+    taken: int | None = None
+    overtook: int = 0
 
     @property
-    def charge(self) -> float:
-        """How far its owner's next start tag lies behind its own."""
-        return max(self.cost, 1.0) / self.weight
+    def charge(self) -> int:
+        """How far the next start tags of its owner and its group lie behind its own."""
+        return max(1, round(max(self.cost, 1.0) * _UNIT / self.weight))
+
+    @property
+    def reason(self) -> str:
+        """Why it was its turn, as people are told."""
+        if self.overtook:
+            return "drawn with a model that is loaded already"
+        return "first in fair order"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job stands in fair order.
+
+    Attributes:
+        position: 1 is next.
+        own_before: jobs of the same owner in the same group before it.
+        owners_before: other owners who have jobs before it; None far from the front, where nobody
+            counts them.
+        overtaken: by how many it was overtaken because their models were loaded.
+    """
+
+    position: int
+    own_before: int
+    owners_before: int | None
+    overtaken: int
+
+    def __str__(self) -> str:
+        """Says it to people."""
+        if self.position == 1:
+            return "next"
+        before = []
+        if self.own_before:
+            before.append(f"{self.own_before} of your own")
+        if self.owners_before:
+            before.append(f"{self.owners_before} member{'s' if self.owners_before > 1 else ''}")
+        if self.owners_before is None or not before:
+            return f"number {self.position}"
+        return f"number {self.position}: {' and '.join(before)} before you"
+
+
+# (start tag within the group, number of arrival, job id)
+_Entry = tuple[int, int, str]
 
 
 @dataclass(slots=True)
 class _Line:
-    """One owner's jobs that were never taken; ``due`` is the start tag of the first."""
+    """One owner's jobs; ``due`` is the start tag of the first, ``end`` that of the next to come."""
 
-    due: float
+    due: int
+    end: int
     waiting: deque[Ticket] = field(default_factory=deque)
 
 
-class FairQueue:
-    """Waiting jobs, fair between owners and first come first served within one.
+@dataclass(slots=True)
+class _Group:
+    """Owners who take turns; ``due`` is the start tag, among groups, of the group's first job.
 
-    Push and pop take O(log owners), `remove` O(waiting), iteration O(n log n), and so does the
-    first `position` after a change; the others until the next change are looked up.
+    In ``order`` each job is as wide as its charge: where it begins, counted from ``due``, is its
+    own start tag among groups.
+    """
+
+    due: int
+    clock: int = 0  # the largest start tag that was taken in turn
+    lines: dict[str, _Line] = field(default_factory=dict)
+    order: SummedList[_Entry] = field(default_factory=SummedList)
+    sweep_at: int = _SWEEP_SLACK
+
+
+class FairQueue:
+    """Waiting jobs, fair between groups, between their owners, and first come first served.
+
+    Among n jobs in g groups a push, a pop and a removal take O(√n) tiny steps, and a position
+    O(g log n): exact, and some microseconds each. What a removal costs beyond that is the rest of
+    its owner's line, which moves up.
     """
 
     def __init__(self) -> None:
-        self._virtual_time = 0.0  # the largest start tag that was taken
+        self._clock = 0  # the largest start tag among groups that was taken in turn
         self._numbers = itertools.count()
+        self._takings = itertools.count()
         self._tickets: dict[str, Ticket] = {}
-        self._lines: dict[str, _Line] = {}
+        self._tags: dict[str, int] = {}  # within the group, of those that were never taken
+        self._overtaken: dict[str, int] = {}
+        self._groups: dict[str, _Group] = {}
+        self._heads: SummedList[tuple[int, int, str]] = SummedList()  # due, first's number, group
+        self._restored: list[tuple[int, str]] = []  # order of being taken, job id
         self._sweep_at = _SWEEP_SLACK
-        # A heap of (start tag, number, job id): the head of every line and all restored tickets.
-        self._heads: list[tuple[float, int, str]] = []
-        # Everybody who waits asks for their place after each change.
-        self._positions: dict[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self._tickets)
@@ -86,13 +169,50 @@ class FairQueue:
         return job_id in self._tickets
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the ids in the order in which they would be taken."""
-        return iter([job_id for _, _, job_id in sorted(self._places())])
+        """Yields the ids in fair order."""
+        yield from (job_id for _, job_id in self._restored)
+        # Groups begin to take part in the merge when it has come as far as their first jobs.
+        heads = iter(self._heads)
+        head = next(heads, None)
+        merged: list[tuple[int, int, str, int, Iterator[tuple[_Entry, int]]]] = []
+        while head is not None or merged:
+            while head is not None and (not merged or head[:2] < merged[0][:2]):
+                group = self._groups[head[2]]
+                self._advance(merged, group.due, group.order.spans())
+                head = next(heads, None)
+            _, _, job_id, due, spans = heapq.heappop(merged)
+            self._advance(merged, due, spans)
+            yield job_id
+
+    @staticmethod
+    def _advance(
+        merged: list[tuple[int, int, str, int, Iterator[tuple[_Entry, int]]]],
+        due: int,
+        spans: Iterator[tuple[_Entry, int]],
+    ) -> None:
+        span = next(spans, None)
+        if span is not None:
+            (_, number, job_id), begin = span
+            heapq.heappush(merged, (due + begin, number, job_id, due, spans))
 
     def push(
-        self, job_id: str, owner: str, cost: float, weight: float = 1.0, key: str = ""
+        self,
+        job_id: str,
+        owner: str,
+        cost: float,
+        weight: float = 1.0,
+        key: str = "",
+        group: str | None = None,
     ) -> None:
         """Lets a job wait at the end of its owner's line.
+
+        Args:
+            job_id: unique among those that wait.
+            owner: whose turn it takes within the group.
+            cost: in pixel-steps.
+            weight: see `Ticket`.
+            key: the model that it needs loaded; empty where it needs none.
+            group: whose turn it takes among groups; None is the owner alone.
 
         Raises:
             ValueError: it waits already, or cost or weight are no finite numbers with cost at
@@ -103,113 +223,223 @@ class FairQueue:
             raise ValueError(f"cost of job {job_id} is {cost}; allowed: finite, at least 0")
         if not (math.isfinite(weight) and weight > 0):
             raise ValueError(f"weight of job {job_id} is {weight}; allowed: finite, above 0")
-        ticket = Ticket(job_id, owner, cost, weight, key, next(self._numbers))
-        line = self._line(owner)
+        # Names of groups and of lone owners must not meet.
+        name = f"owner {owner}" if group is None else f"group {group}"
+        ticket = Ticket(job_id, owner, name, cost, weight, key, next(self._numbers))
+        group_ = self._group(name)
+        self._hide_head(name)
+        line = self._line(group_, owner)
         if not line.waiting:
-            line.due = max(line.due, self._virtual_time)
+            line.due = line.end = max(line.due, group_.clock)
         line.waiting.append(ticket)
         self._tickets[job_id] = ticket
-        self._positions = None
-        if len(line.waiting) == 1:
-            self._show_head(line)
+        self._enter(group_, line, ticket)
+        self._show_head(name)
 
-    def peek(self) -> str | None:
+    def peek(self, loaded: Collection[str] = ()) -> str | None:
         """Returns the id that `pop` would take; None where nothing waits."""
-        return self._heads[0][2] if self._heads else None
+        found = self._find(loaded)
+        return found[-1] if found else None
 
-    def pop(self) -> Ticket:
-        """Takes the next job and charges its owner.
+    def pop(self, loaded: Collection[str] = ()) -> Ticket:
+        """Takes a job and charges its owner and its group.
+
+        Args:
+            loaded: keys of models that need no loading where the job will run; without any, the
+                first in fair order is taken.
 
         Raises:
             IndexError: nothing waits.
         """
-        if not self._heads:
+        found = self._find(loaded)
+        if not found:
             raise IndexError("nothing waits")
-        start, _, job_id = heapq.heappop(self._heads)
+        *overtaken, job_id = found
+        for other in overtaken:
+            self._overtaken[other] = self._overtaken.get(other, 0) + 1
+        self._overtaken.pop(job_id, None)
         ticket = self._tickets.pop(job_id)
-        self._positions = None
-        if ticket.start is not None:
-            return ticket  # was charged when it was first taken
-        line = self._lines[ticket.owner]
-        line.waiting.popleft()
-        line.due = start + ticket.charge
-        self._show_head(line)
-        self._virtual_time = max(self._virtual_time, start)
-        return dataclasses.replace(ticket, start=start)
+        if ticket.taken is not None:
+            self._restored.remove((ticket.taken, job_id))
+            return replace(ticket, overtook=0)  # was charged when it was first taken
+        self._charge(ticket, in_turn=not overtaken)
+        return replace(ticket, taken=next(self._takings), overtook=len(overtaken))
 
     def restore(self, ticket: Ticket) -> None:
-        """Puts a job that was taken back to its old place, without charging it again.
+        """Puts a job that was taken back, without charging it again.
+
+        It goes before all that were never taken, and keeps its place among those that were.
 
         Raises:
             ValueError: it waits already, or the ticket was never taken.
         """
         self._refuse_waiting(ticket.job_id)
-        if ticket.start is None:
+        if ticket.taken is None:
             raise ValueError(f"job {ticket.job_id} was never taken, so it has no old place")
         self._tickets[ticket.job_id] = ticket
-        self._positions = None
-        heapq.heappush(self._heads, (ticket.start, ticket.number, ticket.job_id))
+        self._restored.append((ticket.taken, ticket.job_id))
+        self._restored.sort()
 
     def remove(self, job_id: str) -> bool:
-        """Takes a job out without a charge: the next of its owner moves up. False: not here."""
+        """Takes a job out without a charge: the next of its owner move up. False: not here."""
         ticket = self._tickets.pop(job_id, None)
         if ticket is None:
             return False
-        self._positions = None
-        if ticket.start is not None:
-            self._hide_head((ticket.start, ticket.number, job_id))
+        self._overtaken.pop(job_id, None)
+        if ticket.taken is not None:
+            self._restored.remove((ticket.taken, job_id))
             return True
-        line = self._lines[ticket.owner]
-        if line.waiting[0] is ticket:
-            self._hide_head((line.due, ticket.number, job_id))
-            line.waiting.popleft()
-            self._show_head(line)
-        else:
-            line.waiting.remove(ticket)
+        group = self._groups[ticket.group]
+        line = group.lines[ticket.owner]
+        self._hide_head(ticket.group)
+        later = []
+        while line.waiting[-1] is not ticket:
+            later.append(self._leave(group, line))
+        self._leave(group, line)
+        for each in reversed(later):
+            line.waiting.append(each)
+            self._enter(group, line, each)
+        self._show_head(ticket.group)
         return True
 
     def position(self, job_id: str) -> int | None:
-        """Returns a job's place, 1 is next; None where it doesn't wait."""
-        if self._positions is None:
-            self._positions = {waiting: place for place, waiting in enumerate(self, start=1)}
-        return self._positions.get(job_id)
+        """Returns a job's place in fair order, 1 is next; None where it doesn't wait."""
+        ticket = self._tickets.get(job_id)
+        if ticket is None:
+            return None
+        if ticket.taken is not None:
+            return self._restored.index((ticket.taken, job_id)) + 1
+        own = self._groups[ticket.group]
+        before, begin = own.order.locate(self._entry(ticket))
+        start = own.due + begin
+        for due, number, name in self._heads:
+            if (due, number) > (start, ticket.number):
+                break
+            if name != ticket.group:
+                before += _begun(self._groups[name].order, start - due, ticket.number)
+        return len(self._restored) + before + 1
 
-    def _places(self) -> Iterator[tuple[float, int, str]]:
-        """Yields where every job stands, later ones by what their line will have been charged."""
-        for ticket in self._tickets.values():
-            if ticket.start is not None:
-                yield ticket.start, ticket.number, ticket.job_id
-        for line in self._lines.values():
-            due = line.due
-            for ticket in line.waiting:
-                yield due, ticket.number, ticket.job_id
-                due += ticket.charge
+    def place(self, job_id: str) -> Place | None:
+        """Returns where a job stands and behind whom; None where it doesn't wait."""
+        position = self.position(job_id)
+        if position is None:
+            return None
+        ticket = self._tickets[job_id]
+        overtaken = self._overtaken.get(job_id, 0)
+        if position > _EXPLAINED:
+            line = self._groups[ticket.group].lines[ticket.owner]
+            return Place(position, line.waiting.index(ticket), None, overtaken)
+        ahead = [self._tickets[other] for other in itertools.islice(self, position - 1)]
+        who = [(other.group, other.owner) for other in ahead]
+        own = who.count((ticket.group, ticket.owner))
+        others = {owner for _, owner in who} - {ticket.owner}
+        return Place(position, own, len(others), overtaken)
 
-    def _line(self, owner: str) -> _Line:
-        if owner not in self._lines:
-            if len(self._lines) >= self._sweep_at:
-                self._forget_idle()
-            self._lines[owner] = _Line(self._virtual_time)
-        return self._lines[owner]
+    # Choosing -----------------------------------------------------------------------------------
 
-    def _forget_idle(self) -> None:
-        """Drops owners who wait for nothing and owe nothing; its cost spreads over the pushes."""
-        self._lines = {
-            owner: line
-            for owner, line in self._lines.items()
-            if line.waiting or line.due > self._virtual_time
-        }
-        self._sweep_at = 2 * len(self._lines) + _SWEEP_SLACK
+    def _find(self, loaded: Collection[str]) -> list[str]:
+        """Returns the ids up to the one to take: it is the last; the others it overtakes."""
+        order = iter(self)
+        first = next(order, None)
+        if first is None:
+            return []
+        ticket = self._tickets[first]
+        if not loaded or ticket.taken is not None or not ticket.key or ticket.key in loaded:
+            return [first]
+        passed = []
+        for job_id in itertools.chain([first], itertools.islice(order, LOOK_AHEAD - 1)):
+            passed.append(job_id)
+            if self._tickets[job_id].key in loaded and self._is_first_of_line(job_id):
+                return passed
+            if self._overtaken.get(job_id, 0) >= MOST_OVERTAKINGS:
+                break
+        return [first]
 
-    def _show_head(self, line: _Line) -> None:
-        if line.waiting:
-            head = line.waiting[0]
-            heapq.heappush(self._heads, (line.due, head.number, head.job_id))
+    def _is_first_of_line(self, job_id: str) -> bool:
+        ticket = self._tickets[job_id]
+        return self._groups[ticket.group].lines[ticket.owner].waiting[0] is ticket
 
-    def _hide_head(self, place: tuple[float, int, str]) -> None:
-        self._heads.remove(place)
-        heapq.heapify(self._heads)
+    # Groups, lines and tags ---------------------------------------------------------------------
+
+    def _charge(self, ticket: Ticket, *, in_turn: bool) -> None:
+        """Takes the first of a line out of its group."""
+        group = self._groups[ticket.group]
+        line = group.lines[ticket.owner]
+        self._hide_head(ticket.group)
+        if in_turn:
+            self._clock = max(self._clock, group.due)
+            group.clock = max(group.clock, line.due)
+        entry = self._entry(ticket)
+        group.order.remove(entry)
+        del self._tags[ticket.job_id]
+        line.waiting.popleft()
+        line.due += ticket.charge
+        group.due += ticket.charge
+        self._show_head(ticket.group)
+
+    def _enter(self, group: _Group, line: _Line, ticket: Ticket) -> None:
+        self._tags[ticket.job_id] = line.end
+        line.end += ticket.charge
+        group.order.add(self._entry(ticket), ticket.charge)
+
+    def _leave(self, group: _Group, line: _Line) -> Ticket:
+        """Takes the last of a line out, without a charge."""
+        ticket = line.waiting.pop()
+        group.order.remove(self._entry(ticket))
+        line.end = self._tags.pop(ticket.job_id)
+        return ticket
+
+    def _entry(self, ticket: Ticket) -> _Entry:
+        return self._tags[ticket.job_id], ticket.number, ticket.job_id
+
+    def _show_head(self, name: str) -> None:
+        group = self._groups[name]
+        if len(group.order):
+            self._heads.add((group.due, group.order.first()[1], name))
+
+    def _hide_head(self, name: str) -> None:
+        group = self._groups[name]
+        if len(group.order):
+            self._heads.remove((group.due, group.order.first()[1], name))
+
+    def _group(self, name: str) -> _Group:
+        """Returns a group, ready for one more job."""
+        group = self._groups.get(name)
+        if group is None or (not len(group.order) and group.due <= self._clock):
+            # Who waits for nothing and owes nothing begins anew, and may as well be forgotten.
+            if len(self._groups) >= self._sweep_at:
+                self._groups = {
+                    other: group
+                    for other, group in self._groups.items()
+                    if len(group.order) or group.due > self._clock
+                }
+                self._sweep_at = 2 * len(self._groups) + _SWEEP_SLACK
+            group = self._groups[name] = _Group(due=self._clock)
+        return group
+
+    @staticmethod
+    def _line(group: _Group, owner: str) -> _Line:
+        line = group.lines.get(owner)
+        if line is None:
+            if len(group.lines) >= group.sweep_at:
+                group.lines = {
+                    other: line
+                    for other, line in group.lines.items()
+                    if line.waiting or line.due > group.clock
+                }
+                group.sweep_at = 2 * len(group.lines) + _SWEEP_SLACK
+            line = group.lines[owner] = _Line(group.clock, group.clock)
+        return line
 
     def _refuse_waiting(self, job_id: str) -> None:
         if job_id in self._tickets:
             raise ValueError(f"job {job_id} waits already")
+
+
+def _begun(order: SummedList[_Entry], position: int, number: int) -> int:
+    """Returns how many jobs of a group begin before a position, or there but came earlier."""
+    covering = order.covering(position)
+    if covering is None:
+        return len(order)
+    rank, (_, other, _), begin = covering
+    return rank + ((begin, other) < (position, number))

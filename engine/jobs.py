@@ -358,11 +358,14 @@ class Job:
         id: unique; made up unless given.
         owner: whose turn it takes in the fair queue.
         weight: share of the turns beside other owners; 1 is a member's.
+        place: where it was asked for, such as a Discord server: places take turns, and within
+            one its owners do. None is the owner alone.
     """
 
     id: str = field(default_factory=new_job_id)
     owner: str = "system"
     weight: float = 1.0
+    place: str | None = None
 
     @property
     def type(self) -> JobType:

@@ -240,7 +240,9 @@ class WorkerPool:
         if not admitted:
             self._refuse_if_full()
         model = model_of(job)
-        self._queue.push(job.id, job.owner, job.cost, job.weight, model.key if model else "")
+        # A drawing may go before others because its model is loaded, unless it must be alone.
+        key = model.key if model and is_drawing(job) and not is_suspect else ""
+        self._queue.push(job.id, job.owner, job.cost, job.weight, key, job.place)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         submission = Submission(job, future, on_event, deaths=int(is_suspect))
         self._submissions[job.id] = submission
@@ -362,14 +364,15 @@ class WorkerPool:
             )
             if lane is None:
                 break
-            self._begin(submission, lane)
+            self._begin(lane)
         if self._queue_changed:
             self._queue_changed = False
             self._tell_queue_listeners()
 
-    def _begin(self, submission: Submission, lane: Lane) -> None:
-        ticket = self._queue.pop()
+    def _begin(self, lane: Lane) -> None:
+        ticket = self._queue.pop(lane.models)
         self._queue_changed = True
+        submission = self._submissions[ticket.job_id]
         job = submission.job
         lane.take(job.id, model_of(job), alone=submission.is_suspect)
         task = asyncio.create_task(self._runner.run(submission, lane), name=f"job {job.id}")

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from engine.fair_queue import FairQueue, Ticket
+from engine.fair_queue import LOOK_AHEAD, MOST_OVERTAKINGS, FairQueue, Ticket
 
 # A busy machine decides nothing here.
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -17,12 +17,15 @@ OWNERS = st.sampled_from(["ann", "bob", "cem", "dot"])
 COSTS = st.integers(0, 50)
 WEIGHTS = st.sampled_from([0.5, 1.0, 2.0, 3.0])
 ASKS = st.lists(st.tuples(OWNERS, COSTS, WEIGHTS), max_size=60)
+GROUPS = st.sampled_from([None, "north", "south", "east"])
+GROUPED = st.lists(st.tuples(OWNERS, COSTS, WEIGHTS, GROUPS), max_size=60)
+MODELS = st.sampled_from(["red", "green", "blue", "grey"])
 
 
-def filled(asks: list[tuple[str, int, float]]) -> FairQueue:
+def filled(asks: list[tuple]) -> FairQueue:
     queue = FairQueue()
-    for number, (owner, cost, weight) in enumerate(asks):
-        queue.push(f"{owner}-{number}", owner, cost, weight)
+    for number, (owner, cost, weight, *group) in enumerate(asks):
+        queue.push(f"{owner}-{number}", owner, cost, weight, group=group[0] if group else None)
     return queue
 
 
@@ -35,27 +38,27 @@ def ids(tickets: list[Ticket]) -> list[str]:
 
 
 @untimed
-@given(ASKS)
+@given(GROUPED)
 def test_every_job_is_taken_exactly_once(asks):
     queue = filled(asks)
     assert Counter(ids(drained(queue))) == Counter(
-        f"{owner}-{number}" for number, (owner, _, _) in enumerate(asks)
+        f"{owner}-{number}" for number, (owner, *_) in enumerate(asks)
     )
     assert len(queue) == 0
     assert queue.peek() is None
 
 
 @untimed
-@given(ASKS)
-def test_an_owners_jobs_keep_their_order(asks):
-    taken = drained(filled(asks))
-    for owner in {ticket.owner for ticket in taken}:
-        numbers = [ticket.number for ticket in taken if ticket.owner == owner]
-        assert numbers == sorted(numbers)
+@given(GROUPED)
+def test_an_owners_jobs_in_a_group_keep_their_order(asks):
+    lines = {}
+    for ticket in drained(filled(asks)):
+        lines.setdefault((ticket.group, ticket.owner), []).append(ticket.number)
+    assert all(numbers == sorted(numbers) for numbers in lines.values())
 
 
 @untimed
-@given(ASKS)
+@given(GROUPED)
 def test_positions_are_the_order_in_which_jobs_are_taken(asks):
     queue = filled(asks)
     order = list(queue)
@@ -134,9 +137,9 @@ def test_nobody_starves_beside_an_owner_who_never_stops(their_cost, my_cost):
 
 
 @untimed
-@given(ASKS, st.data())
+@given(GROUPED, st.data())
 def test_a_restored_job_is_back_where_it_was(asks, data):
-    queue = filled([*asks, ("ann", 5, 1.0)])
+    queue = filled([*asks, ("ann", 5, 1.0, None)])
     before = list(queue)
     taken = [queue.pop() for _ in range(data.draw(st.integers(1, len(before))))]
     for ticket in data.draw(st.permutations(taken)):
@@ -146,24 +149,26 @@ def test_a_restored_job_is_back_where_it_was(asks, data):
 
 
 @untimed
-@given(ASKS, st.data())
+@given(GROUPED, st.data())
 def test_a_restored_job_is_not_charged_twice(asks, data):
-    asks = [*asks, ("ann", 5, 1.0), ("ann", 5, 1.0)]
+    asks = [*asks, ("ann", 5, 1.0, None), ("ann", 5, 1.0, None)]
     queue, other = filled(asks), filled(asks)
     queue.restore(queue.pop())
-    for _ in range(data.draw(st.integers(1, len(asks)))):
-        assert queue.pop().start == other.pop().start
+    for number in range(data.draw(st.integers(1, len(asks)))):
+        assert queue.pop().job_id == other.pop().job_id
+        for each in (queue, other):
+            each.push(f"more-{number}", "ann", 5)
 
 
 @untimed
-@given(ASKS, st.data())
+@given(GROUPED, st.data())
 def test_a_removed_job_leaves_the_queue_as_if_it_had_never_come(asks, data):
-    asks = [*asks, ("ann", 5, 1.0)]
+    asks = [*asks, ("ann", 5, 1.0, None)]
     queue, without = filled(asks), FairQueue()
     gone = data.draw(st.sampled_from(list(queue)))
-    for number, (owner, cost, weight) in enumerate(asks):
+    for number, (owner, cost, weight, group) in enumerate(asks):
         if f"{owner}-{number}" != gone:
-            without.push(f"{owner}-{number}", owner, cost, weight)
+            without.push(f"{owner}-{number}", owner, cost, weight, group=group)
     assert queue.remove(gone)
     assert not queue.remove(gone)
     assert queue.position(gone) is None
@@ -239,7 +244,17 @@ def test_owners_who_owe_nothing_are_forgotten():
         queue.pop()
         queue.push(f"tick-{number}", "clock", 3)
         queue.pop()
-    assert len(queue._lines) < 100
+    assert len(queue._groups) < 100
+
+
+def test_members_who_owe_nothing_are_forgotten():
+    queue = FairQueue()
+    for number in range(1000):
+        queue.push(f"job-{number}", f"owner-{number}", 1, group="north")
+        queue.pop()
+        queue.push(f"tick-{number}", "clock", 3, group="north")
+        queue.pop()
+    assert len(queue._groups["group north"].lines) < 100
 
 
 @pytest.mark.parametrize(
@@ -266,7 +281,247 @@ def test_misuse_is_refused():
     with pytest.raises(IndexError, match="nothing waits"):
         queue.pop()
     with pytest.raises(ValueError, match="never taken"):
-        queue.restore(Ticket("two", "ann", 1, 1, "", 7))
+        queue.restore(Ticket("two", "ann", "", 1, 1, "", 7))
+
+
+@untimed
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    st.lists(st.tuples(OWNERS, st.integers(1, 50)), min_size=1, max_size=60),
+)
+def test_a_group_gets_its_share_however_many_members_another_has(small, big):
+    queue = FairQueue()
+    for number, cost in enumerate(small):
+        queue.push(f"small-{number}", "only", cost, group="small")
+    for number, (owner, cost) in enumerate(big):
+        queue.push(f"big-{number}", owner, cost, group="big")
+    bound = max(small) + max(cost for _, cost in big)
+    served = {"group small": 0.0, "group big": 0.0}
+    left = {"group small": len(small), "group big": len(big)}
+    leads = [0.0]
+    while all(left.values()):
+        ticket = queue.pop()
+        left[ticket.group] -= 1
+        served[ticket.group] += ticket.cost
+        leads.append(served["group small"] - served["group big"])
+    assert max(leads) - min(leads) <= bound + 1e-6
+
+
+@untimed
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    st.lists(st.integers(1, 50), min_size=1, max_size=30),
+    st.lists(st.integers(1, 50), max_size=30),
+)
+def test_two_members_of_a_group_get_equal_work_whatever_another_group_asks(ann, bob, others):
+    queue = FairQueue()
+    for owner, costs in (("ann", ann), ("bob", bob)):
+        for number, cost in enumerate(costs):
+            queue.push(f"{owner}-{number}", owner, cost, group="north")
+    for number, cost in enumerate(others):
+        queue.push(f"other-{number}", "other", cost, group="south")
+    served = {"ann": 0.0, "bob": 0.0, "other": 0.0}
+    left = {"ann": len(ann), "bob": len(bob), "other": len(others)}
+    leads = [0.0]
+    while left["ann"] and left["bob"]:
+        ticket = queue.pop()
+        left[ticket.owner] -= 1
+        served[ticket.owner] += ticket.cost
+        leads.append(served["ann"] - served["bob"])
+    assert max(leads) - min(leads) <= max(ann) + max(bob) + 1e-6
+
+
+@untimed
+@given(
+    st.integers(1, 50),
+    st.integers(1, 10_000),
+    st.integers(0, 200),
+    st.booleans(),
+)
+def test_two_hundred_of_a_member_delay_a_single_one_of_the_same_or_another_server_by_one(
+    their_cost, my_cost, served, same_server
+):
+    queue = FairQueue()
+    for number in range(200):
+        queue.push(f"hog-{number}", "hog", their_cost, group="north")
+    for _ in range(min(served, 199)):
+        queue.pop()
+    queue.push("mine", "me", my_cost, group="north" if same_server else "south")
+    assert queue.position("mine") <= 2
+    assert served == 0 or queue.position("mine") == 1
+
+
+def test_a_big_servers_many_members_delay_a_small_servers_single_request_by_one():
+    queue = FairQueue()
+    for number in range(200):
+        queue.push(f"big-{number}", f"member-{number}", 10, group="big")
+    queue.push("small-0", "only", 10, group="small")
+    queue.push("small-1", "only", 10, group="small")
+    assert list(queue)[:4] == ["big-0", "small-0", "big-1", "small-1"]
+
+
+def test_the_same_member_takes_turns_in_each_server_apart():
+    queue = FairQueue()
+    queue.push("a", "ann", 10, group="north")
+    queue.push("b", "ann", 10, group="south")
+    queue.push("c", "ann", 10)
+    assert [ticket.group for ticket in drained(queue)] == [
+        "group north",
+        "group south",
+        "owner ann",
+    ]
+
+
+def test_a_group_that_owes_nothing_begins_anew_whether_or_not_it_was_forgotten():
+    def after(crowd: int) -> list[str]:
+        queue = FairQueue()
+        queue.push("first", "ann", 5, group="north")
+        queue.pop()
+        for number in range(crowd):  # enough of them and the idle are forgotten
+            queue.push(f"crowd-{number}", f"owner-{number}", 9)
+            queue.push(f"more-{number}", f"owner-{number}", 9)
+        for _ in range(2 * crowd):
+            queue.pop()
+        queue.push("x", "ann", 5, group="north")
+        queue.push("y", "bob", 5, group="north")
+        return list(queue)
+
+    assert after(2) == after(100) == ["x", "y"]
+
+
+# Loaded models first
+
+
+def test_one_whose_model_is_loaded_goes_before_one_whose_model_is_not():
+    queue = FairQueue()
+    queue.push("a", "ann", 10, key="red")
+    queue.push("b", "bob", 10, key="blue")
+    assert queue.peek() == "a"
+    assert queue.peek({"blue"}) == "b"
+    ticket = queue.pop({"blue"})
+    assert (ticket.job_id, ticket.overtook) == ("b", 1)
+    assert ticket.reason == "drawn with a model that is loaded already"
+    assert queue.place("a").overtaken == 1
+    assert queue.pop({"blue"}).reason == "first in fair order"
+
+
+@pytest.mark.parametrize("loaded", [(), {"red"}, {"green"}])
+def test_without_anything_to_gain_the_fair_order_stands(loaded):
+    queue = FairQueue()
+    queue.push("a", "ann", 10, key="red")
+    queue.push("b", "bob", 10, key="blue")
+    assert queue.pop(loaded).job_id == "a"
+
+
+def test_what_needs_no_model_is_not_overtaken():
+    queue = FairQueue()
+    queue.push("a", "ann", 10)
+    queue.push("b", "bob", 10, key="blue")
+    assert queue.pop({"blue"}).job_id == "a"
+
+
+def test_a_restored_job_is_not_overtaken():
+    queue = FairQueue()
+    queue.push("a", "ann", 10, key="red")
+    ticket = queue.pop()
+    queue.push("b", "bob", 10, key="blue")
+    queue.restore(ticket)
+    assert queue.pop({"blue"}).job_id == "a"
+
+
+def test_an_owners_own_order_stands_whatever_is_loaded():
+    queue = FairQueue()
+    queue.push("a", "ann", 10, key="red")
+    queue.push("b", "ann", 10, key="blue")
+    assert queue.pop({"blue"}).job_id == "a"
+
+
+def test_who_overtakes_is_charged_as_always():
+    queue = FairQueue()
+    queue.push("a", "ann", 10, key="red")
+    for number in range(3):
+        queue.push(f"b-{number}", "bob", 10, key="blue")
+    assert queue.pop({"blue"}).job_id == "b-0"
+    assert list(queue) == ["a", "b-1", "b-2"]
+
+
+def test_overtaking_is_no_way_to_move_a_newcomer_back():
+    queue = FairQueue()
+    queue.push("a", "ann", 1000, key="red")
+    queue.push("a-2", "ann", 1000, key="red")
+    queue.push("b", "bob", 10, key="blue")
+    queue.pop({"blue"})
+    queue.push("new", "cem", 10, key="red")
+    assert list(queue) == ["a", "new", "a-2"]
+
+
+def test_one_far_behind_is_not_looked_at():
+    queue = FairQueue()
+    for number in range(LOOK_AHEAD):
+        queue.push(f"red-{number}", f"owner-{number}", 10, key="red")
+    queue.push("blue", "bob", 10, key="blue")
+    assert queue.peek({"blue"}) == "red-0"
+    queue.pop()
+    assert queue.peek({"blue"}) == "blue"
+
+
+@untimed
+@given(
+    st.lists(st.tuples(OWNERS, COSTS, MODELS, GROUPS), min_size=1, max_size=40),
+    st.lists(st.tuples(OWNERS, COSTS, MODELS, GROUPS), max_size=150),
+    st.integers(1, 3),
+)
+def test_nobody_is_overtaken_for_a_models_sake_more_often_than_the_bound(first, later, room):
+    queue = FairQueue()
+    arrivals = iter([*first, *later])
+    overtaken: Counter[str] = Counter()
+    loaded: list[str] = []
+    for number, (owner, cost, model, group) in enumerate(arrivals):
+        queue.push(str(number), owner, cost, 1, model, group)
+        if number < len(first):
+            continue
+        order = list(queue)
+        ticket = queue.pop(loaded)
+        overtaken.update(order[: order.index(ticket.job_id)])
+        loaded = [ticket.key, *(key for key in loaded if key != ticket.key)][:room]
+    assert max(overtaken.values(), default=0) <= MOST_OVERTAKINGS
+
+
+@untimed
+@given(st.integers(1, 50), st.integers(1, 50), st.booleans())
+def test_nobody_starves_beside_a_loaded_model_that_is_always_asked_for(mine, theirs, same_group):
+    queue = FairQueue()
+    queue.push("mine", "me", mine, key="rare", group="north")
+    for number in range(MOST_OVERTAKINGS + 2):
+        group = "north" if same_group else None
+        queue.push(f"theirs-{number}", f"owner-{number}", theirs, key="common", group=group)
+        if queue.pop({"common"}).job_id == "mine":
+            assert number >= MOST_OVERTAKINGS  # and not before it must be
+            return
+    pytest.fail("it still waits")
+
+
+# What people are told
+
+
+def test_a_place_says_who_is_before():
+    queue = FairQueue()
+    for owner in ("bob", "cem", "ann", "ann"):
+        queue.push(f"{owner}-{len(queue)}", owner, 10)
+    assert list(queue) == ["bob-0", "cem-1", "ann-2", "ann-3"]
+    assert str(queue.place("bob-0")) == "next"
+    assert str(queue.place("cem-1")) == "number 2: 1 member before you"
+    assert str(queue.place("ann-2")) == "number 3: 2 members before you"
+    assert str(queue.place("ann-3")) == "number 4: 1 of your own and 2 members before you"
+    assert queue.place("nobody") is None
+
+
+def test_far_from_the_front_a_place_is_a_number():
+    queue = FairQueue()
+    for number in range(100):
+        queue.push(f"ann-{number}", "ann", 10)
+    assert str(queue.place("ann-99")) == "number 100"
+    assert queue.place("ann-99").own_before == 99
 
 
 class AnyOrderOfCalls(RuleBasedStateMachine):
@@ -280,20 +535,26 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
         self.waiting: set[str] = set()
         self.numbers = itertools.count()
 
-    @rule(owner=OWNERS, cost=COSTS, weight=WEIGHTS)
-    def push(self, owner, cost, weight):
+    @rule(owner=OWNERS, cost=COSTS, weight=WEIGHTS, model=MODELS, group=GROUPS)
+    def push(self, owner, cost, weight, model, group):
         job_id = f"{owner}-{next(self.numbers)}"
-        self.queue.push(job_id, owner, cost, weight)
+        self.queue.push(job_id, owner, cost, weight, model, group)
         self.waiting.add(job_id)
 
-    @rule(target=taken)
-    def pop(self):
+    @rule(target=taken, loaded=st.sets(MODELS))
+    def pop(self, loaded):
         if not self.waiting:
-            return Ticket("none", "none", 0, 1, "", -1)
+            return Ticket("none", "none", "", 0, 1, "", -1)
         expected = next(iter(self.queue))
         assert self.queue.peek() == expected
-        ticket = self.queue.pop()
+        if loaded:
+            expected = self.queue.peek(loaded)
+        order = list(self.queue)
+        ticket = self.queue.pop(loaded)
         assert ticket.job_id == expected
+        if ticket.overtook:
+            assert ticket.key in loaded
+            assert ticket.overtook == order.index(expected)
         self.waiting.remove(ticket.job_id)
         return ticket
 
@@ -304,7 +565,7 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
             self.waiting.add(ticket.job_id)
             # Whoever was taken before goes before all who were not.
             assert all(
-                self.queue._tickets[job_id].start is not None
+                self.queue._tickets[job_id].taken is not None
                 for job_id in itertools.takewhile(lambda job: job != ticket.job_id, self.queue)
             )
 
@@ -319,6 +580,11 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
     def all_that_wait_have_a_place(self):
         assert len(self.queue) == len(self.waiting)
         assert set(self.queue) == self.waiting
+
+    @invariant()
+    def positions_are_the_fair_order(self):
+        order = list(self.queue)
+        assert [self.queue.position(job) for job in order] == list(range(1, len(order) + 1))
 
 
 TestAnyOrderOfCalls = AnyOrderOfCalls.TestCase

@@ -11,7 +11,7 @@ import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -530,6 +530,32 @@ class TestTypes:
             assert await pool.submit_job(ModelUnloadJob(model=FANCY.model)) is None
             assert [executor.loaded for executor in executors] == [(), ()]
             assert all(lane.models == () for lane in pool.status())
+
+
+class TestTurns:
+    async def test_a_loaded_model_goes_first_and_nobody_is_told_a_wrong_place(self):
+        async with a_busy_pool() as (pool, executor, busy):
+            other = GenerationJob(owner="bob", request=replace(a_request(), model=FANCY.model))
+            same = a_job(owner="cem")
+            pool.submit_job(other)
+            pool.submit_job(same)
+            assert (pool.position(other.id), pool.position(same.id)) == (1, 2)
+            executor.finish(busy.id)
+            await runs(executor, same)
+            assert pool.position(other.id) == 1
+            executor.finish(same.id)
+            await runs(executor, other)
+
+    async def test_places_take_turns_however_many_ask_in_one(self):
+        async with a_busy_pool() as (pool, executor, busy):
+            big = [replace(a_job(owner=f"member {i}"), place="big") for i in range(5)]
+            small = [replace(a_job(owner="only"), place="small") for i in range(2)]
+            for job in (*big, *small):
+                pool.submit_job(job)
+            executor.finish(busy.id)
+            for job in (big[0], small[0], big[1], small[1], big[2]):
+                await runs(executor, job)
+                executor.finish(job.id)
 
 
 class TestErrors:

@@ -1,0 +1,55 @@
+"""The sorted list with widths, against a plain sorted list."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from engine.summed_list import SummedList
+
+untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+CHANGES = st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(1, 9)), max_size=120)
+
+
+@untimed
+@given(CHANGES, st.integers(0, 200))
+def test_it_knows_of_every_entry_and_position_what_a_plain_list_knows(changes, position):
+    summed: SummedList[tuple[int]] = SummedList(block=3)  # so that blocks split and go
+    plain: dict[tuple[int], int] = {}
+    for adds, number, width in changes:
+        key = (number,)
+        if adds and key not in plain:
+            summed.add(key, width)
+            plain[key] = width
+        elif not adds and key in plain:
+            summed.remove(key)
+            del plain[key]
+        spans, begin = [], 0
+        for each in sorted(plain):
+            spans.append((each, begin))
+            begin += plain[each]
+        assert len(summed) == len(plain)
+        assert list(summed) == sorted(plain)
+        assert list(summed.spans()) == spans
+        assert [summed.locate(each) for each, _ in spans] == [
+            (rank, begins) for rank, (_, begins) in enumerate(spans)
+        ]
+        covering = [
+            (rank, each, begins)
+            for rank, (each, begins) in enumerate(spans)
+            if begins <= position < begins + plain[each]
+        ]
+        assert summed.covering(position) == (covering[0] if covering else None)
+
+
+def test_what_is_not_here_is_refused():
+    summed: SummedList[tuple[int]] = SummedList()
+    with pytest.raises(IndexError):
+        summed.first()
+    summed.add((1,))
+    for absent in ((0,), (2,)):
+        with pytest.raises(KeyError):
+            summed.remove(absent)
+        with pytest.raises(KeyError):
+            summed.locate(absent)
+    assert summed.first() == (1,)
