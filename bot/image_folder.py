@@ -6,7 +6,10 @@ from datetime import date
 from pathlib import Path
 
 from bot.records import ImageRecord
+from bot.source_images import SourceImage
 from engine.jobs import GenerationResult, new_job_id
+
+_SOURCES = "sources"
 
 
 class ImageFolder:
@@ -50,6 +53,33 @@ class ImageFolder:
             self.remove(records)  # a full disk is no place for half a result
             raise
         return records
+
+    def source_of(self, source: SourceImage) -> Path:
+        """Returns the path of a picture to draw from, relative as in `ImageRecord`."""
+        return Path(_SOURCES, f"{source.digest}.png")
+
+    def source_path(self, path: Path) -> Path:
+        """Returns where a picture to draw from is."""
+        return self._root.absolute() / path
+
+    def keep_source(self, source: SourceImage) -> None:
+        """Writes a picture to draw from; its file is whole and on the disk, or not there.
+
+        Raises:
+            OSError: the disk is full or can't be written.
+        """
+        path = self.source_path(self.source_of(source))
+        if path.is_file():
+            return  # named after its content, and whole
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _sync(self._root)
+        _write(path, source.png)
+        _sync(path.parent)
+
+    def remove_sources(self, paths: Iterable[Path]) -> None:
+        """Deletes pictures to draw from; those that are gone are no error."""
+        for path in paths:
+            self.source_path(path).unlink(missing_ok=True)
 
     def remove(self, images: Iterable[ImageRecord]) -> None:
         """Deletes files; those that are gone are no error."""

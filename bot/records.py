@@ -72,7 +72,8 @@ class JobRecord:
         id: can't be guessed.
         owner: who asked.
         origin: from where.
-        request: what is drawn, nothing left open.
+        request: what is drawn, nothing left open; its source's path is relative, as in
+            `ImageRecord`.
         status: where it is on its way.
         created_at: when it was acknowledged.
         finished_at: when it became final; None before.

@@ -88,11 +88,19 @@ class Store:
             job.created_at.timestamp(),
             job.parent_id,
         )
-        await self._execute(
-            "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
-            " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            *values,
-        )
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
+                " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+            if source := job.request.source:
+                db.execute(
+                    "INSERT INTO sources (job_id, path) VALUES (?, ?)", (job.id, source.as_posix())
+                )
+
+        await self._write(work)
 
     async def begin(self, job_id: str) -> bool:
         """Notes that a waiting job runs; False where it doesn't wait."""
@@ -184,9 +192,18 @@ class Store:
         row = await self._row("SELECT * FROM images WHERE id = ?", image_id)
         return _image(row) if row else None
 
-    async def forget_images(self, job_id: str) -> None:
-        """Removes the rows of a job's pictures."""
-        await self._execute("DELETE FROM images WHERE job_id = ?", job_id)
+    async def forget_images(self, job_id: str) -> list[str]:
+        """Removes the rows of a job's pictures.
+
+        Returns:
+            The path of the picture that it started from, where no other job does.
+        """
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            db.execute("DELETE FROM images WHERE job_id = ?", (job_id,))
+            return _release(db, [job_id])
+
+        return await self._write(work)
 
     # Deliveries
 
@@ -277,7 +294,11 @@ class Store:
         ]
 
     async def forget(self, job_ids: Sequence[str]) -> list[str]:
-        """Removes jobs that may still be forgotten; returns their pictures' paths."""
+        """Removes jobs that may still be forgotten.
+
+        Returns:
+            The paths of their pictures, and of those that they alone started from.
+        """
         some = "SELECT value FROM json_each(?)"
 
         def work(db: sqlite3.Connection) -> list[str]:
@@ -290,7 +311,7 @@ class Store:
             ]
             chosen = (json.dumps(ids),)
             paths = db.execute(f"SELECT path FROM images WHERE job_id IN ({some})", chosen)  # noqa: S608 # ours
-            found = [str(row["path"]) for row in paths]
+            found = [str(row["path"]) for row in paths] + _release(db, ids)
             db.execute(f"DELETE FROM jobs WHERE id IN ({some})", chosen)  # noqa: S608 # ours
             return found
 
@@ -307,9 +328,10 @@ class Store:
         return await self._write(work)
 
     async def unknown(self, paths: Sequence[str]) -> list[str]:
-        """Returns those paths that no picture has."""
+        """Returns those paths that no picture has, drawn or to draw from."""
         rows = await self._rows(
-            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT path FROM images)",
+            "SELECT value FROM json_each(?) WHERE value NOT IN"
+            " (SELECT path FROM images UNION SELECT path FROM sources)",
             json.dumps(paths),
         )
         return [str(row["value"]) for row in rows]
@@ -405,6 +427,19 @@ def _move(
         (status, *values, job_id, *status.predecessors),
     )
     return cursor.rowcount == 1
+
+
+def _release(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[str]:
+    """Lets go of what jobs start from; returns the paths that no other job holds."""
+    rows = db.execute(
+        "DELETE FROM sources WHERE job_id IN (SELECT value FROM json_each(?)) RETURNING path",
+        (json.dumps(job_ids),),
+    ).fetchall()
+    free = db.execute(
+        "SELECT DISTINCT value FROM json_each(?) WHERE value NOT IN (SELECT path FROM sources)",
+        (json.dumps([row["path"] for row in rows]),),
+    )
+    return [str(row["value"]) for row in free]
 
 
 def _of(front_ends: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any, Self
 from bot import policy
 from bot.image_folder import ImageFolder
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
+from bot.source_images import SourceImage, read_source
 from bot.store import Store
 from engine.errors import (
     DreamLabError,
@@ -48,6 +49,7 @@ RESUMED = ("discord", "web")
 VARIATION_STRENGTH = 0.35
 """Share of new noise in a variation: the subject stays, its details move (judged by eye)."""
 
+_READ_AT_ONCE = 2  # pictures that people send; each may take some 400 MB of memory meanwhile
 _POSITIONS_EVERY = 0.25
 """Seconds between looks at the queue for those who watch it, however fast it moves."""
 
@@ -118,6 +120,8 @@ class Studio:
         self._on_settled = on_settled
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
+        self._reading = asyncio.Semaphore(_READ_AT_ONCE)
+        self._sources = asyncio.Lock()
         pool.queue_listeners.append(self._queue_moved)
 
     async def __aenter__(self) -> Self:
@@ -145,8 +149,13 @@ class Studio:
         """
         mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
         _refuse(policy.mode_refusal(mode, owner))
-        request = _built(mode, draft)
-        return await self._accept(request, owner, origin, parent_id)
+        source = None if draft.image is None else await self._read(draft.image)
+        if source and draft.width is None and draft.height is None:
+            width, height = mode.size_like(source.width, source.height)
+            draft = replace(draft, width=width, height=height)
+        path = self._images.source_of(source) if source else None
+        request = _built(mode, draft, path)
+        return await self._accept(request, owner, origin, parent_id, source)
 
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
@@ -175,8 +184,9 @@ class Studio:
             sampler=parent.sampler,
             seed=parent.seed if vary else None,
             count=parent.count,
+            strength=parent.strength if parent.source else None,
         )
-        request = _built(mode, draft)
+        request = _built(mode, draft, parent.source)
         if vary:
             request = replace(
                 request,
@@ -217,8 +227,9 @@ class Studio:
         if job_id in self._live:
             await self.cancel(job_id, by, moderator=moderator)
             record = await self._record(job_id)
-        await self._store.forget_images(job_id)
+        unused = await self._store.forget_images(job_id)
         await asyncio.to_thread(self._images.remove, record.images)
+        await self.remove_sources(unused)
         return record
 
     async def view(self, job_id: str) -> JobView:
@@ -300,6 +311,18 @@ class Studio:
         """Returns where a picture's file is."""
         return self._images.path(image)
 
+    def source_path(self, request: GenerationRequest) -> Path | None:
+        """Returns where the picture is that a stored request starts from; None for none."""
+        return self._images.source_path(request.source) if request.source else None
+
+    async def remove_sources(self, paths: Sequence[str]) -> None:
+        """Deletes pictures to draw from, but for those that a job has come to use meanwhile."""
+        if not paths:
+            return
+        async with self._sources:
+            unused = [Path(path) for path in await self._store.unknown(paths)]
+            await asyncio.to_thread(self._images.remove_sources, unused)
+
     async def recover(self) -> list[JobRecord]:
         """Queues again what was unfinished when the process ended, in its old order."""
         records = await self._store.requeue(RESUMED)
@@ -313,8 +336,17 @@ class Studio:
             raise UnknownJobError(job_id)
         return record
 
+    async def _read(self, content: bytes) -> SourceImage:
+        async with self._reading:
+            return await asyncio.to_thread(read_source, content)
+
     async def _accept(
-        self, request: GenerationRequest, owner: Owner, origin: Origin, parent_id: str | None
+        self,
+        request: GenerationRequest,
+        owner: Owner,
+        origin: Origin,
+        parent_id: str | None,
+        source: SourceImage | None = None,
     ) -> JobRecord:
         record = JobRecord(
             id=new_job_id(),
@@ -326,11 +358,39 @@ class Studio:
             parent_id=parent_id,
         )
         with self._pool.reserve():
-            await self._store.add(record)
+            if request.source is None:
+                await self._store.add(record)
+            else:
+                await self._add_with_source(record, request.source, source)
             # A shutdown may have begun meanwhile. What is committed is drawn at the next start.
             with suppress(PoolClosedError):
                 self._enqueue(record)
         return record
+
+    async def _add_with_source(
+        self, record: JobRecord, path: Path, source: SourceImage | None
+    ) -> None:
+        """Commits a job that starts from a picture, which is on the disk before.
+
+        Args:
+            record: the job.
+            path: the picture's, as the job has it.
+            source: the picture; None where it is there already.
+
+        Raises:
+            RequestError: it is not.
+            DreamLabError: it can't be written.
+        """
+        async with self._sources:  # so that nobody removes it meanwhile
+            try:
+                if source:
+                    await asyncio.to_thread(self._images.keep_source, source)
+                elif not self._images.source_path(path).is_file():
+                    raise RequestError("image", "the picture", "one that was not deleted")
+            except OSError as error:
+                reason = error.strerror or type(error).__name__
+                raise DreamLabError(f"The picture can't be kept: {reason}.") from error
+            await self._store.add(record)
 
     def _enqueue(self, record: JobRecord) -> None:
         live = _Live(record)
@@ -340,8 +400,10 @@ class Studio:
             live.begun.set()
             live.show(JobView(running, progress=progress))
 
+        # The row's path is relative, so that the data folder may be moved.
+        request = replace(record.request, source=self.source_path(record.request))
         future = self._pool.submit_job(
-            GenerationJob(id=record.id, owner=record.owner.id, request=record.request),
+            GenerationJob(id=record.id, owner=record.owner.id, request=request),
             on_event=on_event,
             admitted=True,
         )
@@ -419,9 +481,9 @@ async def _outcome(future: asyncio.Future[GenerationResult]) -> GenerationResult
         return DreamLabError("Something went wrong inside Dream Lab; the log has the details.")
 
 
-def _built(mode: ModeConfig, draft: RequestDraft) -> GenerationRequest:
+def _built(mode: ModeConfig, draft: RequestDraft, source: Path | None) -> GenerationRequest:
     """Returns the request of a draft; a mode whose files are missing is refused at once."""
-    request = mode.build_request(draft)
+    request = mode.build_request(draft, source)
     if missing := mode.missing():
         raise RequestError(
             "mode", mode.name, f"a mode that is complete: {missing[0].name} is missing"
