@@ -46,7 +46,7 @@ from engine.messages import (
     Unload,
 )
 from engine.model_registry import ModelRegistry
-from engine.step_batcher import LEAST_CAP, Waiting, choose_batch
+from engine.step_batcher import LEAST_CAP, StepBatcher
 from engine.worker_factory import WORKERS, WorkerFactory, check_model
 from engine.workers.base import Drawing, Worker, to_image
 
@@ -121,7 +121,6 @@ class _Picture:
     """A drawing and where it is on its way to a file."""
 
     drawing: Drawing
-    since: int
     image: Future[GeneratedImage] | None = None
 
 
@@ -186,7 +185,7 @@ class WorkerHost:
         self._jobs: dict[int, _Job] = {}
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
         self._held_up = False  # what waits first can't begin before a job has left
-        self._passes = 0
+        self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="png")
 
     @property
@@ -270,8 +269,13 @@ class WorkerHost:
         self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
         with ExitStack() as lease:
             lease.enter_context(self._registry.lease(key))
-            pictures = [_Picture(drawing, self._passes) for drawing in worker.begin(run.request)]
-            self._jobs[run.run_id] = _Job(run, worker, lease.pop_all(), self._clock(), pictures)
+            pictures = [_Picture(drawing) for drawing in worker.begin(run.request)]
+            job = _Job(run, worker, lease.pop_all(), self._clock(), pictures)
+        self._jobs[job.id] = job
+        size = run.request.width * run.request.height
+        for picture in pictures:
+            drawing = picture.drawing
+            self._batcher.join((job, picture), self._key(job, drawing), job.id, drawing.rows, size)
 
     def _load(self, model: ModelSpec, run: Run | None = None) -> LoadReport:
         """Makes sure that a model is in memory; who waits for it is told where that takes time."""
@@ -340,6 +344,7 @@ class WorkerHost:
         self._held_up = False
         job.lease.close()
         for picture in job.pictures:
+            self._batcher.leave((job, picture))
             if picture.image is not None:
                 picture.image.cancel()
 
@@ -347,22 +352,13 @@ class WorkerHost:
 
     def _step(self) -> None:
         """Takes one step for those that share the next forward pass."""
-        moving = [
-            (job, picture)
-            for job in self._jobs.values()
-            for picture in job.pictures
-            if not picture.drawing.done
-        ]
-        waiting = [
-            Waiting(self._key(job, p.drawing), job.id, p.drawing.rows, p.since) for job, p in moving
-        ]
-        chosen = choose_batch(waiting, lambda key: self._ceilings.get(key, self._max_rows))
-        if not chosen:
+        batch = self._batcher.next_batch(lambda key: self._ceilings.get(key, self._max_rows))
+        if not batch:
             return
-        self._passes += 1
-        for i in chosen:
-            moving[i][1].since = self._passes
-        self._forward([moving[i] for i in chosen])
+        self._forward(batch)
+        for job, picture in batch:
+            if picture.drawing.done:
+                self._batcher.leave((job, picture))
 
     def _key(self, job: _Job, drawing: Drawing) -> Hashable:
         return job.request.model.key, job.worker.batch_key(drawing)
