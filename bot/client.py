@@ -123,8 +123,11 @@ class DreamClient(discord.Client):
     # What commands and buttons use
 
     def owner(self, interaction: "discord.Interaction[DreamClient]") -> Owner:
-        """Returns who did something."""
-        return Owner(f"discord:{interaction.user.id}", interaction.user.display_name)
+        """Returns who did something, with the roles that they hold here."""
+        user = interaction.user
+        held = user.roles if isinstance(user, discord.Member) else ()
+        roles = frozenset(name for role in held for name in (role.name, str(role.id)))
+        return Owner(f"discord:{user.id}", user.display_name, roles)
 
     def place(self, interaction: "discord.Interaction[DreamClient]") -> str | None:
         """Returns whose chosen mode counts; None in a direct message."""

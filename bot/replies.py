@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from bot.records import JobRecord, JobView
 from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
@@ -19,6 +19,10 @@ _PROMPT_LIMIT = 900
 _NEGATIVE_LIMIT = 300
 _ERROR_LIMIT = 900
 _SENTENCE_LIMIT = 1500
+_PROBLEM_LIMIT = 300
+_PROBLEMS = 3
+_LORAS = 15
+_ROLES = 5
 _BAR_CELLS = 10
 _ELLIPSIS = "…"
 
@@ -98,17 +102,36 @@ def alt_text(request: GenerationRequest) -> str:
     return f"Drawn by a model from the words: {request.shown_prompt}"[:ALT_TEXT_LIMIT]
 
 
-def mode_list(modes: Iterable[ModeConfig], current: ModeConfig) -> str:
-    """Returns all modes, the current one marked; what doesn't fit is counted."""
-    lines = [_mode_line(mode, current.name) for mode in modes]
-    room = CONTENT_LIMIT - 60
+def mode_list(
+    modes: Iterable[ModeConfig],
+    current: ModeConfig,
+    *,
+    loaded: Collection[str] = (),
+    problems: Sequence[str] = (),
+) -> str:
+    """Returns all modes, the current one marked; what doesn't fit is counted.
+
+    Args:
+        modes: in the order to be shown.
+        current: what is drawn with here when nobody names one.
+        loaded: keys of the models that are in memory.
+        problems: why the newest edit of the modes file is not in force.
+    """
+    lines = [_mode_line(mode, current.name, loaded) for mode in modes]
     shown: list[str] = []
+    if problems:
+        shown.append("**The last edit of the modes was refused; what was before stays:**")
+        shown += [f"- {plain(problem, _PROBLEM_LIMIT)}" for problem in problems[:_PROBLEMS]]
+        if rest := len(problems) - _PROBLEMS:
+            shown += [f"-# and {rest} more in the log"] * (rest > 0)
+    room = CONTENT_LIMIT - 60 - sum(len(line) + 1 for line in shown)
+    described = len(shown)
     for line in lines:
         room -= len(line) + 1
         if room < 0:
             break
         shown.append(line)
-    if rest := len(lines) - len(shown):
+    if rest := len(lines) + described - len(shown):
         shown.append(f"-# and {rest} more: type /mode info to find them")
     return "\n".join(shown)
 
@@ -137,7 +160,8 @@ def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
         lines.append(f"-# always without {plain(mode.negative_always, _NEGATIVE_LIMIT)}")
     if not mode.negative_allowed:
         lines.append("-# takes no negative prompt of yours")
-    return "\n".join(lines)
+    lines += [f"-# {line}" for line in _model_lines(mode)]
+    return _cut("\n".join(lines))
 
 
 def mode_switched(mode: ModeConfig) -> str:
@@ -208,6 +232,8 @@ def _parameters(record: JobRecord) -> str:
     ]
     if request.variation_seed is not None:
         parts.append(f"variation {request.variation_seed}")
+    if request.source is not None:
+        parts.append(f"from a picture, strength {request.strength:g}")
     if record.seconds is not None:
         parts.append(f"{record.seconds:.1f} s")
     return " · ".join(parts)
@@ -217,10 +243,53 @@ def _sizes(mode: ModeConfig) -> str:
     return ", ".join(map(size_text, mode.sizes))
 
 
-def _mode_line(mode: ModeConfig, current: str) -> str:
+def _model_lines(mode: ModeConfig) -> Iterable[str]:
+    """Yields what belongs to the model, and what may be laid over it."""
+    own = [f"{plain(lora.path.stem, 80)} at {lora.strength:g}" for lora in mode.model.loras]
+    if own:
+        yield f"with {', '.join(own)}"
+    if mode.refiner:
+        share = round(100 * (1 - mode.refiner_from))
+        yield f"the last {share}% of the steps by {plain(mode.refiner.path.name, 80)}"
+    if mode.model.vae:
+        yield f"decoded by {plain(mode.model.vae.name, 80)}"
+    if mode.clip_skip:
+        yield f"clip skip {mode.clip_skip}"
+    if mode.lora_folder or mode.loras_allowed:
+        names = [f"`{plain(lora.name, 80)}`" for lora in mode.loras_allowed[:_LORAS]]
+        which = "any" if mode.lora_folder else ", ".join(names)
+        more = len(mode.loras_allowed) - _LORAS
+        which += f" and {more} more" if more > 0 and not mode.lora_folder else ""
+        yield (
+            f"LoRAs that you may add, {mode.max_loras} at most, to strength "
+            f"{mode.max_lora_strength:g}: {which}"
+        )
+
+
+def _roles(mode: ModeConfig) -> str:
+    """Returns for whom a mode is; Discord shows an id as the role's name."""
+    names = [
+        f"<@&{role}>" if role.isdecimal() else plain(role, 60)
+        for role in mode.allowed_roles[:_ROLES]
+    ]
+    if more := len(mode.allowed_roles[_ROLES:]):
+        names.append(f"{more} more roles")
+    return f", for {' or '.join(names)}" if names else ""
+
+
+def _cut(text: str) -> str:
+    """Returns whole lines that a message has room for."""
+    lines = text.split("\n")
+    while sum(map(len, lines)) + len(lines) > CONTENT_LIMIT:
+        lines.pop()
+    return "\n".join(lines)
+
+
+def _mode_line(mode: ModeConfig, current: str, loaded: Collection[str] = ()) -> str:
     width, height = mode.default_size
     mark = " (in use here)" if mode.name == current else ""
     about = f": {plain(mode.description, 200)}" if mode.description else ""
     name = "" if mode.title == mode.name else f" `{mode.name}`"
     facts = f"{width}x{height}, {mode.default_steps} steps{', NSFW' if mode.nsfw else ''}"
+    facts += f"{', loaded' if mode.model.key in loaded else ''}{_roles(mode)}"
     return f"**{plain(mode.title, 200)}**{name}{mark}{about} · {facts}"

@@ -35,6 +35,15 @@ def read_tags(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
     return words, tuple(choices)
 
 
+def read_list(text: str) -> tuple[LoraChoice, ...]:
+    """Returns what a list such as ``name:0.8, other`` asks for, in its order.
+
+    Raises:
+        RequestError: an entry is none; it says how one is written.
+    """
+    return tuple(_entry(part) for part in text.split(",") if part.strip())
+
+
 def add_tags(prompt: str, choices: Iterable[LoraChoice]) -> str:
     """Returns a prompt that asks for these, too; `read_tags` reads them back."""
     asked = {choice.name: choice for choice in read_tags(prompt)[1]}
@@ -91,9 +100,24 @@ def adapter_name(path: Path | str, taken: Collection[str]) -> str:
 
 
 def _choice(body: str) -> LoraChoice:
-    name, _, strength = (part.strip() for part in body.partition(":"))
-    if not NAME.fullmatch(name) or (":" in body and not _STRENGTH.fullmatch(strength)):
+    choice = _read(body)
+    if choice is None:
         raise RequestError("lora", f"<lora:{body}>", "<lora:name> or <lora:name:0.8>")
+    return choice
+
+
+def _entry(text: str) -> LoraChoice:
+    choice = _read(text)
+    if choice is None:
+        shown = text.strip().encode("utf-8", "replace").decode()
+        raise RequestError("lora", shown, "name or name:0.8, several with commas between them")
+    return choice
+
+
+def _read(text: str) -> LoraChoice | None:
+    name, _, strength = (part.strip() for part in text.partition(":"))
+    if not NAME.fullmatch(name) or (":" in text and not _STRENGTH.fullmatch(strength)):
+        return None
     return LoraChoice(name, float(strength) if strength else 1.0)
 
 

@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import settings
 
 # Tiny models are slower with two threads than with one wherever the machine is busy.
@@ -12,3 +13,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # Timing never decides a test.
 settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
+
+# A failed assertion in a kit shows its values, as one in a test does.
+pytest.register_assert_rewrite("tests.discord_kit")

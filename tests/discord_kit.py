@@ -1,4 +1,7 @@
-"""The bot on Discord for tests: everything real but Discord itself and the drawing."""
+"""The bot on Discord for tests: everything real but Discord itself and the drawing.
+
+Its fixtures are had with ``pytest_plugins = ["tests.discord_kit"]``.
+"""
 
 import asyncio
 import re
@@ -9,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
 from pydantic import SecretStr
 
 from bot.app import App, open_app
@@ -130,3 +134,24 @@ async def running_bot(
 def unescaped(text: str) -> str:
     """Returns what Discord shows of text with backslashes before its special characters."""
     return re.sub(r"\\([^0-9A-Za-z\s])", r"\1", text)
+
+
+@pytest.fixture
+async def discord() -> AsyncIterator[DiscordDouble]:
+    """Discord, without a bot yet."""
+    async with DiscordDouble.running() as double:
+        yield double
+
+
+@pytest.fixture
+async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
+    """A bot whose drawings are done at once."""
+    async with running_bot(tmp_path, discord) as running:
+        yield running
+
+
+@pytest.fixture
+async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
+    """A bot whose drawing the test plays."""
+    async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as running:
+        yield running

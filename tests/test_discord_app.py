@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,8 @@ from engine.images import read_png
 from tests.discord_double import DiscordDouble, Message
 from tests.discord_double.double import MANAGE_GUILD
 from tests.discord_kit import serving, settings_for
+
+pytest_plugins = ["tests.discord_kit"]
 
 pytestmark = pytest.mark.slow  # worker processes import torch
 
@@ -37,12 +38,6 @@ modes:
     default_steps: 100
     max_steps: 500
 """
-
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
 
 
 def settings_with_model(discord: DiscordDouble, folder: Path) -> Settings:

@@ -1,35 +1,16 @@
 """The buttons under a message: again, vary, delete, cancel; before and after a restart."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engine.jobs import JobStatus
-from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble, Message
 from tests.discord_double.double import MANAGE_MESSAGES
 from tests.discord_kit import Bot, running_bot, unescaped
 
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    async with running_bot(tmp_path, discord) as bot:
-        yield bot
-
-
-@pytest.fixture
-async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    """A bot whose drawing the test plays."""
-    async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as bot:
-        yield bot
+pytest_plugins = ["tests.discord_kit"]
 
 
 def pictures(folder: Path) -> list[Path]:

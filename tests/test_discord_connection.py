@@ -1,7 +1,6 @@
 """Connecting, staying connected, and giving up only on a wrong token."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -13,17 +12,7 @@ from tests.discord_double import DiscordDouble
 from tests.discord_double.gateway import IDENTIFY, RESUME
 from tests.discord_kit import Bot, running_bot, serving, settings_for
 
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    async with running_bot(tmp_path, discord) as bot:
-        yield bot
+pytest_plugins = ["tests.discord_kit"]
 
 
 def sent(discord: DiscordDouble, op: int) -> int:

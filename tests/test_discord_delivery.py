@@ -1,7 +1,6 @@
 """Results arrive once, whatever happens on the way: dead tokens, restarts, a failing Discord."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -14,24 +13,7 @@ from engine.testing import FakeExecutor
 from tests.discord_double import Call, DiscordDouble, Fault, Message
 from tests.discord_kit import Bot, running_bot, unescaped
 
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    async with running_bot(tmp_path, discord) as bot:
-        yield bot
-
-
-@pytest.fixture
-async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    """A bot whose drawing the test plays."""
-    async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as bot:
-        yield bot
+pytest_plugins = ["tests.discord_kit"]
 
 
 def met(fault: Fault, times: int) -> bool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,7 @@ from tests.discord_double.errors import ApiError
 from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT
 from tests.discord_kit import running_bot
 
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
+pytest_plugins = ["tests.discord_kit"]
 
 
 def button(**changes: Any) -> dict[str, Any]:

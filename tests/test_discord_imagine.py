@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from engine.errors import DrawingError
 from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble, Interaction
 from tests.discord_kit import Bot, running_bot, unescaped
+
+pytest_plugins = ["tests.discord_kit"]
 
 BROKEN = [
     ({"prompt": " "}, "prompt: nothing is not allowed. Allowed: 1 to 2000 characters of text."),
@@ -29,25 +30,6 @@ BROKEN = [
     ({"count": 5}, "count: '5' is not allowed. Allowed: a whole number from 1 to 4."),
     ({"mode": "@everyone"}, "mode: '@everyone' is not allowed. Allowed: small, other."),
 ]
-
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    async with running_bot(tmp_path, discord) as bot:
-        yield bot
-
-
-@pytest.fixture
-async def held(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    """A bot whose drawing the test plays."""
-    async with running_bot(tmp_path, discord, FakeExecutor(hold=True)) as bot:
-        yield bot
 
 
 async def shows(discord: DiscordDouble, asked: Interaction, words: str) -> None:
@@ -261,7 +243,7 @@ async def test_sizes_are_suggested_for_the_mode_that_was_named(bot: Bot) -> None
 
     assert [choice["value"] for choice in own] == ["64x128", "128x64"]
     assert [choice["value"] for choice in named] == ["64x64"]
-    assert [choice["value"] for choice in typed] == ["128x64"]
+    assert [choice["value"] for choice in typed] == ["128x64", "64x128"]
 
 
 async def test_modes_are_suggested_by_name_title_and_description(bot: Bot) -> None:

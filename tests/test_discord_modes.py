@@ -1,6 +1,5 @@
 """``/mode``: what a server draws with, who may switch it, and that a restart remembers."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,13 @@ from tests.discord_double.commands import NotOffered
 from tests.discord_double.double import MANAGE_GUILD
 from tests.discord_kit import Bot, running_bot, unescaped
 
+pytest_plugins = ["tests.discord_kit"]
+
 MANY = "".join(
     f"  mode-{number}:\n    model: m{number}.safetensors\n    min_size: 64\n"
     f"    description: {'long ' * 20}\n"
     for number in range(60)
 )
-
-
-@pytest.fixture
-async def discord() -> AsyncIterator[DiscordDouble]:
-    async with DiscordDouble.running() as double:
-        yield double
-
-
-@pytest.fixture
-async def bot(tmp_path: Path, discord: DiscordDouble) -> AsyncIterator[Bot]:
-    async with running_bot(tmp_path, discord) as bot:
-        yield bot
 
 
 async def test_switching_is_told_to_all_and_the_next_picture_is_drawn_with_it(bot: Bot) -> None:
@@ -113,6 +102,33 @@ async def test_the_list_names_every_mode_and_marks_the_one_in_use(bot: Bot) -> N
         "**Small** `small` (in use here): Little pictures · 64x128, 4 steps",
         "**Other_One** `other` · 64x64, 2 steps",
     ]
+
+
+async def test_the_list_tells_what_is_loaded(bot: Bot) -> None:
+    await bot.discord.picture(await bot.imagine(values={"mode": "other"}))
+
+    asked = await bot.discord.slash("mode list", overridden=True)
+    word = await bot.discord.private_word(asked)
+
+    assert word.content.splitlines()[1].endswith("64x64, 2 steps, loaded")
+
+
+async def test_a_refused_edit_is_told_to_those_who_may_switch_alone(bot: Bot) -> None:
+    path = bot.app.catalog.path
+    path.write_text(path.read_text().replace("max_size: 128", "max_sise: 128"))
+    assert not bot.app.catalog.reload()
+
+    member = await bot.discord.slash("mode list", overridden=True)
+    admin = await bot.discord.slash("mode list", permissions=MANAGE_GUILD)
+    told = (await bot.discord.private_word(member)).content
+    more = unescaped((await bot.discord.private_word(admin)).content)
+
+    assert "refused" not in told
+    assert more.endswith(unescaped(told))
+    assert (
+        "- modes.yaml, line 12: modes.small.max_sise: unknown key. Did you mean max_size?" in more
+    )
+    assert str(path.parent) not in more
 
 
 async def test_info_tells_defaults_and_bounds(bot: Bot) -> None:

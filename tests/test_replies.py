@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from bot import replies
 from bot.records import JobRecord, JobView
-from engine.jobs import JobStatus, Progress, Sampler, Stage
-from modes.mode_config import ModeConfig
+from engine.jobs import JobStatus, ModelSpec, Progress, Sampler, Stage
+from modes.mode_config import ModeConfig, OfferedLora
 from tests.discord_kit import unescaped
 from tests.records_kit import a_job, a_request, an_image, done
 
@@ -163,7 +164,55 @@ def test_a_modes_own_rules_are_told() -> None:
         "-# without fog",
         "-# always without text",
         "-# takes no negative prompt of yours",
+        "-# with y at 0.5",
     ]
+
+
+def test_what_belongs_to_a_modes_model_and_for_whom_it_is_is_told() -> None:
+    mode = ModeConfig(
+        "art",
+        ModelSpec(Path("/secret/a.safetensors"), vae=Path("/secret/soft_vae.safetensors")),
+        refiner=ModelSpec(Path("/secret/refiner")),
+        refiner_from=0.8,
+        clip_skip=2,
+        loras_allowed=(OfferedLora("ink_wash", Path("/secret/i")),),
+        max_loras=2,
+        max_lora_strength=1.5,
+        allowed_roles=("Artists*", "123"),
+    )
+
+    told = unescaped(replies.mode_info(mode, mode))
+
+    assert told.splitlines()[0].endswith("25 steps, for Artists* or <@&123>")
+    assert told.splitlines()[-4:] == [
+        "-# the last 20% of the steps by refiner",
+        "-# decoded by soft_vae.safetensors",
+        "-# clip skip 2",
+        "-# LoRAs that you may add, 2 at most, to strength 1.5: `ink_wash`",
+    ]
+    assert "secret" not in told
+
+
+def test_a_mode_with_everything_fits_into_a_message() -> None:
+    mode = ModeConfig(
+        "m" * 40,
+        a_request().model,
+        default_negative="*" * 2000,
+        prompt_prefix="*" * 500,
+        negative_always="*" * 500,
+        sizes=tuple((512, side) for side in range(64, 64 + 20 * 8, 8)),
+        loras_allowed=tuple(OfferedLora(f"{n:_^100}", Path("x")) for n in range(500)),
+        allowed_roles=tuple("*" * 100 for _ in range(50)),
+    )
+
+    assert 0 < len(replies.mode_info(mode, mode)) <= replies.CONTENT_LIMIT
+    assert 0 < len(replies.mode_list([mode] * 5, mode)) <= replies.CONTENT_LIMIT
+
+
+def test_a_picture_that_was_started_from_is_told() -> None:
+    job = a_result(source=Path("sources/x.png"), strength=0.6)
+
+    assert "from a picture, strength 0.6" in replies.outcome(job)
 
 
 def test_a_variation_names_its_second_seed() -> None:
@@ -200,6 +249,23 @@ def test_a_long_list_of_modes_is_cut_and_counted() -> None:
     shown = text.count("**") // 2
     assert text.endswith(f"and {200 - shown} more: type /mode info to find them")
     assert text.splitlines()[1].startswith("**mode-1** (in use here): words")
+
+
+def test_a_refused_edit_stands_above_the_modes() -> None:
+    mode = ModeConfig("small", a_request().model)
+    problems = ["modes.yaml, line 3: modes.a.stepz: unknown key", *["*" * 400] * 9]
+
+    text = replies.mode_list([mode] * 200, mode, loaded={mode.model.key}, problems=problems)
+
+    lines = unescaped(text).splitlines()
+    assert lines[:2] == [
+        "**The last edit of the modes was refused; what was before stays:**",
+        "- modes.yaml, line 3: modes.a.stepz: unknown key",
+    ]
+    assert lines[4] == "-# and 7 more in the log"
+    assert lines[5] == "**small** (in use here) · 512x512, 25 steps, loaded"
+    assert lines[-1] == f"-# and {200 - (len(lines) - 6)} more: type /mode info to find them"
+    assert len(text) <= replies.CONTENT_LIMIT
 
 
 def _printed(text: str) -> str:

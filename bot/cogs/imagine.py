@@ -5,18 +5,18 @@ from typing import TYPE_CHECKING, TypeAlias
 import discord
 from discord import app_commands
 
+from bot.cogs.autocomplete import suggest_loras, suggest_modes, suggest_samplers, suggest_sizes
+from bot.downloads import download
 from bot.records import JobRecord, Origin, Owner
+from bot.source_images import MAX_BYTES
 from engine.jobs import RequestDraft
-from modes.mode_config import ModeConfig
-from modes.request_fields import read_size, size_text
+from modes.lora_choices import read_list
+from modes.request_fields import read_size
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
 
 Interaction: TypeAlias = "discord.Interaction[DreamClient]"
-
-SUGGESTIONS = 25
-"""As many as Discord shows."""
 
 
 @app_commands.command()
@@ -27,8 +27,15 @@ SUGGESTIONS = 25
     size="Width x height in pixels, such as 512x768",
     steps="Denoising steps: more take longer",
     guidance="How closely to follow the prompt; 1 ignores the negative",
+    sampler="How a step is taken",
     seed="The same seed and words give the same picture",
     count="How many pictures",
+    lora="Styles to lay over the mode's model, such as soft-light:0.8, pixel",
+    image="A picture to start from",
+    strength="How much of that picture is drawn anew, above 0 to 1",
+)
+@app_commands.autocomplete(
+    mode=suggest_modes, size=suggest_sizes, sampler=suggest_samplers, lora=suggest_loras
 )
 @app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
@@ -40,10 +47,14 @@ async def imagine(  # noqa: PLR0913 # one for each option of the command
     size: str | None = None,
     steps: int | None = None,
     guidance: float | None = None,
+    sampler: str | None = None,
     seed: int | None = None,
     count: int | None = None,
+    lora: str | None = None,
+    image: discord.Attachment | None = None,
+    strength: float | None = None,
 ) -> None:
-    """Draws a picture from words."""
+    """Draws a picture from words, or from words and another picture."""
     client = interaction.client
 
     async def submit(owner: Owner, origin: Origin) -> JobRecord:
@@ -56,39 +67,15 @@ async def imagine(  # noqa: PLR0913 # one for each option of the command
             height=height,
             steps=steps,
             guidance_scale=guidance,
+            sampler=sampler,
             seed=seed,
             count=count,
+            loras=read_list(lora or ""),
+            # A byte more than the studio takes is enough for it to say so.
+            image=await download(image.url, MAX_BYTES) if image else None,
+            strength=strength,
         )
         return await client.studio.submit(draft, owner, origin)
 
     async with client.explaining(interaction):
         await client.take(interaction, submit)
-
-
-@imagine.autocomplete("mode")
-async def suggest_modes(interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
-    """Suggests modes in whose name, title or description what was typed stands."""
-    wanted = typed.casefold()
-    found = [
-        app_commands.Choice(name=label[:100], value=mode.name)
-        for mode in interaction.client.catalog.modes.values()
-        if wanted in (label := _label(mode)).casefold()
-    ]
-    return found[:SUGGESTIONS]
-
-
-def _label(mode: ModeConfig) -> str:
-    name = mode.name if mode.title == mode.name else f"{mode.title} ({mode.name})"
-    return f"{name}: {mode.description}" if mode.description else name
-
-
-@imagine.autocomplete("size")
-async def suggest_sizes(interaction: Interaction, typed: str) -> list[app_commands.Choice[str]]:
-    """Suggests the sizes of the mode that will be drawn with, or its own upright and lying."""
-    client = interaction.client
-    named = client.catalog.modes.get(interaction.namespace.mode or "")
-    mode = named or await client.studio.mode_of(client.place(interaction))
-    width, height = mode.default_size
-    sizes = dict.fromkeys(map(size_text, mode.sizes or ((width, height), (height, width))))
-    found = [app_commands.Choice(name=s, value=s) for s in sizes if s.startswith(typed)]
-    return found[:SUGGESTIONS]

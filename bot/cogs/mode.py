@@ -6,7 +6,7 @@ import discord
 from discord import app_commands
 
 from bot import replies
-from bot.cogs.imagine import suggest_modes
+from bot.cogs.autocomplete import suggest_modes
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -33,7 +33,14 @@ async def list_modes(interaction: Interaction) -> None:
     client = interaction.client
     async with client.explaining(interaction):
         current = await client.studio.mode_of(client.place(interaction))
-        text = replies.mode_list(client.catalog.modes.values(), current)
+        # What the owner wrote wrong is of use to those alone who look after the modes.
+        problems = client.catalog.problems if interaction.permissions.manage_guild else ()
+        text = replies.mode_list(
+            client.catalog.modes.values(),
+            current,
+            loaded=client.studio.loaded_models(),
+            problems=[problem.brief for problem in problems],
+        )
         await interaction.response.send_message(text, ephemeral=True)
 
 

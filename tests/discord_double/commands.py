@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-STRING, INTEGER, BOOLEAN, NUMBER = 3, 4, 5, 10
+from tests.discord_double.world import Attachment
+
+STRING, INTEGER, BOOLEAN, NUMBER, ATTACHMENT = 3, 4, 5, 10, 11
 _PYTHON_TYPES: dict[int, tuple[type, ...]] = {
     STRING: (str,),
     INTEGER: (int,),
     BOOLEAN: (bool,),
     NUMBER: (int, float),
+    ATTACHMENT: (Attachment,),
 }
 _GUILD_CONTEXT, _BOT_DM_CONTEXT = 0, 1
 
@@ -68,7 +71,14 @@ def data(
         raise NotOffered(f"without {', '.join(missing)} Discord sends nothing")
     for command in reversed(path[1:]):
         options = [{"name": command["name"], "type": command["type"], "options": options}]
-    return {"id": path[0]["id"], "name": path[0]["name"], "type": 1, "options": options}
+    files = [value for value in values.values() if isinstance(value, Attachment)]
+    return {
+        "id": path[0]["id"],
+        "name": path[0]["name"],
+        "type": 1,
+        "options": options,
+        "resolved": {"attachments": {str(file.id): file.payload() for file in files}},
+    }
 
 
 def _option(
@@ -80,7 +90,8 @@ def _option(
     kind = option["type"]
     if name != focused:
         _check_value(option, value)
-    return {"name": name, "type": kind, "value": value, "focused": name == focused}
+    sent = str(value.id) if isinstance(value, Attachment) else value
+    return {"name": name, "type": kind, "value": sent, "focused": name == focused}
 
 
 def _check_value(option: Mapping[str, Any], value: Any) -> None:
@@ -90,7 +101,9 @@ def _check_value(option: Mapping[str, Any], value: Any) -> None:
     if isinstance(value, str):
         if not option.get("min_length", 0) <= len(value) <= option.get("max_length", 6000):
             raise NotOffered(f"{name} has the wrong length")
-    elif not option.get("min_value", value) <= value <= option.get("max_value", value):
+    elif kind in (INTEGER, NUMBER) and not (
+        option.get("min_value", value) <= value <= option.get("max_value", value)
+    ):
         raise NotOffered(f"{name} is out of range")
     if option.get("choices") and value not in [choice["value"] for choice in option["choices"]]:
         raise NotOffered(f"{name} offers no {value!r}")

@@ -10,7 +10,8 @@ from tests.discord_double.double import MANAGE_GUILD, MANAGE_MESSAGES, DiscordDo
 from tests.discord_double.world import Interaction, Message
 
 HELP = """\
-/imagine a red circle size=128x128 seed=7     any command of the bot; options as name=value
+/imagine a red circle size=128x128 seed=7     any command of the bot; options as name=value,
+                                              a file by its path
 press 1 Again                                 a button of message number 1
 later 15                                      moves Discord's clock forward, in minutes
 help, quit
@@ -39,7 +40,7 @@ class Console:
                 self._double.clock.advance(minutes=float(words[1]))
             elif words:
                 self._say(HELP)
-        except (AssertionError, ValueError, IndexError) as error:
+        except (AssertionError, ValueError, IndexError, OSError) as error:
             self._say(f"{error or 'that is not possible'}; type help")
 
     async def watch(self) -> None:
@@ -58,7 +59,7 @@ class Console:
         for word in rest:
             name, equals, value = word.partition("=")
             if equals and name in declared:
-                values[name] = _typed(declared[name], value)
+                values[name] = self._typed(declared[name], value)
             else:
                 free.append(word)
         if free:
@@ -98,14 +99,16 @@ class Console:
             lines.append("    " + " ".join(f"[{label}]" for label in message.buttons))
         return "\n".join(lines)
 
+    def _typed(self, option: dict[str, Any], value: str) -> Any:
+        """Returns a value as the type that the option declares; of a file, its path is typed."""
+        if option["type"] == commands.INTEGER:
+            return int(value)
+        if option["type"] == commands.NUMBER:
+            return float(value)
+        if option["type"] == commands.ATTACHMENT:
+            path = Path(value)
+            return self._double.attach(path.name, path.read_bytes())
+        return value
+
 
 _EVERYTHING = MANAGE_GUILD | MANAGE_MESSAGES
-
-
-def _typed(option: dict[str, Any], value: str) -> Any:
-    """Returns a value as the type that the option declares."""
-    if option["type"] == commands.INTEGER:
-        return int(value)
-    if option["type"] == commands.NUMBER:
-        return float(value)
-    return value

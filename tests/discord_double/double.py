@@ -1,7 +1,7 @@
 """The double: Discord's two addresses, and what people do with the bot."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -12,7 +12,7 @@ from tests.discord_double.calls import Call, Fault
 from tests.discord_double.clock import Clock
 from tests.discord_double.gateway import Gateway
 from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT, Rest
-from tests.discord_double.world import Guild, Interaction, Message, User, World
+from tests.discord_double.world import Attachment, Guild, Interaction, Message, Role, User, World
 
 MANAGE_MESSAGES = 1 << 13
 MANAGE_GUILD = 1 << 5
@@ -61,7 +61,8 @@ class DiscordDouble:
         api.add_routes(self.rest.routes())
         app = web.Application(client_max_size=64 * 2**20)
         app.add_subapp("/api/v10", api)
-        app.add_routes([web.get("/gateway", self.gateway.handle), *more])
+        cdn = web.get("/cdn/{file}/{name}", self.rest.cdn)
+        app.add_routes([web.get("/gateway", self.gateway.handle), cdn, *more])
         runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
@@ -135,6 +136,19 @@ class DiscordDouble:
 
     # What people do
 
+    def attach(self, filename: str, content: bytes) -> Attachment:
+        """Uploads a file, to be the value of an option."""
+        return self.world.upload(filename, content, f"{self.base}/cdn")
+
+    async def add_role(self, name: str) -> Role:
+        """Makes a role in the double's own server."""
+        role = Role(self.world.snowflake(), name)
+        self.guild.roles.append(role)
+        if self.gateway.live:
+            data = {"guild_id": str(self.guild.id), "role": role.payload()}
+            await self.gateway.dispatch("GUILD_ROLE_CREATE", data)
+        return role
+
     async def slash(self, line: str, *, overridden: bool = False, **user: Any) -> Interaction:
         """Types a command such as ``slash("mode switch", values={"mode": "anime"})``.
 
@@ -155,12 +169,17 @@ class DiscordDouble:
         return await self._send(_COMMAND, data, **user)
 
     async def complete(
-        self, line: str, option: str, typed: str, values: Mapping[str, Any] | None = None
+        self,
+        line: str,
+        option: str,
+        typed: str,
+        values: Mapping[str, Any] | None = None,
+        **user: Any,
     ) -> list[dict[str, Any]]:
         """Types a part of an option and returns what the bot suggests."""
         path = commands.find(self.world.commands, line)
         data = commands.data(path, {**(values or {}), option: typed}, focused=option)
-        interaction = await self._send(_AUTOCOMPLETE, data)
+        interaction = await self._send(_AUTOCOMPLETE, data, **user)
         await self.until(lambda: interaction.choices is not None, "suggestions")
         assert interaction.choices is not None
         return interaction.choices
@@ -221,6 +240,7 @@ class DiscordDouble:
         user: User | None = None,
         guild: Guild | None = None,
         permissions: int = 0,
+        roles: Sequence[Role] = (),
         direct: bool = False,
         message: Message | None = None,
         upload_limit: int = DEFAULT_UPLOAD_LIMIT,
@@ -233,6 +253,7 @@ class DiscordDouble:
             user: who did; the double's own user unless told.
             guild: where; the double's own server unless told.
             permissions: of the member in the channel.
+            roles: of the member.
             direct: in a direct message with the bot instead.
             message: the one whose button it was.
             upload_limit: bytes per file.
@@ -256,20 +277,22 @@ class DiscordDouble:
             "entitlements": [],
             "authorizing_integration_owners": {"0": str(place.id) if place else "0"},
             "context": 0 if place else 1,
-            **self._who_and_where(user, place, permissions),
+            **self._who_and_where(user, place, permissions, roles),
         }
         if message is not None:
             payload["message"] = message.payload()
         await self.gateway.dispatch("INTERACTION_CREATE", payload)
         return interaction
 
-    def _who_and_where(self, user: User, place: Guild | None, permissions: int) -> dict[str, Any]:
+    def _who_and_where(
+        self, user: User, place: Guild | None, permissions: int, roles: Sequence[Role]
+    ) -> dict[str, Any]:
         if place is None:
             channel = {"id": str(user.id), "type": 1, "recipients": [user.payload()]}
             return {"user": user.payload(), "channel": channel}
         member = {
             "user": user.payload(),
-            "roles": [],
+            "roles": [str(role.id) for role in roles],
             "flags": 0,
             "permissions": str(permissions),
             "joined_at": "2020-01-01T00:00:00+00:00",

@@ -57,6 +57,21 @@ class Rest:
             for method, path, name, handler in table
         ]
 
+    async def cdn(self, request: web.Request) -> web.StreamResponse:
+        """Serves a file that somebody sent along; it needs no token and answers no JSON."""
+        call = await self._read("cdn", request)
+        self.calls.append(call)
+        await self._changed()
+        fault = next((fault for fault in self.faults if fault.meets(call)), None)
+        if fault and fault.until:
+            await fault.until.wait()
+        elif fault:
+            call.status = fault.status
+            return web.Response(status=fault.status, headers=fault.headers)
+        upload = self._world.uploads.get(int(call.params["file"]))
+        call.status = 200 if upload else 404
+        return web.Response(status=call.status, body=upload.content if upload else b"")
+
     def _guarded(
         self, name: str, handler: Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

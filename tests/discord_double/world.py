@@ -42,16 +42,29 @@ class User:
 
 
 @dataclass(frozen=True)
+class Role:
+    """What members of a server may hold."""
+
+    id: int
+    name: str
+
+    def payload(self) -> dict[str, Any]:
+        """As Discord's JSON has it."""
+        return {"id": str(self.id), "name": self.name, "permissions": "0", "position": 0}
+
+
+@dataclass(frozen=True)
 class Guild:
     """A server with one text channel."""
 
     id: int
     name: str
     channel_id: int
+    roles: list[Role] = field(default_factory=list, compare=False)
 
     def payload(self, bot: User) -> dict[str, Any]:
         """As GUILD_CREATE has it."""
-        role = {"id": str(self.id), "name": "@everyone", "permissions": "0", "position": 0}
+        roles = [Role(self.id, "@everyone"), *self.roles]
         member = {"user": bot.payload(), "roles": [], "flags": 0, "joined_at": _EPOCH.isoformat()}
         return {
             "id": str(self.id),
@@ -59,7 +72,7 @@ class Guild:
             "owner_id": "1",
             "unavailable": False,
             "member_count": 2,
-            "roles": [role],
+            "roles": [role.payload() for role in roles],
             "emojis": [],
             "stickers": [],
             "features": [],
@@ -92,22 +105,29 @@ class Guild:
 
 @dataclass
 class Attachment:
-    """A file of a message."""
+    """A file of a message, or one that somebody sends along with a command.
+
+    Attributes:
+        cdn: where it is served; for those of messages this leads nowhere.
+        claimed: the size that Discord tells of it, where that is not the real one.
+    """
 
     id: int
     filename: str
     content: bytes
     description: str | None = None
+    cdn: str = "https://cdn.invalid"
+    claimed: int | None = None
 
     def payload(self) -> dict[str, Any]:
-        """As Discord's JSON has it; the address leads nowhere."""
-        url = f"https://cdn.invalid/{self.id}/{self.filename}"
+        """As Discord's JSON has it."""
+        url = f"{self.cdn}/{self.id}/{self.filename}"
         return {
             "id": str(self.id),
             "filename": self.filename,
             "description": self.description,
             "content_type": mimetypes.guess_type(self.filename)[0],
-            "size": len(self.content),
+            "size": len(self.content) if self.claimed is None else self.claimed,
             "url": url,
             "proxy_url": url,
         }
@@ -229,6 +249,7 @@ class World:
         self.forbidden: set[int] = set()
         self.messages: dict[int, Message] = {}
         self.interactions: dict[str, Interaction] = {}
+        self.uploads: dict[int, Attachment] = {}
         self.commands: list[dict[str, Any]] | None = None
         self._nonces: dict[tuple[int, str], Message] = {}
         self.add_guild("Picture Club")
@@ -248,6 +269,12 @@ class World:
     def add_user(self, name: str) -> User:
         """Makes a user."""
         return User(self.snowflake(), name)
+
+    def upload(self, filename: str, content: bytes, cdn: str) -> Attachment:
+        """Keeps a file that somebody sends along with a command."""
+        attachment = Attachment(self.snowflake(), filename, content, cdn=cdn)
+        self.uploads[attachment.id] = attachment
+        return attachment
 
     def open_interaction(
         self, kind: int, user: User, guild: Guild | None, channel_id: int, upload_limit: int

@@ -1,0 +1,98 @@
+"""What Discord suggests while somebody types: what they may ask for, at most 25, never an error."""
+
+import asyncio
+import functools
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import discord
+from discord import app_commands
+
+from bot import policy
+from bot.suggestions import Option, best, lora_options
+from modes.mode_config import ModeConfig
+from modes.request_fields import size_text
+
+if TYPE_CHECKING:
+    from bot.client import DreamClient
+
+log = logging.getLogger(__name__)
+
+Interaction: TypeAlias = "discord.Interaction[DreamClient]"
+Choices: TypeAlias = list[app_commands.Choice[str]]
+
+PATIENCE = 2.0
+"""Seconds after which nothing is suggested: Discord waits for 3."""
+
+_KEPT = 5.0
+"""Seconds for which a folder's list of LoRAs is good enough for the next letter."""
+
+
+def _quietly(
+    options: Callable[[Interaction, str], Coroutine[Any, Any, list[Option]]],
+) -> Callable[[Interaction, str], Coroutine[Any, Any, Choices]]:
+    """Makes choices of options. What goes wrong is logged and suggests nothing."""
+
+    @functools.wraps(options)
+    async def suggest(interaction: Interaction, typed: str) -> Choices:
+        try:
+            async with asyncio.timeout(PATIENCE):
+                found = await options(interaction, typed)
+        except Exception:
+            log.warning("Nothing could be suggested", exc_info=True)
+            return []
+        return [app_commands.Choice(name=shown, value=value) for shown, value in found]
+
+    return suggest
+
+
+@_quietly
+async def suggest_modes(interaction: Interaction, typed: str) -> list[Option]:
+    """Suggests the modes that the member may use, by name, title or description."""
+    client = interaction.client
+    usable = policy.usable(client.catalog.modes.values(), client.owner(interaction))
+    return best(typed, [(_label(mode), mode.name) for mode in usable])
+
+
+@_quietly
+async def suggest_sizes(interaction: Interaction, typed: str) -> list[Option]:
+    """Suggests the sizes of the mode that will be drawn with, or its own upright and lying."""
+    mode = await _mode(interaction)
+    width, height = mode.default_size
+    sizes = dict.fromkeys(map(size_text, mode.sizes or ((width, height), (height, width))))
+    return best(typed, [(size, size) for size in sizes])
+
+
+@_quietly
+async def suggest_samplers(interaction: Interaction, typed: str) -> list[Option]:
+    """Suggests the samplers that the mode allows."""
+    mode = await _mode(interaction)
+    return best(typed, [(sampler.value, sampler.value) for sampler in mode.samplers])
+
+
+@_quietly
+async def suggest_loras(interaction: Interaction, typed: str) -> list[Option]:
+    """Suggests the LoRAs that the mode allows, for the last entry of a list."""
+    mode = await _mode(interaction)
+    names = await asyncio.to_thread(_offered, mode, int(time.monotonic() / _KEPT))
+    return lora_options(typed, names)
+
+
+async def _mode(interaction: Interaction) -> ModeConfig:
+    """Returns the mode that will be drawn with."""
+    client = interaction.client
+    named = client.catalog.modes.get(interaction.namespace.mode or "")
+    return named or await client.studio.mode_of(client.place(interaction))
+
+
+@functools.lru_cache(maxsize=64)
+def _offered(mode: ModeConfig, _when: int) -> tuple[str, ...]:
+    """Returns the names of a mode's LoRAs; reads a folder once for many letters."""
+    return tuple(mode.offered_loras())
+
+
+def _label(mode: ModeConfig) -> str:
+    name = mode.name if mode.title == mode.name else f"{mode.title} ({mode.name})"
+    return f"{name}: {mode.description}" if mode.description else name
