@@ -3,14 +3,16 @@
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from bot import policy
+from bot.database import StoreUnavailableError
 from bot.image_folder import ImageFolder
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
 from bot.source_images import SourceImage, read_source
@@ -40,6 +42,8 @@ from modes.mode_config import ModeConfig
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CARRIED = frozenset({"discord"})
 """Front ends whose results a courier brings; the others fetch theirs."""
 
@@ -49,9 +53,21 @@ RESUMED = ("discord", "web")
 VARIATION_STRENGTH = 0.35
 """Share of new noise in a variation: the subject stays, its details move (judged by eye)."""
 
+CRASHES = 2
+"""Crashes of the whole program while a job ran, after which it is not tried again."""
+
+STORE_PAUSE = 5.0
+"""Seconds until a result is stored anew that the disk or the database has refused."""
+
 _READ_AT_ONCE = 2  # pictures that people send; each may take some 400 MB of memory meanwhile
 _POSITIONS_EVERY = 0.25
 """Seconds between looks at the queue for those who watch it, however fast it moves."""
+
+
+_POISONOUS = (
+    "Dream Lab crashed each time while this was being drawn, so it is not tried again. "
+    "Ask for it once more, perhaps smaller."
+)
 
 
 class UnknownJobError(RequestError):
@@ -80,6 +96,7 @@ class _Live:
         self.begun = asyncio.Event()
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.is_refused = False  # what came of it can't be stored yet
 
     def show(self, view: JobView) -> None:
         """Makes a view the newest and wakes who watches."""
@@ -103,6 +120,7 @@ class Studio:
         catalog: ModeCatalog,
         images: ImageFolder,
         on_settled: Callable[[], None] = lambda: None,
+        store_pause: float = STORE_PAUSE,
     ) -> None:
         """Takes what it uses.
 
@@ -112,12 +130,15 @@ class Studio:
             catalog: the modes.
             images: keeps the picture files.
             on_settled: called when a result may be waiting in the outbox.
+            store_pause: seconds until a result is stored anew that was refused.
         """
         self._store = store
         self._pool = pool
         self._catalog = catalog
         self._images = images
         self._on_settled = on_settled
+        self._store_pause = store_pause
+        self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
@@ -132,9 +153,11 @@ class Studio:
 
     async def close(self) -> None:
         """Waits until what the pool has ended is stored. Call it after the pool's shutdown."""
+        self._closing.set()
         if self._look:
             self._look.cancel()
-        await asyncio.gather(*(live.task for live in self._live.values() if live.task))
+        tasks = [live.task for live in self._live.values() if live.task]
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def submit(
         self, draft: RequestDraft, owner: Owner, origin: Origin, parent_id: str | None = None
@@ -201,6 +224,7 @@ class Studio:
         Raises:
             UnknownJobError: no such job.
             NotAllowedError: it is somebody else's and ``moderator`` is false.
+            StoreUnavailableError: that can't be stored just now.
         """
         record = await self._record(job_id)
         _refuse(policy.job_refusal(record, by, "cancel", moderator=moderator))
@@ -212,7 +236,11 @@ class Studio:
             await self._settle(record, JobCancelledError(job_id))
             return True
         self._pool.cancel(job_id)
-        await asyncio.shield(live.task)
+        while not (live.task.done() or live.is_refused):
+            await live.changed.wait()
+        if live.is_refused:
+            await self._settle(record, JobCancelledError(job_id))
+            live.task.cancel()
         return (await self._record(job_id)).status is JobStatus.CANCELLED
 
     async def delete(self, job_id: str, by: Owner, *, moderator: bool = False) -> JobRecord:
@@ -324,7 +352,14 @@ class Studio:
             await asyncio.to_thread(self._images.remove_sources, unused)
 
     async def recover(self) -> list[JobRecord]:
-        """Queues again what was unfinished when the process ended, in its old order."""
+        """Queues again what was unfinished when the process ended, in its old order.
+
+        What ran in several crashes is failed instead. What ran in one gets a device to itself, so
+        that nobody else's is counted with it should it crash the program once more.
+        """
+        for record in await self._store.running(RESUMED):
+            if record.attempts >= CRASHES:
+                await self._settle(record, DreamLabError(_POISONOUS))
         records = await self._store.requeue(RESUMED)
         for record in records:
             self._enqueue(record)
@@ -418,9 +453,11 @@ class Studio:
             await live.begun.wait()
             if not future.done():
                 await self._note_begin(record.id)
-            await self._settle(record, await _outcome(future))
+            await self._settle_at_last(live, await _outcome(future))
         except PoolClosedError:
-            pass  # it stays in the store as it is and goes on at the next start
+            # It goes on at the next start. A pool that broke counts as a crash.
+            if not (self._pool.failed.done() and self._pool.failed.exception()):
+                await self._note_return(record.id)
         except Exception:
             log.exception("Job %s can't be stored; it is drawn again after a restart", record.id)
         finally:
@@ -434,12 +471,47 @@ class Studio:
         except Exception:
             log.exception("That job %s runs is not stored", job_id)
 
-    async def _settle(self, record: JobRecord, outcome: GenerationResult | DreamLabError) -> None:
-        """Keeps how a job ended: files first, then all of its rows in one transaction."""
+    async def _note_return(self, job_id: str) -> None:
+        """Notes that a job waits again; else it would seem to have run during a crash."""
+        try:
+            await self._store.give_back(job_id)
+        except Exception:
+            log.exception("That job %s waits again is not stored", job_id)
+
+    async def _settle_at_last(self, live: _Live, outcome: GenerationResult | DreamLabError) -> None:
+        """Settles a job; while a full disk or a lock refuses that, again and again."""
+        record = live.view.record
         images: list[ImageRecord] = []
-        now = datetime.now(UTC)
         if isinstance(outcome, GenerationResult):
-            images = await asyncio.to_thread(self._images.keep, outcome, now.date())
+            day = datetime.now(UTC).date()
+            keep = partial(asyncio.to_thread, self._images.keep, outcome, day)
+            images = await self._at_last(live, keep)
+        await self._at_last(live, partial(self._settle, record, outcome, images))
+
+    async def _at_last(self, live: _Live, store: Callable[[], Awaitable[T]]) -> T:
+        """Does what stores something as often as it takes; a command's user is told instead."""
+        while True:
+            try:
+                return await store()
+            except (StoreUnavailableError, OSError) as error:
+                record = live.view.record
+                if self._closing.is_set() or record.origin.front_end not in RESUMED:
+                    raise
+                log.error("Job %s is drawn and can't be stored yet: %s", record.id, error)  # noqa: TRY400 # the reason says it all
+            live.is_refused = True
+            live.wake()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._store_pause):
+                    await self._closing.wait()
+
+    async def _settle(
+        self,
+        record: JobRecord,
+        outcome: GenerationResult | DreamLabError,
+        images: Sequence[ImageRecord] = (),
+    ) -> None:
+        """Stores how a job ended, in one transaction; its pictures' files are there already."""
+        if isinstance(outcome, GenerationResult):
             final = replace(record, status=JobStatus.DONE, seconds=outcome.seconds)
         elif isinstance(outcome, JobCancelledError):
             final = replace(record, status=JobStatus.CANCELLED)
@@ -447,7 +519,9 @@ class Studio:
             log.warning("Job %s failed: %s", record.id, outcome)
             final = replace(record, status=JobStatus.FAILED, error=_told(outcome))
         carried = record.origin.front_end in CARRIED
-        await self._store.settle(replace(final, finished_at=now), images, carried=carried)
+        final = replace(final, finished_at=datetime.now(UTC))
+        if not await self._store.settle(final, images, carried=carried):
+            await asyncio.to_thread(self._images.remove, images)  # it had ended already
         if carried:
             self._on_settled()
 

@@ -1,6 +1,8 @@
 """The studio with its real store and pool; only the device is scripted."""
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +28,7 @@ from engine.testing import FakeExecutor
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 
+ROOT = Path(__file__).parent.parent
 ADA = Owner("web:ada", "Ada")
 BOB = Owner("web:bob", "Bob")
 WEB = Origin("web")
@@ -67,7 +70,12 @@ async def a_room(
     modes_file.write_text(modes)
     for model in ("small", "other"):
         (folder / model).mkdir(exist_ok=True)
-    settings = Settings(data=folder / "data", modes_file=modes_file, queue_max=queue_max)
+    settings = Settings(
+        data=folder / "data",
+        modes_file=modes_file,
+        queue_max=queue_max,
+        queue_max_per_owner=queue_max,
+    )
     executor = FakeExecutor(hold=hold)
     async with open_app(settings, [executor]) as app:
         yield Room(app.studio, app.store, app.pool, app.catalog, executor)
@@ -206,6 +214,27 @@ async def test_a_full_queue_refuses_with_its_size_and_stores_nothing(tmp_path: P
         assert len(await room.studio.history(ADA.id)) == 3
 
 
+async def test_a_job_whose_worker_died_waits_again_at_its_place(slow_room: Room) -> None:
+    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
+    await slow_room.drawing(job)
+    views = slow_room.studio.watch(job.id)
+    while (await anext(views)).record.status is not JobStatus.RUNNING:
+        pass
+
+    slow_room.executor.start_gate.clear()
+    slow_room.executor.die()
+
+    while (view := await anext(views)).record.status is not JobStatus.QUEUED:
+        pass
+    assert (view.position, view.progress) == (1, None)
+    slow_room.executor.start_gate.set()
+    while (await anext(views)).record.status is not JobStatus.RUNNING:
+        pass
+    await slow_room.drawing(job)
+    slow_room.executor.finish(job.id)
+    assert (await slow_room.ended(job)).status is JobStatus.DONE
+
+
 async def test_a_mode_whose_model_is_missing_is_refused_at_once(room: Room, tmp_path: Path) -> None:
     (tmp_path / "other").rmdir()
 
@@ -246,33 +275,109 @@ async def test_an_unforeseen_error_ends_the_job_without_its_details(slow_room: R
     assert "secret" not in str(ended.error)
 
 
+async def a_drawing_without_room(room: Room, folder: Path) -> JobRecord:
+    """Returns a job that is drawn and whose picture can't be written, until `make_room`."""
+    room.studio._store_pause = 0.01
+    (folder / "data" / "images").touch()  # a file where the folder should be
+    job = await room.studio.submit(DRAFT, ADA, WEB)
+    await room.drawing(job)
+    room.executor.finish(job.id)
+    live = room.studio._live[job.id]
+    while not live.is_refused:
+        await live.changed.wait()
+    return job
+
+
+def make_room(folder: Path) -> None:
+    (folder / "data" / "images").unlink()
+
+
+async def test_a_result_that_can_not_be_written_is_kept_until_it_can(
+    slow_room: Room, tmp_path: Path
+) -> None:
+    job = await a_drawing_without_room(slow_room, tmp_path)
+    ending = asyncio.create_task(slow_room.ended(job))
+
+    make_room(tmp_path)
+
+    ended = await ending
+    assert ended.status is JobStatus.DONE
+    assert slow_room.studio.image_path(ended.images[0]).is_file()
+
+
 async def test_a_result_that_can_not_be_written_leaves_the_job_for_the_next_start(
-    slow_room: Room, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
-    (tmp_path / "data" / "images").touch()  # a file where the folder should be
-    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
-    await slow_room.drawing(job)
+    async with a_room(tmp_path, hold=True) as room:
+        job = await a_drawing_without_room(room, tmp_path)
+    make_room(tmp_path)
 
-    slow_room.executor.finish(job.id)
-
-    assert (await slow_room.ended(job)).status is JobStatus.RUNNING
-    (tmp_path / "data" / "images").unlink()
-    assert [record.id for record in await slow_room.studio.recover()] == [job.id]
+    async with a_room(tmp_path) as room:
+        assert [record.id for record in await room.studio.recover()] == [job.id]
+        assert (await room.ended(job)).status is JobStatus.DONE
 
 
-async def test_what_only_the_next_start_would_draw_can_be_cancelled(
-    slow_room: Room, tmp_path: Path
-) -> None:
-    (tmp_path / "data" / "images").touch()
-    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
-    await slow_room.drawing(job)
-    slow_room.executor.finish(job.id)
-    await slow_room.ended(job)
+async def test_what_can_not_be_written_can_be_cancelled(slow_room: Room, tmp_path: Path) -> None:
+    job = await a_drawing_without_room(slow_room, tmp_path)
 
     assert await slow_room.studio.cancel(job.id, ADA)
 
+    assert (await slow_room.ended(job)).status is JobStatus.CANCELLED
+    make_room(tmp_path)
     assert await slow_room.studio.recover() == []
     assert (await slow_room.studio.view(job.id)).record.status is JobStatus.CANCELLED
+
+
+CRASHING = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.test_studio import ADA, DRAFT, WEB, a_room
+
+async def crash():
+    async with a_room(Path(sys.argv[1]), hold=True) as room:
+        if not await room.studio.recover():
+            for _ in range(2):
+                await room.studio.submit(DRAFT, ADA, WEB)
+        while not (running := await room.store.running(("web",))):
+            await asyncio.sleep(0.01)
+        print(*(job.id for job in running), flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(crash())
+"""
+
+
+async def test_what_runs_in_two_crashes_is_failed_and_its_neighbour_goes_on(
+    tmp_path: Path,
+) -> None:
+    for _ in range(2):
+        crash = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CRASHING, tmp_path, cwd=ROOT, stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await crash.communicate()
+        assert crash.returncode == -signal.SIGKILL
+    assert len(said.split()) == 1
+
+    async with a_room(tmp_path) as room:
+        [neighbour] = await room.studio.recover()
+        assert (await room.ended(neighbour)).status is JobStatus.DONE
+        poisonous = await room.store.get(said.decode().strip())
+
+    assert poisonous
+    assert poisonous.status is JobStatus.FAILED
+    assert "crashed" in str(poisonous.error)
+
+
+async def test_a_shutdown_is_no_crash(tmp_path: Path) -> None:
+    async with a_room(tmp_path, hold=True) as room:
+        job = await room.studio.submit(DRAFT, ADA, WEB)
+    for _ in range(3):
+        async with a_room(tmp_path, hold=True) as room:
+            [waiting] = await room.studio.recover()
+            assert waiting.attempts == 0
+            await room.drawing(job)
+            while not await room.store.running(("web",)):  # noqa: ASYNC110 # rows have no events
+                await asyncio.sleep(0.01)
 
 
 async def test_what_is_committed_while_the_pool_closes_is_drawn_by_the_next_start(
