@@ -15,11 +15,10 @@ from starlette.types import Scope
 
 from bot.settings import Settings
 from bot.studio import Studio
-from bot.web import problems
+from bot.web import mode_routes, problems
 from bot.web.events import Feeds
 from bot.web.guard import LOOPBACK, Guard
 from bot.web.mode_edits import ModeEdits
-from bot.web.mode_routes import modes
 from bot.web.model_routes import drawing, models
 from bot.web.routes import STATIC, api, pages
 from bot.web.status import StatusBoard
@@ -67,7 +66,7 @@ def create_web_app(
     app.state.edits = ModeEdits(catalog)
     app.state.board = StatusBoard(pool, catalog)
     app.state.feeds = Feeds()
-    routers = (pages, api, modes, models, drawing)
+    routers = (pages, api, mode_routes.routes, models, drawing)
     for router in routers:
         app.include_router(router)
     app.mount("/static", _Static(directory=STATIC))

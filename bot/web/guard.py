@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bot.source_images import MAX_BYTES
 from bot.web.problems import problem, problem_for_bug
 
 logger = logging.getLogger(__name__)
@@ -20,8 +21,9 @@ logger = logging.getLogger(__name__)
 MAX_BODY = 64 * 1024
 """Largest request body in bytes: the longest prompt that any model reads is far below it."""
 
-MAX_DRAFT = 16 * 2**20
-"""Likewise where a picture to start from comes along, as base64: 4 characters for 3 bytes."""
+MAX_DRAFT = (MAX_BYTES + 3) // 3 * 4 + MAX_BODY
+"""Likewise where a picture to start from comes along, as base64: 4 characters for 3 bytes. The
+studio says what is wrong with one that is a little too large."""
 
 MAX_MODES_FILE = 256 * 1024
 """Likewise for a whole modes file."""

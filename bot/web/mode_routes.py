@@ -1,5 +1,6 @@
 """The modes over HTTP: look, switch, edit. An edit is checked, and in force when it answers."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from engine.jobs import Sampler
 
 YAML = "application/yaml"
 
-modes = APIRouter(prefix="/api/modes", responses=PROBLEMS)
+routes = APIRouter(prefix="/api/modes", responses=PROBLEMS)
 
 Values = dict[str, Any]
 """Keys and plain values, as modes.yaml has them."""
@@ -33,19 +34,20 @@ _FILE: dict[str, Any] = {
 }
 
 
-@modes.get("")
+@routes.get("")
 async def list_modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
     """What can be drawn with."""
+    modes = catalog.modes.values()
     return ModesOut(
         current=(await studio.mode_of(HERE.place)).name,
         default=catalog.default_mode,
-        modes=[ModeOut.of(mode) for mode in catalog.modes.values()],
+        modes=await asyncio.to_thread(lambda: [ModeOut.of(mode) for mode in modes]),
         samplers=list(Sampler),
         problems=[problem.brief for problem in catalog.problems],
     )
 
 
-@modes.put("", openapi_extra=_FILE)
+@routes.put("", openapi_extra=_FILE)
 async def replace_file(
     request: Request, edits: TheEdits, studio: TheStudio, catalog: TheCatalog
 ) -> ModesOut:
@@ -62,20 +64,20 @@ async def replace_file(
     return await list_modes(studio, catalog)
 
 
-@modes.post("/switch", status_code=HTTPStatus.ACCEPTED)
+@routes.post("/switch", status_code=HTTPStatus.ACCEPTED)
 async def switch_mode(body: SwitchIn, studio: TheStudio) -> ModeOut:
     """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
     return ModeOut.of(await studio.switch_mode(body.mode, HERE.place, YOU))
 
 
-@modes.post("/reload")
+@routes.post("/reload")
 async def reload_modes(edits: TheEdits, studio: TheStudio, catalog: TheCatalog) -> ModesOut:
     """Reads the modes file again, for where no change of it was noticed."""
     await edits.reload()
     return await list_modes(studio, catalog)
 
 
-@modes.post("/{name}", responses={HTTPStatus.CREATED: {"description": "It is new."}})
+@routes.post("/{name}", responses={HTTPStatus.CREATED: {"description": "It is new."}})
 async def set_mode(
     name: str,
     body: Annotated[Values, Body(description="The mode's keys, as modes.yaml has them.")],
@@ -89,7 +91,7 @@ async def set_mode(
     return ModeOut.of(catalog.get(name))
 
 
-@modes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
+@routes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
 async def remove_mode(name: str, edits: TheEdits) -> None:
     """Takes a mode out of the file; the default one can't be removed (409)."""
     try:

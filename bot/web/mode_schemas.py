@@ -10,7 +10,7 @@ from bot.web.schemas import Sent
 from engine.jobs import Family
 from engine.lane import LaneState, LaneStatus
 from modes.inventory import FoundFile
-from modes.mode_config import ModeConfig
+from modes.mode_config import STRENGTH, ModeConfig
 from modes.request_fields import SIDE_STEP
 
 
@@ -43,12 +43,17 @@ class ModeOut(BaseModel):
     max_steps: int
     max_guidance: float
     max_count: int
+    loras: list[str] = Field(description="Those that may be asked for, by name.")
+    max_loras: int = Field(description="How many of them in one request.")
+    max_lora_strength: float = Field(description="Of each; below zero likewise.")
+    default_strength: float = Field(description="How much of a picture is drawn anew.")
+    roles: list[str] = Field(description="Whom on Discord it is for; empty: everybody.")
     nsfw: bool = Field(description="Whether its pictures may be unfit for some eyes.")
     examples: list[str] = Field(description="Prompts to begin with, from the mode's metadata.")
 
     @classmethod
     def of(cls, mode: ModeConfig) -> Self:
-        """Returns a mode without its model's place on this machine."""
+        """Returns a mode without its model's place on this machine; looks for LoRAs on the disk."""
         examples = mode.metadata.get("examples", ())
         if not isinstance(examples, list | tuple):
             examples = ()
@@ -73,6 +78,11 @@ class ModeOut(BaseModel):
             max_steps=mode.max_steps,
             max_guidance=mode.max_guidance,
             max_count=mode.max_count,
+            loras=list(mode.offered_loras()),
+            max_loras=mode.max_loras,
+            max_lora_strength=mode.max_lora_strength,
+            default_strength=STRENGTH,
+            roles=list(mode.allowed_roles),
             nsfw=mode.nsfw,
             examples=[example for example in examples if isinstance(example, str)],
         )

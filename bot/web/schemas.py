@@ -9,8 +9,16 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from bot.records import ImageRecord, JobRecord, JobView
+from bot.source_images import ALLOWED
 from engine.errors import RequestError
-from engine.jobs import GenerationRequest, JobStatus, Progress, RequestDraft, Stage
+from engine.jobs import (
+    GenerationRequest,
+    JobStatus,
+    LoraChoice,
+    Progress,
+    RequestDraft,
+    Stage,
+)
 from modes.request_fields import read_size
 
 _COMMAND = re.compile(r"\s*/([a-z][\w-]*)(?:\s+|$)", re.IGNORECASE)
@@ -37,6 +45,13 @@ def _optional(kind: str, meaning: str) -> Any:
     return Field(None, description=meaning, json_schema_extra={"type": kind})
 
 
+class LoraIn(Sent):
+    """A LoRA to lay over the mode's model."""
+
+    name: str = Field(description="As the mode's `loras` has it.")
+    strength: _Plain = Field(1, json_schema_extra={"type": "number"})
+
+
 class DraftIn(Sent):
     """What to draw. What is left out comes from the mode."""
 
@@ -56,12 +71,22 @@ class DraftIn(Sent):
     sampler: _Plain = _optional("string", "Name of a sampler, such as 'Euler a'.")
     seed: _Plain = _optional("integer", "0 to 4294967295; left out, one is drawn.")
     count: _Plain = _optional("integer", "How many pictures.")
+    loras: list[LoraIn] = Field(
+        default_factory=list, description="Laid over the model, as the mode allows."
+    )
+    image: str | None = Field(
+        None,
+        description=f"A picture to start from, as base64: {ALLOWED}.",
+        json_schema_extra={"contentEncoding": "base64"},
+    )
+    strength: _Plain = _optional("number", "How much of it is drawn anew, above 0 to 1.")
 
     def draft(self) -> RequestDraft:
         """Returns the draft; whether its values are allowed is for the studio to say.
 
         Raises:
-            RequestError: the text is another command, or the size is none or given twice.
+            RequestError: the text is another command, the size is none or given twice, or the
+                picture is no base64.
         """
         width, height = self.width, self.height
         if self.size is not None:
@@ -79,6 +104,9 @@ class DraftIn(Sent):
             sampler=self.sampler,
             seed=self.seed,
             count=self.count,
+            loras=tuple(LoraChoice(lora.name, lora.strength) for lora in self.loras),
+            image=None if self.image is None else _decoded(self.image),
+            strength=self.strength,
         )
 
 
@@ -102,6 +130,9 @@ class RequestOut(BaseModel):
     seed: int
     count: int
     variation_seed: int | None = Field(description="Seed of the noise mixed in for a variation.")
+    strength: float | None = Field(
+        description="How much of a picture was drawn anew; null where it began with noise."
+    )
 
     @classmethod
     def of(cls, request: GenerationRequest) -> Self:
@@ -111,6 +142,7 @@ class RequestOut(BaseModel):
             prompt=request.shown_prompt,
             negative_prompt=request.shown_negative,
             sampler=request.sampler.value,
+            strength=None if request.source is None else request.strength,
         )
         return cls(**told)
 
@@ -207,6 +239,13 @@ class GoneOut(BaseModel):
     """A job that was deleted."""
 
     id: str
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        raise RequestError("image", "what was sent", f"base64 of {ALLOWED}") from None
 
 
 def parse_imagine(text: str) -> str:
