@@ -10,14 +10,15 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bot.records import JobRecord
     from bot.settings import Settings
-    from engine.jobs import RequestDraft
+    from engine.jobs import LoraChoice, RequestDraft
+    from modes.mode_config import ModeConfig
 
 OK, REFUSED, INTERRUPTED, TERMINATED = 0, 1, 130, 143
 MISCONFIGURED = 78
@@ -64,6 +65,11 @@ examples:
   python bot.py imagine "a fox in the snow" --mode dreams --size 512x768 --steps 30
   python bot.py imagine "a red circle" --seed 7 --count 4 --out circle.png
                           writes circle-1.png … circle-4.png with the seeds 7 to 10
+  python bot.py imagine "an oil painting" --image photo.jpg --strength 0.6
+                          draws from a picture: 0.2 keeps most of it, 1 next to nothing; in its
+                          aspect unless --size says otherwise
+  python bot.py imagine "a fox" --lora snow --lora night:0.6
+                          the same as "a fox <lora:snow> <lora:night:0.6>"
   python bot.py imagine "a red circle" --json | jq -r .paths[0]
 
 With --json stdout has one object: job, paths, seeds, seconds, request; or, where it failed, error
@@ -157,6 +163,24 @@ def _add_imagine(verb: argparse.ArgumentParser) -> None:
         "--guidance", type=float, metavar="X", help="how closely to follow the prompt"
     )
     verb.add_argument("--sampler", metavar="NAME", help='how a step is taken, such as "Euler a"')
+    verb.add_argument(
+        "--lora",
+        type=_loras,
+        action="extend",
+        default=[],
+        metavar="NAME[:X]",
+        help="lay a LoRA over the model, at strength X (1 unless given), where the mode offers "
+        "any (`python bot.py modes` lists them); repeat it for several",
+    )
+    verb.add_argument(
+        "--image", type=Path, metavar="FILE", help="start from a PNG, JPEG, WebP or GIF picture"
+    )
+    verb.add_argument(
+        "--strength",
+        type=float,
+        metavar="X",
+        help="how much of that picture is drawn anew, above 0 to 1 (0.75)",
+    )
     verb.add_argument("--seed", type=int, metavar="N", help="the same seed draws the same again")
     verb.add_argument("--count", type=int, metavar="N", help="pictures, with seeds in a row")
     verb.add_argument(
@@ -171,6 +195,16 @@ def _size(text: str) -> tuple[int, int]:
 
     try:
         return read_size(text)
+    except RequestError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _loras(text: str) -> "tuple[LoraChoice, ...]":
+    from engine.errors import RequestError
+    from modes.lora_choices import read_list
+
+    try:
+        return read_list(text)
     except RequestError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -217,6 +251,9 @@ def _imagine(words: argparse.Namespace) -> int:
             sampler=words.sampler,
             seed=words.seed,
             count=words.count,
+            loras=tuple(words.lora),
+            image=_read(words.image) if words.image else None,
+            strength=words.strength,
         )
         _refuse_out(words.out)
         record, files = asyncio.run(_draw(settings, draft))
@@ -278,9 +315,26 @@ def _modes(_: argparse.Namespace) -> int:
             about = mode.title + (f": {mode.description}" if mode.description else "")
             facts = f"{width}x{height}, {mode.default_steps} steps{', NSFW' if mode.nsfw else ''}"
             _say(f"{mark} {name:<{longest}}  {about} ({facts})")
+            for line in _further(mode):
+                _say(f"  {'':<{longest}}  {line}")
         return OK
 
     return _guarded(show)
+
+
+def _further(mode: "ModeConfig") -> Iterator[str]:
+    """Yields what most modes don't have, a line for each."""
+    if mode.clip_skip:
+        yield f"clip skip {mode.clip_skip}"
+    if mode.model.vae:
+        yield f"VAE {mode.model.vae.name}"
+    if mode.refiner:
+        yield f"refiner {mode.refiner.path.name} after {mode.refiner_from:.0%} of the steps"
+    if mode.loras_allowed or mode.lora_folder:
+        offered = ", ".join(mode.offered_loras()) or "none there yet"
+        yield f"LoRAs to ask for, {mode.max_loras} at once: {offered}"
+    if mode.allowed_roles:
+        yield f"roles that may use it: {', '.join(mode.allowed_roles)}"
 
 
 # Drawing
@@ -333,6 +387,14 @@ def _user() -> str:
         return "somebody"
 
 
+def _read(path: Path) -> bytes:
+    """Returns a file's first bytes, one more than a picture may have."""
+    from bot.source_images import MAX_BYTES
+
+    with path.open("rb") as file:
+        return file.read(MAX_BYTES + 1)
+
+
 def _refuse_out(out: Path | None) -> None:
     """Finds out before anything is drawn whether the copies have a place."""
     from engine.errors import RequestError
@@ -373,6 +435,8 @@ def _as_json(record: "JobRecord", paths: Sequence[Path]) -> str:
             "sampler": request.sampler,
             "seed": request.seed,
             "count": request.count,
+            "loras": {lora.adapter_name: lora.strength for lora in request.model.loras},
+            "strength": request.strength if request.source else None,
         },
     }
     return json.dumps(told, indent=2, ensure_ascii=False)

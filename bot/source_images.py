@@ -59,7 +59,7 @@ def read_source(content: bytes) -> SourceImage:
         RequestError: it is too large, or no whole picture of a known format.
     """
     if len(content) > MAX_BYTES:
-        raise RequestError("image", f"a file of {len(content) / 2**20:.1f} MB", ALLOWED)
+        raise RequestError("image", f"a file of more than {MAX_BYTES // 2**20} MB", ALLOWED)
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             _refuse_huge(file.size)

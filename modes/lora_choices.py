@@ -5,6 +5,7 @@ Pure: what a mode offers comes in by name, and a name is looked up, never made i
 
 import itertools
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -74,13 +75,17 @@ def laid_over(
     Raises:
         RequestError: a name is not offered, there are too many, or one is too strong.
     """
-    asked = {_name(choice): choice.strength for choice in choices}
-    if len(asked) > most and offered:
-        raise RequestError("lora", f"{len(asked)} LoRAs", f"{most} in one request")
-    strengths = {
-        _path(name, offered): _strength(name, strength, strongest)
-        for name, strength in asked.items()
-    }
+    folded = {name.casefold(): path for name, path in offered.items()}
+    strengths: dict[Path, float] = {}
+    for choice in choices:
+        name = _name(choice)
+        path = offered.get(name) or folded.get(name.casefold())
+        if path is None:
+            shown = name.encode("utf-8", "replace").decode()
+            raise RequestError("lora", shown, _listing(offered))
+        strengths[path] = _strength(choice, strongest)
+    if len(strengths) > most:
+        raise RequestError("lora", f"{len(strengths)} LoRAs", f"{most} in one request")
     laid = [
         LoraSpec(lora.path, strengths.pop(lora.path, lora.strength), lora.adapter_name)
         for lora in own
@@ -139,22 +144,16 @@ def _name(choice: LoraChoice) -> str:
     return choice.name
 
 
-def _path(name: str, offered: Mapping[str, Path]) -> Path:
-    if name in offered:
-        return offered[name]
-    for known, path in offered.items():
-        if known.casefold() == name.casefold():
-            return path
-    raise RequestError("lora", name.encode("utf-8", "replace").decode(), _listing(offered))
-
-
-def _strength(name: str, strength: object, strongest: float) -> float:
+def _strength(choice: LoraChoice, strongest: float) -> float:
+    strength: object = choice.strength
     # Not a number compares as false and so doesn't fit either.
-    plain = isinstance(strength, int | float) and not isinstance(strength, bool)
-    if not plain or not -strongest <= strength <= strongest:  # type: ignore[operator] # plain says it
-        allowed = f"a strength from {-strongest:g} to {strongest:g}"
-        raise RequestError("lora", f"{name}:{strength}", allowed)
-    return float(strength)  # type: ignore[arg-type] # likewise
+    if isinstance(strength, int | float) and not isinstance(strength, bool):
+        if -strongest <= strength <= strongest:
+            return float(strength)
+        if abs(strength) > sys.float_info.max:
+            strength = "so long a number"  # Python refuses to write out the longest
+    shown = f"{choice.name}:{strength}"
+    raise RequestError("lora", shown, f"a strength from {-strongest:g} to {strongest:g}")
 
 
 def _listing(offered: Collection[str]) -> str:
