@@ -28,7 +28,7 @@ _KINDS = {
 }
 
 
-def save_tiny(family: Family, folder: Path) -> State:
+def save_tiny(family: Family, folder: Path, text_layers: int = 1) -> State:
     """Saves a family's pipeline with tiny layers as a diffusers folder.
 
     Widths that other parts rely on stay real; everything else is as small as it goes.
@@ -48,7 +48,8 @@ def save_tiny(family: Family, folder: Path) -> State:
             shutil.copytree(path, target) if path.is_dir() else _copy(path, target)
     for part, kind in _KINDS.items():
         if (source / part).is_dir():
-            module = _tiny(kind, json.loads((source / part / "config.json").read_text()), words)
+            config = json.loads((source / part / "config.json").read_text())
+            module = _tiny(kind, config, words, text_layers)
             module.save_pretrained(folder / part)
             state |= part_state(family, part, module)
     return state
@@ -69,11 +70,11 @@ def _copy(source: Path, target: Path) -> None:
     write_json(target, json.loads(source.read_text()))
 
 
-def _tiny(kind: Any, config: dict[str, Any], words: int) -> Any:
+def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int) -> Any:
     if kind in (CLIPTextModel, CLIPTextModelWithProjection):
         small = {
             "vocab_size": words,
-            "num_hidden_layers": 1,
+            "num_hidden_layers": text_layers,
             "intermediate_size": 16,
             "max_position_embeddings": 16,
         }

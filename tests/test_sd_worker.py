@@ -109,14 +109,6 @@ def test_other_sizes_and_empty_prompts_are_bit_equal_too(
     assert torch.equal(alone(worker, request).latents[0], stock(pipeline, request, "latent"))
 
 
-def test_a_prompt_that_is_too_long_is_cut_off_as_the_stock_pipeline_does(
-    worker: StableDiffusionWorker, pipeline: Any
-) -> None:
-    request = ask(prompt="a red house and " * 60, steps=1)
-
-    assert torch.equal(alone(worker, request).latents[0], stock(pipeline, request, "latent"))
-
-
 @pytest.mark.parametrize("seed", range(len(MIXTURES)))
 def test_in_company_a_picture_is_what_it_is_alone(worker: StableDiffusionWorker, seed: int) -> None:
     random = Random(seed)  # noqa: S311 - a mixture, not a secret

@@ -51,7 +51,9 @@ class Tiny:
     state: State
 
     def ask(self, **changes: Any) -> GenerationRequest:
-        return ask(**{"model": self.model, "width": 64, "height": 64, **changes})
+        # The tiny text encoders read fourteen letters at once, and the stock pipelines no more.
+        small = {"prompt": "a red house", "width": 64, "height": 64}
+        return ask(**{"model": self.model, **small, **changes})
 
     def copy(self, folder: Path) -> ModelSpec:
         """Copies the pipeline so that a test may break it; weights that stay are links."""
@@ -146,7 +148,6 @@ def test_alone_a_request_is_bit_equal_to_the_stock_pipeline(
         {"prompt": ""},
         {"negative_prompt": ""},
         {"prompt": "", "negative_prompt": "", "guidance_scale": 1.0},
-        {"prompt": "a red house and " * 60, "negative_prompt": "night " * 60},
     ],
 )
 def test_pixels_are_equal_for_other_sizes_and_prompts_too(

@@ -21,6 +21,7 @@ from engine.model_files import read_config
 from engine.samplers import NoiseSchedule
 from engine.workers.alignment import align
 from engine.workers.lora import lay_loras
+from engine.workers.prompts import PromptReader
 from engine.workers.single_file import SingleFile
 
 if TYPE_CHECKING:
@@ -143,38 +144,6 @@ def open_source(path: Path, family: Family) -> PartSource:
 
 
 @dataclass(frozen=True, slots=True)
-class PromptReader:
-    """A text encoder and the tokenizer that goes before it.
-
-    Attributes:
-        tokenizer: words → numbers.
-        encoder: numbers → embeddings.
-    """
-
-    tokenizer: Any
-    encoder: Any
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of a prompt, those of its begin and end included."""
-        positions = self.encoder.config.max_position_embeddings
-        return int(min(self.tokenizer.model_max_length, positions))
-
-    def tokens(self, prompt: str, length: int) -> Any:
-        """Returns a prompt's ``input_ids`` and ``attention_mask``, ``[1, length]`` each.
-
-        What is too long is cut off, what is too short is filled up.
-        """
-        return self.tokenizer(
-            prompt,
-            padding="max_length",
-            max_length=length,
-            truncation=True,
-            return_tensors="pt",
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Parts:
     """A model's parts on their device.
 
@@ -235,11 +204,6 @@ class Parts:
             vae=source.load("vae", vae_dtype or dtype, device),
             index=index,
         )
-
-    @property
-    def max_tokens(self) -> int:
-        """Most tokens of a prompt that all readers take."""
-        return min(reader.max_tokens for reader in self.readers)
 
     @property
     def weight_bytes(self) -> int:

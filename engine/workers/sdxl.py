@@ -8,7 +8,7 @@ place of the last.
 """
 
 from collections.abc import Mapping
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 
 # Only the worker process imports this module.
@@ -19,8 +19,7 @@ from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.model_files import read_config
 from engine.workers.latent import Conditioning, LatentWorker
 from engine.workers.parts import Parts, PartSource, check_fit
-
-_PROMPTS_KEPT = 64
+from engine.workers.prompts import PromptEncoder
 
 _READERS: Mapping[Family, tuple[tuple[str, str], ...]] = {
     Family.SDXL: (("tokenizer", "text_encoder"), ("tokenizer_2", "text_encoder_2")),
@@ -41,7 +40,8 @@ class StableDiffusionXLWorker(LatentWorker):
 
     def __init__(self, model: ModelSpec, family: Family, device: str, parts: Parts) -> None:
         super().__init__(model, family, device, parts)
-        self._read = lru_cache(maxsize=_PROMPTS_KEPT)(self._encode)
+        # Both encoders are read at their last layer but one, without its norm.
+        self._prompts = PromptEncoder(parts.readers, layer=2, normed=False)
         # Whether a negative prompt left empty is zeros, as the base has it, or an empty prompt.
         self._zeros = bool(parts.index.get("force_zeros_for_empty_prompt", True))
 
@@ -59,18 +59,15 @@ class StableDiffusionXLWorker(LatentWorker):
         )
 
     def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
-        embeddings, summary = self._read(request.prompt)
+        readings = self._prompts.read(request, guided=guided, loras=())
+        embeddings = torch.cat([reading.embedding for reading in readings])
+        summary = torch.cat([reading.summary for reading in readings])
         size = (request.height, request.width)
         numbers = [self._numbers(size, _AESTHETIC_SCORE)]
         if guided:
-            away, away_summary = (
-                self._read(request.negative_prompt)
-                if request.negative_prompt or not self._zeros
-                else (torch.zeros_like(embeddings), torch.zeros_like(summary))
-            )
-            embeddings = torch.cat([away, embeddings])
-            summary = torch.cat([away_summary, summary])
             numbers.insert(0, self._numbers(size, _NEGATIVE_AESTHETIC_SCORE))
+            if self._zeros and not request.negative_prompt:
+                embeddings[0], summary[0] = 0, 0
         time_ids = torch.tensor(numbers, dtype=embeddings.dtype).to(self.device)
         return Conditioning(embeddings, {"text_embeds": summary, "time_ids": time_ids})
 
@@ -79,22 +76,9 @@ class StableDiffusionXLWorker(LatentWorker):
         last = size if self.family is Family.SDXL else (score,)
         return (*size, 0, 0, *last)
 
-    def _encode(self, prompt: str) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns a prompt's embedding, ``[1, tokens, width]``, and its summary, ``[1, width]``.
-
-        The embedding is the last layer's but one, from each encoder; what is too long is cut off.
-        """
-        length = self._parts.max_tokens
-        embeddings = []
-        for reader in self._parts.readers:
-            ids = reader.tokens(prompt, length).input_ids.to(self.device)
-            output = reader.encoder(ids, output_hidden_states=True)
-            embeddings.append(output.hidden_states[-2])
-        return torch.cat(embeddings, dim=-1), output.text_embeds
-
     def close(self) -> None:
         """See `Worker.close`."""
-        self._read.cache_clear()
+        self.__dict__.pop("_prompts", None)
         super().close()
 
 
