@@ -110,11 +110,9 @@ def problem(path: Path) -> str | None:
     if not path.exists():
         return None
     try:
-        with closing(open_for_reading(path)) as db:
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        return _fault(path)
     except sqlite3.Error as error:
         return str(error)
-    return None if verdict == "ok" else str(verdict)
 
 
 def write_problem(path: Path, seconds: float = 2.0) -> str | None:
@@ -170,14 +168,20 @@ def _connect(
 
 
 def _examine(path: Path) -> None:
-    """Raises where a file is not sound; reads all of it and writes nothing."""
+    """Raises where a file is not sound."""
     try:
-        with closing(open_for_reading(path)) as db:
-            (verdict,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        fault = _fault(path)
     except sqlite3.Error as error:
         raise _refused(path, error) from error
-    if verdict != "ok":
-        raise _damaged(path, verdict)
+    if fault:
+        raise _damaged(path, fault)
+
+
+def _fault(path: Path) -> str | None:
+    """Returns the first thing that is wrong in a database; reads all of it and writes nothing."""
+    with closing(open_for_reading(path)) as db:
+        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return None if verdict == "ok" else verdict.splitlines()[-1]
 
 
 def _refused(path: Path, error: sqlite3.Error) -> StoreError:

@@ -9,7 +9,7 @@ import asyncio
 import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -36,7 +36,8 @@ class GroupCommit:
     def __init__(self, db: sqlite3.Connection) -> None:
         """Takes a connection in autocommit mode; nobody else may use it afterwards."""
         self._db = db
-        self._waiting: deque[tuple[Work[Any], Future[Any]]] = deque()
+        self._waiting: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
+        self._is_asked = False
         self._thread = ThreadPoolExecutor(1, "store-writer")
 
     async def write(self, work: Work[T]) -> T:
@@ -49,30 +50,40 @@ class GroupCommit:
             sqlite3.Error: the database refuses; nothing of it is stored.
             Exception: what the work itself raised; likewise.
         """
-        future: Future[T] = Future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((work, future))
-        self._thread.submit(self._commit)
-        return await asyncio.wrap_future(future)
+        if not self._is_asked:
+            self._is_asked = True
+            self._thread.submit(self._commit, loop)
+        return await future
 
     async def close(self) -> None:
         """Finishes what was asked for and closes the connection."""
         await asyncio.to_thread(self._thread.shutdown)
         self._db.close()
 
-    def _commit(self) -> None:
+    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._is_asked = False  # before the look: who comes after it asks anew
         group = []
         while self._waiting:
             work, future = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
+            if not future.cancelled():
                 group.append((work, future))
-        if not group:
-            return  # an earlier call took what this one was for
-        outcomes = commit_together(self._db, [work for work, _ in group])
-        for (_, future), outcome in zip(group, outcomes, strict=True):
-            if outcome.error is None:
-                future.set_result(outcome.value)
-            else:
-                future.set_exception(outcome.error)
+        if group:
+            outcomes = commit_together(self._db, [work for work, _ in group])
+            futures = [future for _, future in group]
+            loop.call_soon_threadsafe(_tell, futures, outcomes)
+
+
+def _tell(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
+    for future, outcome in zip(futures, outcomes, strict=True):
+        if future.cancelled():
+            continue
+        if outcome.error is None:
+            future.set_result(outcome.value)
+        else:
+            future.set_exception(outcome.error)
 
 
 def commit_together(db: sqlite3.Connection, works: Sequence[Work[Any]]) -> list[Outcome]:

@@ -1,18 +1,22 @@
 import asyncio
+import contextlib
+import shutil
 import sqlite3
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bot.database import StoreError, problem
-from bot.records import Delivery
+from bot.database import StoreError, StoreUnavailableError, problem, write_problem
+from bot.records import Delivery, JobRecord
 from bot.store import Store
 from engine.jobs import JobStatus
 from tests.records_kit import ASKED_AT, a_job, a_request, an_image, done
 
+ROOT = Path(__file__).parent.parent
 ALL = ("discord", "web", "cli")
 
 
@@ -229,6 +233,208 @@ async def test_a_cancelled_writer_leaves_the_store_usable(store: Store) -> None:
     stored = {job.id for job in await store.requeue(ALL)}
 
     assert {job.id for job, end in zip(jobs, ended, strict=True) if end is None} <= stored
+
+
+# States
+
+
+def row(store_path: Path, job_id: str) -> tuple[str, int, int]:
+    """Returns a job's status, its pictures and its deliveries, as the file has them."""
+    with sqlite3.connect(store_path) as db:
+        found: tuple[str, int, int] = db.execute(
+            "SELECT status, (SELECT count(*) FROM images WHERE job_id = jobs.id),"
+            " (SELECT count(*) FROM outbox WHERE job_id = jobs.id) FROM jobs WHERE id = ?",
+            (job_id,),
+        ).fetchone()
+    return found
+
+
+async def become(store: Store, job: JobRecord, status: JobStatus) -> bool:
+    """Asks for a status in the one way that there is to it; says whether it came."""
+    if status is JobStatus.QUEUED:
+        return await store.give_back(job.id)
+    if status is JobStatus.RUNNING:
+        return await store.begin(job.id)
+    ended = replace(done(job), status=status)
+    images = [an_image(job)] if status is JobStatus.DONE else []
+    return await store.settle(ended, images, carried=True)
+
+
+WAYS = {
+    JobStatus.QUEUED: (),
+    JobStatus.RUNNING: (JobStatus.RUNNING,),
+    JobStatus.DONE: (JobStatus.RUNNING, JobStatus.DONE),
+    JobStatus.FAILED: (JobStatus.FAILED,),
+    JobStatus.CANCELLED: (JobStatus.RUNNING, JobStatus.CANCELLED),
+}
+
+
+@pytest.mark.parametrize("new", JobStatus)
+@pytest.mark.parametrize("old", JobStatus)
+async def test_a_job_changes_as_the_table_of_states_allows_and_in_no_other_way(
+    store: Store, tmp_path: Path, old: JobStatus, new: JobStatus
+) -> None:
+    path = tmp_path / "data" / "dreamlab.db"
+    job = a_job("discord")
+    await store.add(job)
+    for status in WAYS[old]:
+        assert await become(store, job, status)
+    before = row(path, job.id)
+    # What is drawn before that it runs could be noted has run all the same.
+    allowed = new in old.followers or (old, new) == (JobStatus.QUEUED, JobStatus.DONE)
+
+    assert await become(store, job, new) is allowed
+
+    after = row(path, job.id)
+    assert after == ((new, int(new is JobStatus.DONE), int(new.is_final)) if allowed else before)
+
+
+def test_the_figure_of_the_states_shows_the_table() -> None:
+    figure = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    figure = figure.partition("## States")[2].partition("```\n\n")[0]
+
+    assert set(JobStatus) == {status for status in JobStatus if status in figure}
+    assert {s for s in JobStatus if not s.is_final} == set(JobStatus.DONE.predecessors) | set(
+        JobStatus.RUNNING.predecessors
+    )
+
+
+async def test_giving_a_job_back_takes_its_attempt_back(store: Store) -> None:
+    job = a_job()
+    await store.add(job)
+    await store.begin(job.id)
+
+    assert await store.give_back(job.id)
+
+    assert await store.get(job.id) == job
+    assert await store.running(ALL) == []
+
+
+# Refusals
+
+
+async def limit(store: Store, pages: int) -> None:
+    """Has SQLite itself say that the disk is full when the file would grow beyond so many pages."""
+    await store._write(lambda db: db.execute(f"PRAGMA max_page_count = {pages}").fetchall())
+
+
+async def test_a_full_disk_refuses_new_jobs_loses_none_and_is_over_when_there_is_room(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    await limit(store, 1)  # as many as there are
+    accepted, refused = [], 0
+    while refused < 3:
+        jobs = [a_job("discord") for _ in range(20)]
+        ends = await asyncio.gather(*map(store.add, jobs), return_exceptions=True)
+        for job, end in zip(jobs, ends, strict=True):
+            if end is None:
+                accepted.append(job)
+            else:
+                assert isinstance(end, StoreUnavailableError)
+                assert "the disk is full" in str(end)
+                refused += 1
+
+    assert await store.history("web:local", 999) == accepted[::-1]
+    await limit(store, 10_000)
+    late = a_job()
+    await store.add(late)
+
+    assert [job.id for job in await store.requeue(ALL)] == [job.id for job in [*accepted, late]]
+    assert caplog.text.count("Nothing can be stored: the disk is full") == 1
+    assert caplog.text.count("can be stored again") == 1
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one megabyte."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if not (mount and umount):
+        pytest.skip("this machine can't mount")
+    made = [mount, "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk]
+    if subprocess.run(made, check=False, capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk, and not everywhere")
+    yield disk
+    subprocess.run([umount, disk], check=True)
+
+
+async def test_a_disk_that_is_really_full_refuses_and_recovers(small_disk: Path) -> None:
+    accepted = []
+
+    async def accept() -> None:
+        job = a_job()
+        await store.add(job)
+        accepted.append(job)
+
+    async with await Store.open(small_disk / "x.db") as store:
+        await accept()
+        with contextlib.suppress(OSError), (small_disk / "filler").open("wb", 0) as file:
+            while file.write(b"x" * 4096):
+                pass
+        ends = await asyncio.gather(*(accept() for _ in range(50)), return_exceptions=True)
+        assert {str(end) for end in ends if end} == {str(StoreUnavailableError("the disk is full"))}
+        assert await store.get(accepted[-1].id) == accepted[-1]
+        (small_disk / "filler").unlink()
+        await accept()
+    async with await Store.open(small_disk / "x.db") as store:
+        assert await store.history("web:local", 999) == accepted[::-1]
+
+
+async def test_a_lock_refuses_writers_and_no_reader(store: Store, tmp_path: Path) -> None:
+    job = a_job()
+    await store.add(job)
+    await store._write(lambda db: None)
+    store._writer._db.execute("PRAGMA busy_timeout = 10")
+    path = tmp_path / "data" / "dreamlab.db"
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreUnavailableError, match="another program keeps the database"):
+            await store.add(a_job())
+        assert await store.get(job.id) == job
+        assert "another program" in str(write_problem(path, 0))
+        other.execute("ROLLBACK")
+
+    await store.add(a_job())
+    assert write_problem(path) is None
+
+
+async def test_a_commit_is_synced_before_it_counts(store: Store) -> None:
+    [(level,)] = await store._write(lambda db: db.execute("PRAGMA synchronous").fetchall())
+
+    assert level == 2, "FULL: NORMAL loses the last commits in a power cut"
+
+
+async def test_a_database_of_before_is_brought_up_to_date_and_can_shrink(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    first = (ROOT / "bot" / "migrations" / "0001_jobs.sql").read_text(encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"PRAGMA journal_mode=WAL; {first} PRAGMA user_version = 1;")
+
+    async with await Store.open(path) as store:
+        await store.add(a_job())
+
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+        assert db.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+
+
+# Opening
+
+
+async def test_a_page_that_rotted_is_noticed_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "rotten.db"
+    async with await Store.open(path) as store:
+        await asyncio.gather(*(store.add(a_job()) for _ in range(200)))
+    content = bytearray(path.read_bytes())
+    for page in range(8, len(content) // 4096):
+        content[page * 4096 : page * 4096 + 64] = b"\xaa" * 64
+    path.write_bytes(content)
+
+    with pytest.raises(StoreError, match=r"rotten\.db.*Put a backup in its place"):
+        await Store.open(path)
+
+    assert path.read_bytes() == content
 
 
 @pytest.mark.parametrize(
