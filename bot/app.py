@@ -78,7 +78,13 @@ async def open_app(
             LocalExecutor(device, may_fall_back=not settings.devices) for device in devices
         ]
     async with await Store.open(settings.data / "dreamlab.db") as store:
-        pool = WorkerPool(executors, catalog, queue_max=settings.queue_max)
+        pool = WorkerPool(
+            executors,
+            catalog,
+            queue_max=settings.queue_max,
+            queue_max_per_owner=settings.waiting_per_owner,
+            job_timeout=settings.job_timeout or None,
+        )
         outbox = Outbox(store, lambda job_id: studio.view(job_id))
         images = ImageFolder(settings.data / "images")
         async with Studio(store, pool, catalog, images, on_settled=outbox.wake) as studio:

@@ -98,6 +98,20 @@ class Settings(BaseModel):
     queue_max: int = _setting(
         64, "How many requests may wait.", "a whole number from 1 to 100000", ge=1, le=100_000
     )
+    queue_max_per_owner: int | None = _setting(
+        None,
+        "How many of them may be one member's; left out, a quarter of QUEUE_MAX.",
+        "a whole number from 1 to 100000",
+        ge=1,
+        le=100_000,
+    )
+    job_timeout: float = _setting(
+        3600.0,
+        "Seconds after which a running request is given up; 0 never does.",
+        "a number of seconds from 0 to 604800",
+        ge=0,
+        le=604_800,
+    )
     web_host: str = _setting(
         "127.0.0.1",
         "The address that the page listens on.",
@@ -154,6 +168,11 @@ class Settings(BaseModel):
         if problems:
             raise SettingsError(tuple(problems))
         return settings
+
+    @property
+    def waiting_per_owner(self) -> int:
+        """How many requests of one member may wait."""
+        return self.queue_max_per_owner or max(1, self.queue_max // 4)
 
     @field_validator("discord_token")
     @classmethod

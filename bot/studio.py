@@ -392,7 +392,7 @@ class Studio:
             created_at=datetime.now(UTC),
             parent_id=parent_id,
         )
-        with self._pool.reserve():
+        with self._pool.reserve(owner.id):
             if request.source is None:
                 await self._store.add(record)
             else:
@@ -431,9 +431,13 @@ class Studio:
         live = _Live(record)
         running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
-        def on_event(progress: Progress) -> None:
-            live.begun.set()
-            live.show(JobView(running, progress=progress))
+        def on_event(progress: Progress | None) -> None:
+            if progress is None:  # its worker died: it waits again
+                live.begun.clear()
+                live.show(JobView(record))
+            else:
+                live.begun.set()
+                live.show(JobView(running, progress=progress))
 
         # The row's path is relative, so that the data folder may be moved.
         request = replace(record.request, source=self.source_path(record.request))

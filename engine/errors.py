@@ -3,13 +3,17 @@
     DreamLabError
     ├── RequestError            the asker can mend it: a field, its value, what is allowed
     │   ├── UnknownModeError
-    │   └── QueueFullError
+    │   ├── QueueFullError
+    │   └── OwnerQueueFullError
     ├── ModelError              the owner can mend it: a path and the reason
     │   ├── ModelNotFoundError
     │   ├── ModelFormatError    unreadable, truncated or hostile file
     │   ├── UnsupportedModelError
     │   └── NotEnoughMemoryError
     ├── WorkerDiedError         the process beside the device is gone; the job may be tried again
+    │   └── PoisonousRequestError   it was, and died again
+    ├── NoDeviceError           no device works; what waits goes on waiting
+    ├── JobTimeoutError         it ran for longer than a job may
     ├── DrawingError            the model ran and failed
     ├── JobCancelledError
     └── PoolClosedError
@@ -19,7 +23,7 @@ what is allowed. The facts are attributes too, for code. All of them survive pic
 cross from the worker process.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +74,24 @@ class QueueFullError(RequestError):
 
     def __init__(self, size: int) -> None:
         super().__init__("queue", f"{size} waiting", f"at most {size}; try again in a moment")
+        self.size = size
+
+
+class OwnerQueueFullError(RequestError):
+    """As many jobs of one owner wait as may; nothing was stored.
+
+    Attributes:
+        waiting: how many do.
+        size: how many may.
+    """
+
+    def __init__(self, waiting: int, size: int) -> None:
+        super().__init__("queue", f"{waiting} of yours waiting", f"at most {size} of one member")
+        self.args = (
+            f"You have {_counted(waiting, 'request')} waiting; at most {size} may wait at once. "
+            "Ask again when one of them is being drawn.",
+        )
+        self.waiting = waiting
         self.size = size
 
 
@@ -131,6 +153,44 @@ class WorkerDiedError(DreamLabError):
         self.reason = reason
 
 
+class PoisonousRequestError(WorkerDiedError):
+    """A worker died each time that it did this job, the last time with nothing beside it."""
+
+    def __init__(self, last: WorkerDiedError) -> None:
+        super().__init__(last.device, last.reason)
+        self.args = (f"{last} It is not the first time with this request: it isn't tried again.",)
+
+
+class NoDeviceError(DreamLabError):
+    """Every device is down; nothing was stored.
+
+    Attributes:
+        devices: their names.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        super().__init__(
+            f"Nothing can be drawn at the moment: {', '.join(devices)} failed again and again, as "
+            "the log says. It is tried once more every few minutes; ask again later."
+        )
+        self.devices = tuple(devices)
+
+
+class JobTimeoutError(DreamLabError):
+    """A job ran for longer than a job may.
+
+    Attributes:
+        seconds: how long it may.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"The request was given up after {seconds:g} seconds, the longest that one may take "
+            "(JOB_TIMEOUT). A smaller picture, fewer of them or fewer steps take less."
+        )
+        self.seconds = seconds
+
+
 class DrawingError(DreamLabError):
     """The model ran and what came out is no picture (NaN, out of memory, a bug)."""
 
@@ -148,6 +208,10 @@ class PoolClosedError(DreamLabError):
 
     def __init__(self) -> None:
         super().__init__("Dream Lab is shutting down; the request was not drawn.")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _shown(value: object, limit: int = 80) -> str:

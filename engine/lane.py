@@ -230,6 +230,15 @@ class Lane:
         logger.warning("%s %d jobs were under way.", error, len(self._jobs))
 
 
+def second_opinion(lanes: Sequence[Lane], died_on: Lane | None) -> list[Lane]:
+    """Returns where a job may be tried whose worker died: where it didn't, if anything works there.
+
+    So a device that has fallen away doesn't make a request look poisonous.
+    """
+    others = [lane for lane in lanes if lane is not died_on and lane.is_ready]
+    return others or list(lanes)
+
+
 def choose_lane(
     lanes: Sequence[Lane], model: ModelSpec | None, *, alone: bool, prefer_loaded: bool
 ) -> Lane | None:

@@ -21,11 +21,13 @@ class Attempt:
         lane: where it runs.
         task: what does the work.
         ticket: the way back into the queue.
+        deadline: ends it when its time is up; None where it may take any.
     """
 
     lane: Lane
     task: asyncio.Task[Any]
     ticket: Ticket
+    deadline: asyncio.TimerHandle | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -35,15 +37,17 @@ class Submission:
     Attributes:
         job: what to do, nothing left open.
         future: how it ends.
-        on_event: who hears of its progress.
+        on_event: who hears of its progress, and by None that it waits again.
         deaths: workers that died while it ran.
+        died_on: the lane of the last of them.
         attempt: what runs now; None while it waits.
     """
 
     job: Job
     future: asyncio.Future[Any]
-    on_event: Callable[[Progress], None] | None = None
+    on_event: Callable[[Progress | None], None] | None = None
     deaths: int = 0
+    died_on: Lane | None = None
     attempt: Attempt | None = None
 
     @property
@@ -56,8 +60,8 @@ class Submission:
         """Whether whoever waits for it knows how it ended."""
         return self.future.done()
 
-    def tell(self, progress: Progress) -> None:
-        """Hands progress on; a listener's error is the listener's alone."""
+    def tell(self, progress: Progress | None) -> None:
+        """Hands on progress, or by None that it waits again; a listener's error is its own."""
         if self.on_event is None or self.has_ended:
             return
         try:

@@ -18,7 +18,13 @@ How it behaves:
   run; a lane runs as many at once as its executor's ``capacity``.
 - **Deaths.** When a worker dies, what ran on it goes back to its old place, with its request and
   seed. Who is to blame can't be seen from the outside, so each of them next runs alone on its
-  lane: a request that kills its worker again fails without taking its neighbours along.
+  lane, on another device where there is one that works: a request that kills its worker again
+  fails without taking its neighbours along.
+- **Devices that fall away.** A lane whose worker fails again and again counts as down and is tried
+  once more every few minutes; the others go on. Where all are down, what waits goes on waiting,
+  and new jobs are refused.
+- **Deadlines.** A job that runs for longer than ``job_timeout`` ends with an error and leaves its
+  device at the next step. A worker that doesn't even listen is the executor's to end.
 - **Futures.** A future ends with the result or the error. Nobody has to await it: an error that
   is never looked at is logged here, once, and asyncio stays silent. Cancelling the future cancels
   the job.
@@ -31,6 +37,7 @@ How it behaves:
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +46,10 @@ from typing import Any, Self
 from engine.errors import (
     DreamLabError,
     JobCancelledError,
+    JobTimeoutError,
+    NoDeviceError,
+    OwnerQueueFullError,
+    PoisonousRequestError,
     PoolClosedError,
     QueueFullError,
     WorkerDiedError,
@@ -57,7 +68,15 @@ from engine.jobs import (
     Progress,
     RequestDraft,
 )
-from engine.lane import Lane, LaneState, LaneStatus, Pause, choose_lane, pause
+from engine.lane import (
+    Lane,
+    LaneState,
+    LaneStatus,
+    Pause,
+    choose_lane,
+    pause,
+    second_opinion,
+)
 from engine.mode_source import CurrentMode, Mode, ModeSource
 from engine.submission import Attempt, Submission
 
@@ -98,17 +117,20 @@ class WorkerPool:
         executors: one per device; the pool starts and closes them.
         modes: looked up whenever a name must become a model.
         queue_max: jobs that may wait; one more is refused.
+        queue_max_per_owner: how many of them may be one owner's; None for all.
+        job_timeout: seconds that a job may run at a time; None for any.
         max_attempts: how often a job is begun before a dying worker is blamed on it.
         restart_pause: waits before a worker is started again; see `engine.lane.pause`.
         close_timeout: seconds after which `shutdown` gives up what doesn't end.
 
     Attributes:
         queue_max: as given.
+        queue_max_per_owner: as given.
         queue_listeners: called after the positions of waiting jobs may have changed, once for
             all the changes of one turn of the event loop.
 
     Raises:
-        ValueError: no executor, or a number below 1.
+        ValueError: no executor, a number below 1, or a time that is not above 0.
     """
 
     def __init__(
@@ -117,23 +139,33 @@ class WorkerPool:
         modes: ModeSource,
         *,
         queue_max: int = QUEUE_MAX,
+        queue_max_per_owner: int | None = None,
+        job_timeout: float | None = None,
         max_attempts: int = 2,
         restart_pause: Pause = pause,
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
         if not executors:
             raise ValueError("a pool needs at least one executor")
-        if queue_max < 1:
-            raise ValueError(f"queue_max is {queue_max}; allowed: at least 1")
-        if max_attempts < 1:
-            raise ValueError(f"max_attempts is {max_attempts}; allowed: at least 1")
+        for name, number in (
+            ("queue_max", queue_max),
+            ("queue_max_per_owner", queue_max_per_owner),
+            ("max_attempts", max_attempts),
+        ):
+            if number is not None and number < 1:
+                raise ValueError(f"{name} is {number}; allowed: at least 1")
+        if job_timeout is not None and not job_timeout > 0:
+            raise ValueError(f"job_timeout is {job_timeout}; allowed: above 0")
         self.queue_max = queue_max
+        self.queue_max_per_owner = queue_max_per_owner
         self.queue_listeners: list[Callable[[], None]] = []
+        self._job_timeout = job_timeout
         self._max_attempts = max_attempts
         self._close_timeout = close_timeout
         self._queue = FairQueue()
         self._submissions: dict[str, Submission] = {}
-        self._reserved = 0
+        self._reserved: Counter[str | None] = Counter()  # places, by owner
+        self._errands: set[str] = set()  # ids of what is here and no request
         self._lanes = [
             Lane(executor, pause=restart_pause, on_ready=self._wake) for executor in executors
         ]
@@ -206,7 +238,7 @@ class WorkerPool:
         self,
         job: Job,
         *,
-        on_event: Callable[[Progress], None] | None = None,
+        on_event: Callable[[Progress | None], None] | None = None,
         admitted: bool = False,
         is_suspect: bool = False,
     ) -> asyncio.Future[Any]:
@@ -218,8 +250,8 @@ class WorkerPool:
         Args:
             job: what to do. A draft is filled from its mode, or the current one, now.
             on_event: called with the job's progress in the event loop, never before this returns;
-                the first call means that the job runs now. After a worker's death it runs anew
-                and its progress starts over.
+                the first call means that the job runs now. None says that its worker died and it
+                waits again; its progress starts over then.
             admitted: whether it may wait beyond ``queue_max``: its place was reserved, or it was
                 taken before a restart.
             is_suspect: whether it may have killed the program before: it runs with nothing beside
@@ -227,7 +259,9 @@ class WorkerPool:
 
         Raises:
             PoolClosedError: the pool is shutting down.
+            NoDeviceError: all devices are down.
             QueueFullError: ``queue_max`` jobs wait.
+            OwnerQueueFullError: ``queue_max_per_owner`` jobs of this owner wait.
             UnknownModeError: a draft or a switch names an unknown mode.
             RequestError: the mode doesn't allow what a draft asks for.
             TypeError: the job's kind doesn't say how it runs.
@@ -238,7 +272,7 @@ class WorkerPool:
             raise ValueError(f"job {job.id} was submitted already and has not ended")
         job = self._resolved(job)
         if not admitted:
-            self._refuse_if_full()
+            self._refuse_if_full(job.owner)
         model = model_of(job)
         # A drawing may go before others because its model is loaded, unless it must be alone.
         key = model.key if model and is_drawing(job) and not is_suspect else ""
@@ -246,27 +280,34 @@ class WorkerPool:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         submission = Submission(job, future, on_event, deaths=int(is_suspect))
         self._submissions[job.id] = submission
+        if job.type is not JobType.GENERATION:
+            self._errands.add(job.id)
         future.add_done_callback(lambda _: self._future_ended(submission))
         self._touch_queue()
         return future
 
     @contextmanager
-    def reserve(self) -> Iterator[None]:
+    def reserve(self, owner: str | None = None) -> Iterator[None]:
         """Holds a place in the queue, for a caller who must store the job before it is submitted.
 
         Submit inside, with ``admitted=True``.
 
+        Args:
+            owner: whose place it is; None where no owner's bound counts.
+
         Raises:
             PoolClosedError: the pool is shutting down.
+            NoDeviceError: all devices are down.
             QueueFullError: ``queue_max`` jobs wait or are about to.
+            OwnerQueueFullError: ``queue_max_per_owner`` jobs of this owner do.
         """
         self._refuse_if_closed()
-        self._refuse_if_full()
-        self._reserved += 1
+        self._refuse_if_full(owner)
+        self._reserved[owner] += 1
         try:
             yield
         finally:
-            self._reserved -= 1
+            self._reserved[owner] -= 1
 
     def cancel(self, job_id: str) -> bool:
         """Takes a job back: its future ends with `JobCancelledError` now.
@@ -285,8 +326,15 @@ class WorkerPool:
         return True
 
     def position(self, job_id: str) -> int | None:
-        """Returns a waiting job's place, 1 is next; None where it doesn't wait."""
-        return self._queue.position(job_id)
+        """Returns a waiting job's place among the requests, 1 is next; None where it doesn't wait.
+
+        Loads, switches and handlers take turns too, but are nobody's place.
+        """
+        place = self._queue.position(job_id)
+        if place is None:
+            return None
+        before = [self._queue.position(errand) or place for errand in self._errands]
+        return place - sum(position < place for position in before)
 
     def get_queue_size(self) -> int:
         """Returns how many jobs wait; what runs is not counted."""
@@ -357,7 +405,7 @@ class WorkerPool:
         while self._closing is None and (job_id := self._queue.peek()) is not None:
             submission = self._submissions[job_id]
             lane = choose_lane(
-                self._lanes,
+                second_opinion(self._lanes, submission.died_on),
                 model_of(submission.job),
                 alone=submission.is_suspect,
                 prefer_loaded=not is_drawing(submission.job),
@@ -376,9 +424,24 @@ class WorkerPool:
         job = submission.job
         lane.take(job.id, model_of(job), alone=submission.is_suspect)
         task = asyncio.create_task(self._runner.run(submission, lane), name=f"job {job.id}")
-        submission.attempt = Attempt(lane, task, ticket)
+        submission.attempt = Attempt(lane, task, ticket, self._deadline(submission))
         # Settled from a callback: a task that is cancelled before its first step runs no finally.
         task.add_done_callback(lambda _: self._loudly(lambda: self._left(submission)))
+
+    def _deadline(self, submission: Submission) -> asyncio.TimerHandle | None:
+        if self._job_timeout is None:
+            return None
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self._job_timeout, self._loudly, lambda: self._give_up(submission))
+
+    def _give_up(self, submission: Submission) -> None:
+        """Ends a job that has run for too long."""
+        if submission.has_ended or self._job_timeout is None:
+            return
+        error = JobTimeoutError(self._job_timeout)
+        logger.warning("Job %s failed: %s", submission.job.id, error)
+        submission.fail(error)
+        self._withdraw(submission)
 
     def _left(self, submission: Submission) -> None:
         """Settles a job whose task has ended: it is done, failed or to be tried again."""
@@ -386,16 +449,22 @@ class WorkerPool:
         if attempt is None:
             raise RuntimeError(f"job {submission.job.id} left a lane that it was not on")
         attempt.lane.release(submission.job.id)
+        if attempt.deadline is not None:
+            attempt.deadline.cancel()
         error = _error_of(attempt.task, submission.job.id)
         if isinstance(error, WorkerDiedError):
             submission.deaths += 1
+            submission.died_on = attempt.lane
             if self._may_try_again(submission):
                 self._queue.restore(attempt.ticket)
                 self._touch_queue()
+                submission.tell(None)
                 return
             if self._closing is not None:
                 error = PoolClosedError()
-        del self._submissions[submission.job.id]
+            elif submission.deaths > 1:
+                error = PoisonousRequestError(error)
+        self._forget(submission)
         if error is None:
             submission.succeed(attempt.task.result())
         else:
@@ -409,6 +478,10 @@ class WorkerPool:
             and not submission.has_ended
             and submission.deaths < self._max_attempts
         )
+
+    def _forget(self, submission: Submission) -> None:
+        del self._submissions[submission.job.id]
+        self._errands.discard(submission.job.id)
 
     def _tell_queue_listeners(self) -> None:
         for listener in tuple(self.queue_listeners):
@@ -432,7 +505,7 @@ class WorkerPool:
             return  # it has left by itself meanwhile
         if attempt is None:
             self._queue.remove(job.id)
-            del self._submissions[job.id]
+            self._forget(submission)
             self._touch_queue()
         elif is_drawing(job):
             self._start_helper(_cancel(attempt.lane, job.id), name=f"cancel {job.id}")
@@ -496,9 +569,19 @@ class WorkerPool:
         if self._closing is not None:
             raise PoolClosedError
 
-    def _refuse_if_full(self) -> None:
-        if len(self._queue) + self._reserved >= self.queue_max:
+    def _refuse_if_full(self, owner: str | None) -> None:
+        if all(lane.is_down for lane in self._lanes):
+            raise NoDeviceError([lane.device for lane in self._lanes])
+        if len(self._queue) + self._reserved.total() >= self.queue_max:
             raise QueueFullError(self.queue_max)
+        if self.queue_max_per_owner is None or owner is None:
+            return
+        waiting = sum(
+            submission.attempt is None and submission.job.owner == owner
+            for submission in self._submissions.values()
+        )
+        if waiting + self._reserved[owner] >= self.queue_max_per_owner:
+            raise OwnerQueueFullError(waiting, self.queue_max_per_owner)
 
     def _start_helper(self, work: Coroutine[Any, Any, None], *, name: str) -> None:
         """Runs something beside the jobs; the pool owns it."""

@@ -37,6 +37,8 @@ def test_nothing_set_gives_the_defaults() -> None:
     assert settings.model_root is None
     assert settings.model is None
     assert settings.queue_max == 64
+    assert (settings.queue_max_per_owner, settings.waiting_per_owner) == (None, 16)
+    assert settings.job_timeout == 3600
     assert (settings.web_host, settings.web_port) == ("127.0.0.1", 4200)
     assert settings.devices == ()
     assert settings.log_level == "INFO"
@@ -55,6 +57,11 @@ def test_empty_counts_as_not_set(tmp_path: Path) -> None:
     env_file.write_text("DISCORD_TOKEN=\nQUEUE_MAX\nMODEL='  '\n", encoding="utf-8")
     settings = Settings.load(env_file=env_file, environ={"DISCORD_TOKEN": " ", "DEVICES": ""})
     assert settings == load()
+
+
+def test_one_member_may_have_a_quarter_of_the_queue_unless_told() -> None:
+    assert load(QUEUE_MAX="3").waiting_per_owner == 1
+    assert load(QUEUE_MAX="3", QUEUE_MAX_PER_OWNER="2").waiting_per_owner == 2
 
 
 def test_settings_are_frozen() -> None:
@@ -99,6 +106,9 @@ def test_the_token_is_shown_nowhere(tmp_path: Path) -> None:
         ("QUEUE_MAX", "100001"),
         ("QUEUE_MAX", "1.5"),
         ("WEB_PORT", "-1"),
+        ("QUEUE_MAX_PER_OWNER", "0"),
+        ("JOB_TIMEOUT", "-1"),
+        ("JOB_TIMEOUT", "inf"),
         ("SHUTDOWN_GRACE", "nan"),
         ("SHUTDOWN_GRACE", "inf"),
         ("SHUTDOWN_GRACE", "-1"),

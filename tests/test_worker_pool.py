@@ -20,7 +20,11 @@ import pytest
 from engine.errors import (
     DrawingError,
     JobCancelledError,
+    JobTimeoutError,
     ModelFormatError,
+    NoDeviceError,
+    OwnerQueueFullError,
+    PoisonousRequestError,
     PoolClosedError,
     QueueFullError,
     RequestError,
@@ -38,7 +42,7 @@ from engine.jobs import (
     Sampler,
     Stage,
 )
-from engine.lane import LaneState, restart_delay
+from engine.lane import DOWN_AFTER, LaneState, restart_delay
 from engine.local_executor import LocalExecutor
 from engine.testing import FakeExecutor
 from engine.worker_pool import (
@@ -165,10 +169,15 @@ class TestInit:
     def test_the_current_mode_is_the_default_one(self):
         assert a_pool().get_current_mode() == "plain"
 
-    @pytest.mark.parametrize("options", [{"queue_max": 0}, {"max_attempts": 0}])
-    def test_numbers_below_one_are_refused(self, options):
-        with pytest.raises(ValueError, match="at least 1"):
-            a_pool(**options)
+    @pytest.mark.parametrize("name", ["queue_max", "max_attempts", "queue_max_per_owner"])
+    def test_numbers_below_one_are_refused(self, name):
+        with pytest.raises(ValueError, match=f"{name} is 0; allowed: at least 1"):
+            a_pool(**{name: 0})
+
+    @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+    def test_a_time_that_is_not_above_zero_is_refused(self, seconds):
+        with pytest.raises(ValueError, match="job_timeout is"):
+            a_pool(job_timeout=seconds)
 
     def test_a_pool_without_executors_is_refused(self):
         with pytest.raises(ValueError, match="at least one executor"):
@@ -412,7 +421,72 @@ class TestLifecycle:
 
     def test_the_time_between_starts_grows_and_is_bounded(self):
         assert [restart_delay(n) for n in (1, 2, 3, 4)] == [0, 1, 2, 4]
-        assert restart_delay(10**6) == 60
+        assert restart_delay(10**6) == 600
+
+    async def test_a_worker_that_dies_idle_is_replaced_at_once(self):
+        executor = FakeExecutor()
+        async with a_pool(executor) as pool:
+            await pool.submit_job(a_job())
+            executor.die("was killed by signal 9")
+            await executor.until(lambda: executor.calls.count(("start",)) == 2 and executor.alive)
+            await eventually(lambda: pool.status()[0].state is LaneState.READY)
+            assert pool.status()[0].models == ()
+            assert executor.calls.count(("run", a_job().id)) == 0
+            assert (await pool.submit_job(a_job())).images
+
+    async def test_an_idle_death_is_nobodys_who_comes_after_it(self):
+        executor = FakeExecutor(capacity=2, hold=True)
+        async with a_pool(executor, max_attempts=1) as pool:
+            await eventually(lambda: pool.status()[0].state is LaneState.READY)
+            executor.die()
+            await executor.until(lambda: executor.calls.count(("start",)) == 2)
+            jobs = [a_job(), a_job()]
+            futures = [pool.submit_job(job) for job in jobs]
+            await runs(executor, *jobs)  # neither alone nor failed
+            for job in jobs:
+                executor.finish(job.id)
+            assert all([(await future).images for future in futures])
+
+    async def test_a_device_that_falls_away_counts_as_down_and_is_tried_on(self):
+        executor = FakeExecutor()
+        executor.start_errors = [
+            WorkerDiedError("fake:0", "has no driver") for _ in range(DOWN_AFTER)
+        ]
+        pauses = Pauses()
+        pauses.gate.clear()
+        async with a_pool(executor, restart_pause=pauses) as pool:
+            waiting = pool.submit_job(a_job())
+            for failures in range(1, DOWN_AFTER):
+                await eventually(lambda n=failures: pauses.failures[-1:] == [n])
+                assert pool.status()[0].state is LaneState.STARTING
+                pauses.gate.set()
+                pauses.gate.clear()
+            await eventually(lambda: pauses.failures[-1] == DOWN_AFTER)
+            (lane,) = pool.status()
+            assert (lane.state, lane.last_error) == (
+                LaneState.DOWN,
+                "The worker on fake:0 has no driver.",
+            )
+            with pytest.raises(NoDeviceError, match="fake:0 failed again and again"):
+                pool.submit_job(a_job())
+            with pytest.raises(NoDeviceError), pool.reserve("ann"):
+                pass
+            assert not waiting.done()
+            pauses.gate.set()
+            assert (await waiting).images
+            assert (await pool.submit_job(a_job())).images
+
+    async def test_a_device_that_is_down_stops_no_other(self):
+        good, bad = FakeExecutor("fake:0"), FakeExecutor("fake:1")
+        bad.start_errors = [OSError("gone")] * DOWN_AFTER
+
+        async def rest(failures: int) -> None:
+            if failures >= DOWN_AFTER:
+                await asyncio.Event().wait()
+
+        async with a_pool(good, bad, restart_pause=rest) as pool:
+            await eventually(lambda: pool.status()[1].state is LaneState.DOWN)
+            assert (await pool.submit_job(a_job())).device == "fake:0"
 
     async def test_a_bug_in_the_pools_own_task_stops_the_program(self, caplog):
         async def broken(failures: int) -> None:
@@ -615,7 +689,10 @@ class TestErrors:
             futures = [pool.submit_job(job) for job in neighbours]
             await runs(executor, *neighbours)
             executor.hold = False
-            with pytest.raises(WorkerDiedError, match="killed by a prompt"):
+            with pytest.raises(
+                PoisonousRequestError,
+                match=r"The worker on fake:0 was killed by a prompt\. .* it isn't tried again\.",
+            ):
                 await pool.submit_job(a_job("poison", owner="eve"))
             assert all([(await future).images for future in futures])
             assert executor.calls.count(("start",)) == 3
@@ -656,6 +733,52 @@ class TestErrors:
             assert other.running == (innocent.id,)
             other.finish(innocent.id)
             await runs(other, suspect)
+
+    async def test_a_request_is_not_blamed_for_a_device_that_falls_away(self):
+        falling, good = FakeExecutor("fake:0", capacity=2), FakeExecutor("fake:1", capacity=2)
+        falling.poison.add("a red cube")  # whatever it draws, it dies
+        async with a_pool(falling, good) as pool:
+            await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+            futures = [pool.submit_job(a_job(owner=f"owner-{n}")) for n in range(6)]
+            assert {(await future).device for future in futures} == {"fake:1"}
+            assert falling.requests != []
+
+    async def test_a_listener_hears_that_a_job_waits_again(self):
+        pauses = Pauses()
+        async with a_busy_pool(restart_pause=pauses) as (pool, executor, busy):
+            executor.finish(busy.id)
+            pauses.gate.clear()
+            heard: list[Progress | None] = []
+            job = a_job()
+            future = pool.submit_job(job, on_event=heard.append)
+            await runs(executor, job)
+            executor.die()
+            await eventually(lambda: None in heard)
+            assert pool.position(job.id) == 1
+            pauses.gate.set()
+            executor.hold = False
+            await future
+            assert heard.index(None) < heard.index(Progress(job.id, Stage.DENOISING, 1, 3))
+
+    async def test_a_job_that_takes_too_long_ends_and_leaves_its_device(self, caplog):
+        executor = FakeExecutor(hold=True)
+        async with a_pool(executor, job_timeout=0.01) as pool:
+            late = a_job()
+            with pytest.raises(JobTimeoutError, match=r"given up after 0\.01 seconds") as caught:
+                await pool.submit_job(late)
+            assert caught.value.seconds == 0.01
+            await executor.until(lambda: not executor.running)
+            assert ("cancel", late.id) in executor.calls
+            assert executor.calls.count(("start",)) == 1
+            custom = CustomJob(handler=asyncio.Event().wait)
+            with pytest.raises(JobTimeoutError):
+                await pool.submit_job(custom)
+            await eventually(lambda: pool.status()[0].in_flight == 0)
+
+    async def test_a_job_that_ends_in_time_is_left_alone(self, caplog):
+        async with a_pool(job_timeout=3600) as pool:
+            assert (await pool.submit_job(a_job())).images
+        assert "given up" not in caplog.text
 
     async def test_max_attempts_one_does_not_try_again(self):
         executor = FakeExecutor(hold=True)
@@ -990,6 +1113,41 @@ class TestQueue:
             assert caught.value.size == 2
             pool.submit_job(a_job(), admitted=True)
             assert pool.get_queue_size() == 3
+
+    async def test_one_owner_does_not_fill_the_queue(self):
+        async with a_busy_pool(queue_max=8, queue_max_per_owner=2) as (pool, executor, busy):
+            first = a_job(owner="ann")
+            pool.submit_job(first)
+            with pool.reserve("ann"):
+                with pytest.raises(OwnerQueueFullError), pool.reserve("ann"):
+                    pass
+                pool.submit_job(a_job(owner="bob"))
+            pool.submit_job(a_job(owner="ann"))
+            with pytest.raises(OwnerQueueFullError) as caught:
+                pool.submit_job(a_job(owner="ann"))
+            assert str(caught.value) == (
+                "You have 2 requests waiting; at most 2 may wait at once. "
+                "Ask again when one of them is being drawn."
+            )
+            assert (caught.value.waiting, caught.value.size) == (2, 2)
+            pool.submit_job(a_job(owner="ann"), admitted=True)
+            executor.finish(busy.id)
+            await runs(executor, first)  # what runs doesn't count
+            pool.cancel(first.id)
+
+    async def test_what_is_no_request_is_nobodys_place(self):
+        async with a_busy_pool() as (pool, executor, busy):
+            load, switch = ModelLoadJob(model=FANCY.model), ModeSwitchJob(target_mode="fancy")
+            pool.submit_job(load)
+            first, second = a_job(), a_job()
+            pool.submit_job(first)
+            done = pool.submit_job(switch)
+            pool.submit_job(second)
+            assert [pool.position(job.id) for job in (first, second)] == [1, 2]
+            executor.hold = False
+            executor.finish(busy.id)
+            await done
+            assert pool.position(load.id) is None
 
     async def test_a_reserved_place_is_kept(self):
         async with a_busy_pool(queue_max=1) as (pool, _, _):

@@ -16,6 +16,8 @@ from engine.errors import (
     DreamLabError,
     JobCancelledError,
     ModelError,
+    NoDeviceError,
+    OwnerQueueFullError,
     PoolClosedError,
     QueueFullError,
     RequestError,
@@ -35,11 +37,13 @@ _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (UnknownJobError, HTTPStatus.NOT_FOUND),
     (UnknownImageError, HTTPStatus.NOT_FOUND),
     (QueueFullError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OwnerQueueFullError, HTTPStatus.TOO_MANY_REQUESTS),
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotAllowedError, HTTPStatus.FORBIDDEN),
     (JobCancelledError, HTTPStatus.CONFLICT),
     (PoolClosedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (WorkerDiedError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (NoDeviceError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 # What pydantic's error types ask for, in the words of the other sentences.
