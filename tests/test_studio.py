@@ -235,27 +235,6 @@ async def test_a_job_whose_worker_died_waits_again_at_its_place(slow_room: Room)
     assert (await slow_room.ended(job)).status is JobStatus.DONE
 
 
-async def test_a_job_whose_worker_died_waits_again_at_its_place(slow_room: Room) -> None:
-    job = await slow_room.studio.submit(DRAFT, ADA, WEB)
-    await slow_room.drawing(job)
-    views = slow_room.studio.watch(job.id)
-    while (await anext(views)).record.status is not JobStatus.RUNNING:
-        pass
-
-    slow_room.executor.start_gate.clear()
-    slow_room.executor.die()
-
-    while (view := await anext(views)).record.status is not JobStatus.QUEUED:
-        pass
-    assert (view.position, view.progress) == (1, None)
-    slow_room.executor.start_gate.set()
-    while (await anext(views)).record.status is not JobStatus.RUNNING:
-        pass
-    await slow_room.drawing(job)
-    slow_room.executor.finish(job.id)
-    assert (await slow_room.ended(job)).status is JobStatus.DONE
-
-
 async def test_a_mode_whose_model_is_missing_is_refused_at_once(room: Room, tmp_path: Path) -> None:
     (tmp_path / "other").rmdir()
 
