@@ -11,11 +11,20 @@ from hypothesis import strategies as st
 
 from engine.errors import RequestError
 from engine.images import request_parameters
-from engine.jobs import MAX_SEED, Family, LoraSpec, ModelSpec, RequestDraft, Sampler
+from engine.jobs import (
+    MAX_SEED,
+    Family,
+    LoraChoice,
+    LoraSpec,
+    ModelSpec,
+    RequestDraft,
+    Sampler,
+)
 from modes.mode_config import (
     ModeConfig,
     ModesFile,
     ModesFileError,
+    OfferedLora,
     load_fallback,
     load_modes,
     parse_modes,
@@ -102,6 +111,9 @@ modes:
     title: Zwei ✨
     description: the second
     model: checkpoints/b.safetensors
+    vae: b.vae.safetensors
+    refiner: {model: r.safetensors, switch_at: 0.7}
+    clip_skip: 2
     loras:
       - first.v1.safetensors
       - {path: sub/first.v1.safetensors, strength: -0.5}
@@ -123,6 +135,12 @@ modes:
     max_steps: 50
     max_guidance: 9.5
     max_count: 2
+    loras_allowed:
+      - snow.safetensors
+      - {path: sub/n.v2.safetensors, name: night}
+    max_loras: 2
+    max_lora_strength: 1.5
+    allowed_roles: [Artists, 80351110224678912, artists]
     nsfw: true
     metadata: {source: here, tags: [1, 2.5, yes, null]}
 """,
@@ -142,7 +160,21 @@ modes:
                 LoraSpec(Path("/loras/third.safetensors"), 1.0, "mine"),
             ),
             "v_prediction",
+            tmp_path / "weights/b.vae.safetensors",
         ),
+        clip_skip=2,
+        # What the refiner ends it decodes.
+        refiner=ModelSpec(
+            tmp_path / "weights/r.safetensors", vae=tmp_path / "weights/b.vae.safetensors"
+        ),
+        refiner_from=0.7,
+        loras_allowed=(
+            OfferedLora("snow", Path("/loras/snow.safetensors")),
+            OfferedLora("night", Path("/loras/sub/n.v2.safetensors")),
+        ),
+        max_loras=2,
+        max_lora_strength=1.5,
+        allowed_roles=("Artists", "80351110224678912", "artists"),
         title="Zwei ✨",
         description="the second",
         default_size=(768, 512),
@@ -205,6 +237,71 @@ def test_a_model_that_is_not_there_is_a_warning_with_its_line() -> None:
     assert model.startswith(f"{PATH}, line 4: modes.a.model: /somewhere/m/x.safetensors")
     assert lora.startswith(f"{PATH}, line 5: modes.a.loras[0].path: ")
     assert [path.name for path in file.modes["a"].missing()] == ["x.safetensors", "l.safetensors"]
+
+
+def test_what_belongs_to_a_model_is_missed_like_the_model_itself(tmp_path: Path) -> None:
+    file = parsed("vae: v.safetensors\nrefiner: r\nloras_allowed: [l.safetensors]")
+    told = [str(warning) for warning in file.warnings]
+    assert [line.partition(": /somewhere/m/")[0] for line in told] == [
+        f"{PATH}, line {line}: modes.a.{key}"
+        for line, key in ((4, "model"), (5, "vae"), (6, "refiner"), (7, "loras_allowed[0].path"))
+    ]
+    # Without what members may add the mode draws.
+    missing = [path.name for path in file.modes["a"].missing()]
+    assert missing == ["x.safetensors", "v.safetensors", "r"]
+
+
+def test_a_vae_and_a_refiner_are_found_in_their_usual_folders(tmp_path: Path) -> None:
+    for folder, name in (("vae", "v"), ("checkpoints", "r"), ("diffusers", "x")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.safetensors").touch()
+    text = f"model_root: {tmp_path}\n"
+    config = parsed("vae: v.safetensors\nrefiner: r.safetensors", text).modes["a"]
+    assert config.missing() == ()
+    assert config.model.vae == tmp_path / "vae" / "v.safetensors"
+    assert config.refiner == ModelSpec(
+        tmp_path / "checkpoints" / "r.safetensors", vae=config.model.vae
+    )
+    assert config.refiner_from == 0.8
+    request = config.build_request(RequestDraft("x"))
+    assert (request.refiner, request.refiner_from) == (config.refiner, 0.8)
+    assert request.model.vae == config.model.vae
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("clip_skip: 0", "clip_skip: '0' is not allowed. Allowed: a whole number from 1 to 12."),
+        ("clip_skip: 13", "from 1 to 12"),
+        ("clip_skip: yes", "from 1 to 12"),
+        ("vae: [v]", "vae: a list is not allowed"),
+        ("refiner: [r]", "refiner: a list is not allowed"),
+        ("refiner: {switch_at: 0.5}", "refiner.model: missing. Allowed: a path relative to model_"),
+        ("refiner: {model: r, switch_at: 1.1}", "refiner.switch_at: '1.1' is not allowed. Allowed"),
+        ("refiner: {model: r, switch_at: .nan}", "refiner.switch_at: '.nan'"),
+        ("refiner: {model: r, from: 0.5}", "refiner.from: unknown key"),
+        ("loras_allowed: all", "loras_allowed: 'all' is not allowed. Allowed: \"*\" or a list."),
+        ("loras_allowed: *", "not YAML"),
+        ("loras_allowed: [{name: x}]", "loras_allowed[0].path: missing"),
+        ("loras_allowed: [[x]]", "loras_allowed[0]"),
+        ("loras_allowed: [x, y/x]", "loras_allowed[1].name: 'x' is taken; give this one another"),
+        ("loras_allowed: [{path: x, name: 'a:b'}]", "'a:b' is not allowed. Allowed: 1 to 100"),
+        ("loras_allowed: ['<x>']", "loras_allowed[0].name: '<x>' is not allowed"),
+        (f"loras_allowed: {[f'l{i}' for i in range(501)]}", "501 are too many. Allowed: 500."),
+        ("max_loras: 0", "max_loras: '0' is not allowed. Allowed: a whole number from 1 to 10."),
+        ("max_lora_strength: -1", "a number from 0 to 10"),
+        ("max_lora_strength: .inf", "a number from 0 to 10"),
+        ("allowed_roles: Artists", "allowed_roles: 'Artists' is not allowed. Allowed: a list."),
+        ("allowed_roles: [{a: b}]", "allowed_roles[0]: a group of keys is not allowed"),
+        (f"allowed_roles: {list(range(51))}", "51 are too many. Allowed: 50."),
+    ],
+)
+def test_how_a_model_is_used_and_by_whom_is_refused_at_its_key(lines: str, said: str) -> None:
+    with pytest.raises(ModesFileError) as caught:
+        parsed(lines)
+    (problem,) = map(str, caught.value.problems)
+    assert f"{PATH}, line 5: " in problem
+    assert said in problem
 
 
 def test_relative_roots_count_from_the_file_and_paths_mean_the_same_everywhere() -> None:
@@ -533,7 +630,22 @@ YAML_VALUES = st.recursive(
 
 @given(
     st.sampled_from(
-        ["model", "loras", "title", "default_size", "metadata", "sizes", "samplers", "nsfw"]
+        [
+            "model",
+            "loras",
+            "title",
+            "default_size",
+            "metadata",
+            "sizes",
+            "samplers",
+            "nsfw",
+            "vae",
+            "refiner",
+            "clip_skip",
+            "loras_allowed",
+            "max_lora_strength",
+            "allowed_roles",
+        ]
     ),
     YAML_VALUES,
 )
@@ -796,3 +908,186 @@ def test_any_draft_becomes_an_allowed_request_or_a_refusal(**fields: object) -> 
     assert 1 <= request.guidance_scale <= 30
     assert 0 <= request.seed <= MAX_SEED
     assert 1 <= request.count <= 4
+
+
+# LoRAs that are asked for
+
+
+@pytest.fixture
+def snowy(tmp_path: Path) -> ModeConfig:
+    """A mode with a LoRA of its own that offers two more."""
+    paths = {name: tmp_path / f"{name}.safetensors" for name in ("own", "snow", "night")}
+    for path in paths.values():
+        path.touch()
+    return ModeConfig(
+        "a",
+        ModelSpec(Path("x"), (LoraSpec(paths["own"], 0.5, "own"),)),
+        loras_allowed=tuple(OfferedLora(name, paths[name]) for name in ("snow", "night")),
+        prompt_suffix="warm",
+    )
+
+
+def test_tags_and_choices_are_laid_over_the_model_and_leave_the_words(snowy: ModeConfig) -> None:
+    request = snowy.build_request(
+        RequestDraft("a fox, <lora:snow:0.8>, red", loras=(LoraChoice("night", -0.5),))
+    )
+    assert request.prompt == "a fox, red, warm"
+    assert [(lora.adapter_name, lora.strength) for lora in request.model.loras] == [
+        ("own", 0.5),
+        ("snow", 0.8),
+        ("night", -0.5),
+    ]
+    assert request.model == replace(snowy.model, loras=request.model.loras)
+    assert request.shown_prompt == "a fox, <lora:snow:0.8>, red <lora:night:-0.5>"
+    # What people see makes the same once more: each is laid once.
+    again = snowy.build_request(RequestDraft(request.shown_prompt, seed=request.seed))
+    assert again == request
+
+
+def test_a_choice_wins_over_a_tag(snowy: ModeConfig) -> None:
+    draft = RequestDraft("x <lora:snow:0.2>", loras=(LoraChoice("snow", 0.7),))
+    request = snowy.build_request(draft)
+    assert [lora.strength for lora in request.model.loras] == [0.5, 0.7]
+    again = snowy.build_request(RequestDraft(request.shown_prompt, seed=request.seed))
+    assert again == request
+
+
+def test_without_a_wish_the_model_is_the_modes_own(snowy: ModeConfig) -> None:
+    assert snowy.build_request(RequestDraft("x")).model == snowy.model
+
+
+@pytest.mark.parametrize(
+    ("draft", "field"),
+    [
+        (RequestDraft("x <lora:own>"), "lora"),
+        (RequestDraft("x <lora:../snow>"), "lora"),
+        (RequestDraft("x <lora:/etc/passwd:1>"), "lora"),
+        (RequestDraft("x <lora:snow:nan>"), "lora"),
+        (RequestDraft("x <lora:snow:3>"), "lora"),
+        (RequestDraft("<lora:snow>"), "prompt"),
+        (RequestDraft("x" + "<lora:snow>" * 10_000), "prompt"),
+        (RequestDraft("x", loras=(LoraChoice("snow", float("nan")),)), "lora"),
+        (RequestDraft("x", loras=(LoraChoice("snow"), LoraChoice("nope")) * 10_000), "lora"),
+        (RequestDraft("x" * 1995, loras=(LoraChoice("snow"),)), "prompt"),
+    ],
+    ids=range(10),
+)
+def test_a_lora_that_is_not_offered_so_is_refused(
+    snowy: ModeConfig, draft: RequestDraft, field: str
+) -> None:
+    assert refused(draft, snowy).field == field
+
+
+def test_a_mode_that_offers_none_says_so() -> None:
+    assert refused(RequestDraft("x <lora:snow>")).allowed == "none in this mode"
+
+
+def test_what_is_offered_is_there(snowy: ModeConfig, tmp_path: Path) -> None:
+    assert list(snowy.offered_loras()) == ["snow", "night"]
+    (tmp_path / "snow.safetensors").unlink()
+    assert list(snowy.offered_loras()) == ["night"]
+    assert refused(RequestDraft("x <lora:snow>"), snowy).allowed == "night"
+
+
+def test_a_star_offers_whatever_lies_in_the_folder_by_then(tmp_path: Path) -> None:
+    config = parsed('loras_allowed: "*"', f"model_root: {tmp_path}\n").modes["a"]
+    assert config.offered_loras() == {}
+    (tmp_path / "loras" / "deep").mkdir(parents=True)
+    paths = [tmp_path / "loras" / name for name in ("b.v2.safetensors", "deep/A.safetensors")]
+    # Not weights, not to be named in a tag, a second one of the name, and outside.
+    others = ["c.ckpt", "d:e.safetensors", "deep/b.v2.safetensors", "../f.safetensors"]
+    for path in (*paths, *(tmp_path / "loras" / name for name in others)):
+        path.touch()
+    assert config.offered_loras() == {"b.v2": paths[0], "A": paths[1]}
+    request = config.build_request(RequestDraft("x <lora:b.v2><lora:a>"))
+    assert [lora.path for lora in request.model.loras] == paths
+
+
+def test_a_star_takes_a_lora_root_without_that_folder_itself(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "l.safetensors").touch()
+    head = f"model_root: {tmp_path}\nlora_root: {tmp_path / 'mine'}\n"
+    assert list(parsed('loras_allowed: "*"', head).modes["a"].offered_loras()) == ["l"]
+    (tmp_path / "mine" / "loras").mkdir()
+    assert parsed('loras_allowed: "*"', head).modes["a"].offered_loras() == {}
+
+
+# From a picture
+
+SOURCE = Path("sources/x.png")
+
+
+def test_a_picture_is_drawn_anew_by_three_quarters_unless_told() -> None:
+    request = mode(default_steps=20).build_request(RequestDraft("x", image=b"x"), SOURCE)
+    assert (request.source, request.strength, request.steps_taken) == (SOURCE, 0.75, 15)
+    whole = mode().build_request(RequestDraft("x", strength=1), SOURCE)
+    assert whole.strength == 1.0
+
+
+@pytest.mark.parametrize("strength", [0, -0.1, 1.01, float("nan"), True, "1", 0.04])
+def test_a_strength_that_is_not_allowed_is_refused(strength: object) -> None:
+    draft = RequestDraft("x", image=b"x", strength=strength)  # type: ignore[arg-type] # hostile on purpose
+    with pytest.raises(RequestError) as caught:
+        mode(default_steps=20).build_request(draft, SOURCE)
+    assert caught.value.field == "strength"
+
+
+@given(st.integers(1, 500))
+def test_the_least_strength_that_a_refusal_names_is_allowed(steps: int) -> None:
+    config = mode(max_steps=500)
+    with pytest.raises(RequestError) as caught:
+        config.build_request(RequestDraft("x", steps=steps, strength=1e-9), SOURCE)
+    least = float(caught.value.allowed.split()[3])
+    request = config.build_request(RequestDraft("x", steps=steps, strength=least), SOURCE)
+    assert request.steps_taken >= 1
+
+
+def test_a_strength_without_a_picture_is_refused() -> None:
+    assert refused(RequestDraft("x", strength=0.5)).field == "strength"
+
+
+def test_a_picture_that_nobody_has_stored_is_not_passed_over() -> None:
+    assert refused(RequestDraft("x", image=b"x")).field == "image"
+
+
+@pytest.mark.parametrize(
+    ("picture", "size"),
+    [
+        ((4000, 4000), (512, 512)),
+        ((3000, 2000), (640, 448)),
+        ((2000, 3000), (448, 640)),
+        ((1920, 1080), (704, 384)),
+        ((10_000, 100), (1024, 256)),
+        ((1, 2048), (256, 1024)),
+    ],
+)
+def test_a_pictures_aspect_is_drawn_in_the_modes_area(
+    picture: tuple[int, int], size: tuple[int, int]
+) -> None:
+    assert mode().size_like(*picture) == size
+
+
+def test_of_fixed_sizes_the_one_in_the_pictures_aspect_is_taken() -> None:
+    sizes = ((512, 512), (512, 768), (768, 512), (1024, 1536))
+    config = mode(sizes=sizes)
+    assert config.size_like(100, 90) == (512, 512)
+    assert config.size_like(2000, 3000) == (512, 768)
+    assert config.size_like(9000, 100) == (768, 512)
+    assert mode(sizes=sizes, default_size=(1024, 1536)).size_like(1, 9) == (1024, 1536)
+
+
+@given(
+    picture=st.tuples(st.integers(1, 20_000), st.integers(1, 20_000)),
+    default=st.tuples(st.integers(8, 256), st.integers(8, 256)),
+    low=st.integers(8, 128),
+    more=st.integers(0, 400),
+)
+def test_any_pictures_size_is_one_that_may_be_asked_for(
+    picture: tuple[int, int], default: tuple[int, int], low: int, more: int
+) -> None:
+    config = mode(
+        default_size=(default[0] * 8, default[1] * 8), min_size=low * 8, max_size=(low + more) * 8
+    )
+    width, height = config.size_like(*picture)
+    request = config.build_request(RequestDraft("x", width=width, height=height))
+    assert (request.width, request.height) == (width, height)

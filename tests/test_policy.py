@@ -1,5 +1,6 @@
 """Who may draw with which mode, and what the others are told."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from hypothesis import strategies as st
 
 from bot import policy
 from bot.records import Owner
-from engine.jobs import ModelSpec
+from bot.studio import NotAllowedError
+from engine.jobs import JobStatus, ModelSpec, RequestDraft
 from modes.mode_config import ModeConfig
 from tests.records_kit import a_job
+from tests.test_studio import ADA, BOB, DISCORD, MODES, WEB, Room, a_room
 
 
 def mode(*roles: str) -> ModeConfig:
@@ -70,3 +73,83 @@ def test_a_job_is_its_askers_and_the_moderators() -> None:
     assert said == "Only Ada or a moderator may cancel this."
     assert policy.job_refusal(job, Owner("discord:2", "Bob"), "cancel", moderator=True) is None
     assert policy.job_refusal(job, Owner("discord:1", "Eve"), "cancel", moderator=False) is None
+
+
+# The studio holds to it, whatever the front end
+
+ARTIST = Owner("discord:7", "Vincent", frozenset({"artists"}))
+HOST = Owner("web:local", "you", is_trusted=True)
+CLOSED = MODES.replace("{model: other,", "{model: other, allowed_roles: [Artists],")
+ASKED = RequestDraft("x", mode="other", seed=7)
+
+
+@pytest.fixture
+async def room(tmp_path: Path) -> AsyncIterator[Room]:
+    """A studio whose mode `other` is for artists."""
+    async with a_room(tmp_path, modes=CLOSED) as room:
+        yield room
+
+
+@pytest.mark.parametrize("owner", [ARTIST, HOST])
+async def test_who_has_the_role_submits_repeats_varies_and_switches(
+    room: Room, owner: Owner
+) -> None:
+    job = await room.ended(await room.studio.submit(ASKED, owner, WEB))
+    again = await room.ended(await room.studio.again(job.id, owner, WEB))
+    varied = await room.ended(await room.studio.again(again.id, owner, WEB, vary=True))
+    assert {job.status, again.status, varied.status} == {JobStatus.DONE}
+    assert (await room.studio.switch_mode("other", "discord:1", owner)).name == "other"
+
+
+async def test_submitting_without_the_role_is_refused_and_nothing_is_stored(room: Room) -> None:
+    with pytest.raises(NotAllowedError, match="for members with the role Artists"):
+        await room.studio.submit(ASKED, ADA, WEB)
+
+    assert await room.studio.history(ADA.id) == []
+
+
+async def test_a_places_mode_is_no_way_around_it(room: Room) -> None:
+    await room.studio.switch_mode("other", "discord:1", ARTIST)
+
+    with pytest.raises(NotAllowedError, match="Artists"):
+        await room.studio.submit(RequestDraft("x"), ADA, DISCORD)
+
+    assert (await room.studio.submit(RequestDraft("x"), ADA, WEB)).request.mode == "small"
+
+
+@pytest.mark.parametrize("vary", [False, True])
+async def test_repeating_and_varying_anothers_picture_without_the_role_is_refused(
+    room: Room, vary: bool
+) -> None:
+    job = await room.ended(await room.studio.submit(ASKED, ARTIST, WEB))
+
+    with pytest.raises(NotAllowedError, match="Artists"):
+        await room.studio.again(job.id, BOB, WEB, vary=vary)
+
+    assert await room.studio.history(BOB.id) == []
+
+
+async def test_a_role_that_was_lost_counts_no_longer(room: Room) -> None:
+    job = await room.ended(await room.studio.submit(ASKED, ARTIST, WEB))
+
+    with pytest.raises(NotAllowedError):
+        await room.studio.again(job.id, Owner(ARTIST.id, ARTIST.name), WEB)
+
+
+@pytest.mark.parametrize("place", [None, "discord:1"])
+async def test_switching_without_the_role_is_refused_and_changes_nothing(
+    room: Room, place: str | None
+) -> None:
+    with pytest.raises(NotAllowedError, match="Artists"):
+        await room.studio.switch_mode("other", place, ADA)
+
+    assert (await room.studio.mode_of(place)).name == "small"
+    assert room.pool.get_current_mode() == "small"
+
+
+async def test_what_was_asked_with_the_role_is_drawn_after_a_restart(tmp_path: Path) -> None:
+    async with a_room(tmp_path, modes=CLOSED, hold=True) as before:
+        job = await before.studio.submit(ASKED, ARTIST, WEB)
+    async with a_room(tmp_path, modes=CLOSED) as after:
+        await after.studio.recover()
+        assert (await after.ended(job)).status is JobStatus.DONE
