@@ -130,14 +130,18 @@ class NotEnoughMemoryError(ModelError):
     Attributes:
         needed: bytes the model takes.
         free: bytes the device could give.
+        total: bytes the device has.
     """
 
-    def __init__(self, path: Path | str, needed: int, free: int) -> None:
+    def __init__(self, path: Path | str, needed: int, free: int, total: int) -> None:
         super().__init__(
-            path, f"needs {needed / 2**30:.2f} GB of memory, {free / 2**30:.2f} GB can be freed"
+            path,
+            f"needs {needed / 2**30:.2f} GB of memory; {free / 2**30:.2f} GB of "
+            f"{total / 2**30:.2f} GB can be freed",
         )
         self.needed = needed
         self.free = free
+        self.total = total
 
 
 class WorkerDiedError(DreamLabError):

@@ -135,7 +135,7 @@ class ModelSpec:
 
     Attributes:
         path: a single ``.safetensors`` checkpoint or a diffusers folder.
-        loras: laid over it in this order.
+        loras: laid over it in this order, for those requests alone that ask with them.
         prediction_type: ``epsilon`` or ``v_prediction`` where the file does not say; None trusts
             the model's own configuration.
         vae: a VAE to decode with in place of the model's own: a ``.safetensors`` file or a
@@ -149,8 +149,9 @@ class ModelSpec:
 
     @property
     def key(self) -> str:
-        """A short name that is equal exactly where all of the specification is."""
-        digest = hashlib.sha256(repr(self).encode()).hexdigest()[:12]
+        """A short name, equal exactly where all but the LoRAs is: they share the weights."""
+        weights = (str(self.path), self.prediction_type, self.vae and str(self.vae))
+        digest = hashlib.sha256(repr(weights).encode()).hexdigest()[:12]
         return f"{self.path.name}-{digest}"
 
 

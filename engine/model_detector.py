@@ -210,7 +210,7 @@ def detect_lora(path: Path | str) -> DetectedLora:
         raise UnsupportedModelError(
             path, "a LoRA without UNet cross-attention keys (attn2.to_k), so of no known family"
         )
-    raise UnsupportedModelError(path, f"no LoRA: it looks like {_kind(tensors)}")
+    raise UnsupportedModelError(path, f"no LoRA: it looks like {looks_like(tensors)}")
 
 
 def _detect_file(path: Path) -> DetectedModel:
@@ -220,7 +220,7 @@ def _detect_file(path: Path) -> DetectedModel:
         raise UnsupportedModelError(
             path,
             "no Stable Diffusion checkpoint (no model.diffusion_model.*.attn2.to_k.weight): it "
-            f"looks like {_kind(tensors)}",
+            f"looks like {looks_like(tensors)}",
         )
     dim = _agreed_dim(path, found)
     family = _family(path, dim)
@@ -415,7 +415,8 @@ def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
         )
 
 
-def _kind(names: Iterable[str]) -> str:
+def looks_like(names: Iterable[str]) -> str:
+    """Returns what people call a file with tensors of these names, for a message."""
     names = tuple(names)
     if not names:
         return "an empty file"

@@ -193,6 +193,16 @@ def file_size(path: Path) -> int:
     return _status(path).st_size
 
 
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Returns a file's size in bytes and when it was changed, in nanoseconds.
+
+    Raises:
+        ModelError: as `file_size`.
+    """
+    status = _status(path)
+    return status.st_size, status.st_mtime_ns
+
+
 def shown(value: object, limit: int = 80) -> str:
     """Returns a name or value out of a file, short and escaped enough for a message."""
     if not isinstance(value, str):

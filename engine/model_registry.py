@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -203,6 +203,19 @@ class ModelRegistry:
             self._models.pop(name, None)
             self._models[name] = model
 
+    def set_loras(self, name: str, loras: Iterable[str | Path], vram_bytes: int) -> None:
+        """Notes what lies over a model now, and the bytes that it holds with it.
+
+        That is no use of the model; an unknown one is no error.
+        """
+        with self._lock:
+            if name in self._models:
+                self._models[name] = replace(
+                    self._models[name],
+                    loras=tuple(str(lora) for lora in loras),
+                    vram_bytes=vram_bytes,
+                )
+
     def unregister_model(self, name: str) -> None:
         """Notes that a model is gone; an unknown one is no error."""
         with self._lock:
@@ -336,8 +349,13 @@ class ModelRegistry:
         names = choose_evictions(idle, vram_bytes, free)
         if names is None:
             free += sum(model.vram_bytes for model in idle)
-            raise NotEnoughMemoryError(model_path, vram_bytes, free)
+            raise NotEnoughMemoryError(model_path, vram_bytes, free, self._memory.total())
         return names
+
+    def could_fit(self, vram_bytes: int) -> bool:
+        """Returns whether so many bytes were free if every model went, those in use too."""
+        loaded = sum(model.vram_bytes for model in self.get_loaded_models().values())
+        return vram_bytes <= self._memory.free() + loaded
 
     def _touch(self, name: str) -> None:
         if name in self._models:

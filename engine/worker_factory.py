@@ -1,15 +1,19 @@
 """Makes the worker that draws with a model: detected family -> class -> loaded worker."""
 
 import importlib
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine.errors import DreamLabError, ModelFormatError, UnsupportedModelError
+from engine.families import config_folder
 from engine.jobs import Family, ModelSpec
 from engine.model_detector import FAMILY_NAMES, DetectedModel, detect, detect_lora
+from engine.model_files import read_config
 from engine.model_registry import cuda_count, find_device
+from engine.vae_detector import DEFAULT_SCALING, detect_vae
 
 if TYPE_CHECKING:
     from engine.workers.base import Worker
@@ -89,7 +93,7 @@ class WorkerFactory:
         self.device = device
 
     def create(self, model: ModelSpec) -> "Worker":
-        """Loads a model, LoRAs included; everything that its headers show is checked before.
+        """Loads a model and its LoRAs; everything that their headers show is checked before.
 
         Raises:
             ModelError: as `check_model`, or what only loading shows.
@@ -99,24 +103,28 @@ class WorkerFactory:
         worker: Worker = getattr(importlib.import_module(module), name).load(
             model, detected, self.device
         )
+        for lora in model.loras:
+            worker.load_lora(lora.path)
         return worker
 
 
 def check_model(model: ModelSpec) -> DetectedModel:
-    """Checks all of a model that headers show, its LoRAs' families too; takes milliseconds.
+    """Checks all of a model that headers show, its VAE and LoRAs too; takes milliseconds.
 
     Returns:
         What the model is.
 
     Raises:
-        ModelNotFoundError: the model or a LoRA is not there.
+        ModelNotFoundError: the model, its VAE or a LoRA is not there.
         ModelFormatError: one of them can't be read, or the model is not complete.
-        UnsupportedModelError: no worker draws with such a model, or a LoRA is of another family
-            than the model.
+        UnsupportedModelError: no worker draws with such a model, or its VAE or a LoRA is made for
+            another family.
     """
     detected = detect(model.path)
     _refuse_undrawn(detected)
     _refuse_incomplete(detected)
+    if model.vae is not None:
+        _refuse_other_latents(model.vae, detected)
     for lora in model.loras:
         _refuse_stranger(lora.path, detected)
     return detected
@@ -157,6 +165,27 @@ def _refuse_stranger(lora: Path, model: DetectedModel) -> None:
             f"a LoRA for {detected.family_name} (cross_attention_dim "
             f"{detected.cross_attention_dim}) can't be laid over {model.path.name}, which is "
             f"{model.family_name} (cross_attention_dim {model.cross_attention_dim})",
+        )
+
+
+def _refuse_other_latents(vae: Path, model: DetectedModel) -> None:
+    detected = detect_vae(vae)
+    if detected.latent_channels != model.in_channels:
+        raise UnsupportedModelError(
+            vae,
+            f"decodes latents of {detected.latent_channels} channels; {model.path.name}, which is "
+            f"{model.family_name}, draws {model.in_channels}",
+        )
+    folder = model.path if model.format == "diffusers" else config_folder(model.family)
+    config = read_config(folder / "vae" / "config.json")
+    own = config.get("scaling_factor", DEFAULT_SCALING)
+    if detected.scaling_factor is not None and not math.isclose(
+        detected.scaling_factor, own, rel_tol=1e-3
+    ):
+        raise UnsupportedModelError(
+            vae,
+            f"is made for latents of another kind (scaling_factor {detected.scaling_factor:g}); "
+            f"those of {model.path.name}, which is {model.family_name}, have {own:g}",
         )
 
 

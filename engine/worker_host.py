@@ -8,11 +8,13 @@ finished into pixels, and says how far everybody is. PNG files are made in a thr
 import importlib
 import logging
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import assert_never
 
 from engine.errors import (
@@ -30,6 +32,7 @@ from engine.jobs import (
     Progress,
     Stage,
 )
+from engine.ledger import Ledger
 from engine.messages import (
     Answer,
     Cancel,
@@ -52,6 +55,9 @@ from engine.workers.base import Drawing, Worker, to_image
 
 REPORT_SECONDS = 0.25
 """Least time between two reports, and so two previews, of one job."""
+
+LORAS_KEPT = 16
+"""LoRAs that stay in memory beside a model, unless more are drawn with at once."""
 
 _MAX_ROWS = {"cpu": 8, "cuda": 16}
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
@@ -112,6 +118,9 @@ def _quieten() -> None:
     transformers_logging.disable_progress_bar()
 
 
+_Stamps: TypeAlias = dict[Path, tuple[int, int]]
+
+
 class _MustWaitError(Exception):
     """What is asked can't begin before a model is out of use."""
 
@@ -161,6 +170,7 @@ class WorkerHost:
         *,
         create: Callable[[ModelSpec], Worker] | None = None,
         registry: ModelRegistry | None = None,
+        ledger: Ledger | None = None,
         max_rows: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -171,6 +181,7 @@ class WorkerHost:
             emit: is given every answer and event, from the calling thread.
             create: loads a model; None takes the factory's.
             registry: what is loaded; None makes the device's.
+            ledger: what models take in memory; None makes one that keeps no file.
             max_rows: most rows in a forward pass; None takes the device's usual number.
             clock: seconds.
         """
@@ -178,9 +189,12 @@ class WorkerHost:
         self._emit = emit
         self._create = create or WorkerFactory(device).create
         self._registry = registry or ModelRegistry(device)
+        self._ledger = ledger or Ledger(device)
         self._max_rows = max(LEAST_CAP, max_rows or _MAX_ROWS[device.partition(":")[0]])
         self._clock = clock
         self._workers: dict[str, Worker] = {}
+        self._beside: dict[str, int] = {}  # bytes that a model took beyond its weights
+        self._stamps: dict[str, _Stamps] = {}  # a loaded model's files as they were
         self._waiting: deque[Run | Load | Unload] = deque()
         self._jobs: dict[int, _Job] = {}
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
@@ -237,7 +251,7 @@ class WorkerHost:
         loads = False
         while self._waiting and not loads and not self._held_up:
             command = self._waiting[0]
-            loads = not isinstance(command, Unload) and _model(command).key not in self._workers
+            loads = not isinstance(command, Unload) and not self._is_loaded(_model(command))
             try:
                 self._begin(command)
             except _MustWaitError:
@@ -278,40 +292,169 @@ class WorkerHost:
             self._batcher.join((job, picture), self._key(job, drawing), job.id, drawing.rows, size)
 
     def _load(self, model: ModelSpec, run: Run | None = None) -> LoadReport:
-        """Makes sure that a model is in memory; who waits for it is told where that takes time."""
-        worker, seconds = self._workers.get(model.key), 0.0
-        if worker is None:
+        """Makes sure that a model and its LoRAs are in memory.
+
+        Args:
+            model: what is wanted.
+            run: who waits for it, and is told where it takes time.
+        """
+        seconds = 0.0
+        if not self._is_loaded(model):
             self._make_room(model)
             if run is not None:
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.LOADING)))
             self._emit(Loading())
             began = self._clock()
-            worker = self._workers[model.key] = self._create(model)
+            if model.key not in self._workers:
+                self._load_weights(replace(model, loras=()))
+            self._load_loras(model)
             seconds = self._clock() - began
-            self._registry.register_model(
-                model.key,
-                model.path,
-                worker.weight_bytes,
-                loras=[lora.path for lora in model.loras],
-            )
             log.info("Loaded %s on %s in %.1f s", model.path, self.device, seconds)
+        worker = self._workers[model.key]
         return LoadReport(model.key, worker.family.value, seconds, worker.weight_bytes)
 
+    def _is_loaded(self, model: ModelSpec) -> bool:
+        return (
+            model.key in self._workers and self._is_current(model) and not self._lacking(model)
+        )
+
+    def _is_current(self, model: ModelSpec) -> bool:
+        """Returns whether a loaded model's files are still the same; one that is gone counts so."""
+        loaded = self._stamps.get(model.key, {})
+        return all(loaded.get(file) == stamp for file, stamp in _stamps(model).items())
+
+    def _lacking(self, model: ModelSpec) -> list[Path]:
+        """Returns the LoRAs that are not in memory beside a model, or not as they are on disk."""
+        worker = self._workers.get(model.key)
+        paths = dict.fromkeys(lora.path for lora in model.loras if lora.strength)
+        return [path for path in paths if worker is None or not worker.holds_lora(path)]
+
+    def _load_weights(self, weights: ModelSpec) -> None:
+        before = self._registry.get_used_vram()
+        stamps = _stamps(weights)  # before they are read, so that no change is missed
+        try:
+            worker = self._create(weights)
+        except Exception as error:
+            if not (isinstance(error, NotEnoughMemoryError) or _is_out_of_memory(error)):
+                raise
+            _let_go(error)
+            if not self._relieve():
+                raise self._too_large(weights) from None
+            worker = None
+        if worker is None:
+            return self._load_weights(weights)  # with what has gone meanwhile
+        self._workers[weights.key] = worker
+        self._stamps[weights.key] = stamps
+        # The CPU's memory is everybody's, so that a difference would tell of others as well.
+        on_cpu = self.device == "cpu"
+        held = worker.weight_bytes if on_cpu else self._registry.get_used_vram() - before
+        self._ledger.note(weights, held)
+        self._beside[weights.key] = held - worker.weight_bytes
+        self._registry.register_model(weights.key, weights.path, held)
+        return None
+
+    def _too_large(self, weights: ModelSpec) -> NotEnoughMemoryError:
+        needed = self._ledger.needed(weights)
+        registry = self._registry
+        return NotEnoughMemoryError(
+            weights.path, needed, registry.get_available_vram(), registry.get_total_vram()
+        )
+
+    def _load_loras(self, model: ModelSpec) -> None:
+        worker = self._workers[model.key]
+        try:
+            for path in self._lacking(model):
+                worker.load_lora(path)
+        finally:
+            wanted = self._wanted(model)
+            idle = [path for path in worker.loras if path not in wanted]
+            self._shed(model, idle[: max(0, len(worker.loras) - LORAS_KEPT)])
+
     def _make_room(self, model: ModelSpec) -> None:
-        check_model(model)  # nobody is dropped for a file that can't be loaded anyway
-        files = (model.path, *(lora.path for lora in model.loras))
-        needed = sum(map(self._registry.estimate_model_vram, files))
+        """Drops what must go for a model and its LoRAs.
+
+        Raises:
+            _MustWaitError: it fits once others are done.
+            ModelError: it can't be loaded, or never fits; nobody is dropped for it.
+        """
+        check_model(model)
+        if model.key in self._workers and not self._is_current(model):
+            if self._registry.in_use(model.key):
+                raise _MustWaitError  # they go on with what it was
+            self._drop(model.key)
+        lacking = self._lacking(model)
+        needed = sum(map(self._ledger.estimate_lora, lacking))
+        worker = self._workers.get(model.key)
+        with ExitStack() as lease:
+            if worker is None:
+                needed += self._ledger.needed(model)
+            elif self._wanted(model, joining=False).intersection(lacking):
+                raise _MustWaitError  # the file has changed, and they go on with what it was
+            else:
+                lease.enter_context(self._registry.lease(model.key))
+                self._shed(model, [path for path in worker.loras if path in lacking])
+            for name in self._to_drop(model, needed):
+                self._drop(name)
+
+    def _to_drop(self, model: ModelSpec, needed: int) -> list[str]:
+        """Returns the models that must go; the LoRAs that nobody draws with go before any does."""
         try:
             names = self._registry.make_room(needed, model.path)
         except NotEnoughMemoryError:
+            if not self._registry.could_fit(needed):
+                raise
+            if self._shed_idle(model):
+                return self._to_drop(model, needed)
             if self._jobs:
                 raise _MustWaitError from None  # what they draw with can go when they are done
             raise
-        for name in names:
-            self._drop(name)
+        return self._to_drop(model, needed) if names and self._shed_idle(model) else names
+
+    def _wanted(self, model: ModelSpec, *, joining: bool = True) -> set[Path]:
+        """Returns the LoRAs that a model is drawn with just now, those of who joins included."""
+        jobs = (job.request for job in self._jobs.values())
+        specs = [spec for request in jobs for spec in (request.model, request.refiner)]
+        specs += [model] if joining else []
+        return {
+            lora.path for spec in specs if spec and spec.key == model.key for lora in spec.loras
+        }
+
+    def _shed_idle(self, joining: ModelSpec | None = None) -> bool:
+        """Drops the LoRAs that nobody draws with; returns whether there were any."""
+        shed = False
+        for key, worker in self._workers.items():
+            model = joining if joining is not None and joining.key == key else worker.model
+            wanted = self._wanted(model)
+            idle = [path for path in worker.loras if path not in wanted]
+            self._shed(model, idle)
+            shed = shed or bool(idle)
+        return shed
+
+    def _shed(self, model: ModelSpec, paths: Sequence[Path]) -> None:
+        worker = self._workers[model.key]
+        for path in paths:
+            worker.drop_lora(path)
+            log.info("Dropped %s from %s", path, self.device)
+        held = worker.weight_bytes + self._beside[model.key]
+        self._registry.set_loras(model.key, worker.loras, held)
+
+    def _relieve(self) -> bool:
+        """Drops something that nobody draws with; returns whether there was anything.
+
+        LoRAs go first, they are soonest back; then the least recently used model.
+        """
+        if self._shed_idle():
+            return True
+        for name in self._registry.get_loaded_models():
+            if not self._registry.in_use(name):
+                self._drop(name)
+                return True
+        return False
 
     def _drop(self, key: str) -> None:
         worker = self._workers.pop(key, None)
+        self._beside.pop(key, None)
+        self._stamps.pop(key, None)
         self._registry.unregister_model(key)
         if worker is not None:
             worker.close()
@@ -370,6 +513,10 @@ class WorkerHost:
         try:
             job.worker.step(drawings)
         except Exception as error:
+            if _is_out_of_memory(error):
+                _let_go(error)
+            if _is_out_of_memory(error) and self._relieve():
+                return  # what has gone may be enough; nobody has changed, the next round will show
             if _is_out_of_memory(error):
                 self._lower_ceiling(job, drawings)
             if len(batch) == 1:
@@ -470,6 +617,15 @@ class WorkerHost:
         return DrawingError(f"Drawing failed: {type(error).__name__}: {_first_line(error)}")
 
 
+def _stamps(model: ModelSpec) -> _Stamps:
+    """Returns what tells the files of a model's weights from others of the same names."""
+    stamps: _Stamps = {}
+    for path in filter(None, (model.path, model.vae)):
+        with suppress(ModelError):  # it is gone, or nobody may read it
+            stamps.update((file, file_stamp(file)) for file in weight_files(path))
+    return stamps
+
+
 def _model(command: Run | Load) -> ModelSpec:
     return command.request.model if isinstance(command, Run) else command.model
 
@@ -486,7 +642,16 @@ def _preview(worker: Worker, drawings: Sequence[Drawing]) -> bytes | None:
 def _is_out_of_memory(error: Exception) -> bool:
     import torch
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    # On the CPU torch has no type of its own for it.
+    no_host_memory = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return no_host_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError))
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Frees what an error's frames hold: mostly the very memory that was missing."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _is_device_failure(error: Exception) -> bool:

@@ -19,7 +19,7 @@ EXAMPLES = [
     UnknownModeError("nope", ("a", "b")),
     QueueFullError(64),
     ModelNotFoundError("models/x"),
-    NotEnoughMemoryError("models/x", 2**31, 2**30),
+    NotEnoughMemoryError("models/x", 2**31, 2**30, 2**32),
     WorkerDiedError("cuda:0", "was killed"),
     JobCancelledError("id"),
     PoolClosedError(),

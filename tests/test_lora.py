@@ -14,6 +14,8 @@ from diffusers import (  # noqa: TID253 - what is compared with
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
 )
+from peft import set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 
 from engine.errors import (
@@ -22,12 +24,12 @@ from engine.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from engine.jobs import Family, LoraSpec, ModelSpec, Sampler
-from engine.messages import Answer, Load, Reply, Unload
+from engine.jobs import Family, GenerationResult, LoraSpec, ModelSpec, Sampler
+from engine.messages import Answer, JobEvent, Reply, Run, Stats
 from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
 from engine.workers.latent import LatentWorker
-from engine.workers.lora import Pair, lay_loras
+from engine.workers.lora import Pair
 from tests.lora_kit import LAYOUTS, Pairs, kohya, layers, peft, random_pairs, save_lora
 from tests.single_file_kit import save_tiny
 from tests.stock_kit import STOCK, aligned
@@ -36,6 +38,10 @@ from tests.worker_kit import ask
 
 COMPARED = (Family.SD15, Family.SDXL)
 """Families with a stock pipeline that draws from text and takes LoRAs."""
+
+
+SMALL = ask(prompt="a red house", width=64, height=64, steps=2)
+"""Its prompt is no longer than the tiny text encoders read at once."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +103,9 @@ compared = pytest.mark.parametrize("tiny", COMPARED, indirect=True)
 every_family = pytest.mark.parametrize("tiny", Family, indirect=True)
 
 
-def drawn(worker: LatentWorker) -> torch.Tensor:
+def drawn(worker: LatentWorker, model: ModelSpec | None = None) -> torch.Tensor:
     """Returns the latents of a small picture."""
-    [drawing] = worker.begin(ask(model=worker.model, width=64, height=64, steps=2))
+    [drawing] = worker.begin(replace(SMALL, model=model or worker.model))
     while not drawing.done:
         worker.step([drawing])
     return drawing.latents
@@ -123,7 +129,7 @@ def stock(tiny: Tiny, loras: Sequence[LoraSpec]) -> torch.Tensor:
         for lora in loras:
             pipeline.load_lora_weights(str(lora.path), adapter_name=lora.adapter_name)
     pipeline.set_adapters([lora.adapter_name for lora in loras], [lora.strength for lora in loras])
-    request = ask()
+    request = SMALL
     path = tiny.model.path / "scheduler" / "scheduler_config.json"
     pipeline.scheduler = STOCK[Sampler.EULER](json.loads(path.read_text()))
     latents: torch.Tensor = aligned(pipeline)(
@@ -211,36 +217,208 @@ def test_the_models_own_weights_stay_bit_for_bit(tiny: Tiny, tmp_path: Path) -> 
     worker.close()
 
 
-def test_a_set_of_loras_is_loaded_once_and_leaves_nothing_behind(
-    tiny: Tiny, tmp_path: Path
-) -> None:
-    path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
-    said: list[Reply] = []
-    host = WorkerHost("cpu", said.append)
-    first, again, other = (
-        tiny.with_loras(LoraSpec(Path(path), strength, "ink")) for strength in (0.5, 0.5, 0.6)
+# Sets over one model
+
+
+@dataclass(frozen=True)
+class Sets:
+    """A model with two LoRAs in memory, and what several sets of them are."""
+
+    worker: LatentWorker
+    sets: tuple[tuple[LoraSpec, ...], ...]
+
+
+@pytest.fixture
+def sets(tiny: Tiny, tmp_path: Path) -> Iterator[Sets]:
+    ink, oil = (
+        tiny.lora(tmp_path / f"{name}.safetensors", random_pairs(tiny.parts, seed), layout)
+        for seed, (name, layout) in enumerate({"ink": "kohya", "oil": "peft"}.items())
+    )
+    worker = load(tiny.model)
+    worker.load_lora(ink)
+    worker.load_lora(oil)
+    yield Sets(
+        worker,
+        (
+            (LoraSpec(ink, 0.7, "ink"),),
+            (LoraSpec(oil, 1.0, "oil"),),
+            (LoraSpec(ink, -0.3, "ink"), LoraSpec(oil, 0.5, "oil")),
+            (LoraSpec(oil, 0.5, "oil"), LoraSpec(ink, -0.3, "ink")),
+            (LoraSpec(ink, 0.2, "ink"),),
+        ),
+    )
+    worker.close()
+
+
+def drawn_as(worker: LatentWorker, loras: Sequence[LoraSpec]) -> torch.Tensor:
+    return drawn(worker, replace(worker.model, loras=tuple(loras)))
+
+
+@compared
+def test_sets_that_take_turns_draw_what_the_stock_pipeline_draws(tiny: Tiny, sets: Sets) -> None:
+    plain = drawn(tiny.worker)
+    expected = [stock(tiny, loras) for loras in sets.sets]
+    assert all(differs(latents, plain) for latents in expected)
+
+    for _ in range(2):
+        for loras, latents in zip(sets.sets, expected, strict=True):
+            assert torch.equal(drawn_as(sets.worker, loras), latents)
+        assert torch.equal(drawn_as(sets.worker, ()), plain)
+
+
+def test_steps_of_different_sets_do_not_touch_each_other(sets: Sets) -> None:
+    models = [replace(sets.worker.model, loras=loras) for loras in (*sets.sets, ())]
+    alone = [drawn(sets.worker, model) for model in models]
+
+    drawings = [sets.worker.begin(replace(SMALL, model=model))[0] for model in models]
+    assert len({sets.worker.batch_key(drawing) for drawing in drawings}) == len(models)
+    for _ in range(SMALL.steps):
+        for drawing in drawings:
+            sets.worker.step([drawing])
+
+    assert all(
+        torch.equal(drawing.latents, latents)
+        for drawing, latents in zip(drawings, alone, strict=True)
     )
 
-    commands: list[Load | Unload] = [
-        Load(0, first),
-        Load(1, again),
-        Load(2, other),
-        Unload(3, first),
-        Load(4, tiny.model),
+
+def test_equal_sets_share_a_forward_pass(sets: Sets) -> None:
+    model = replace(sets.worker.model, loras=sets.sets[2])
+    one, two = (
+        sets.worker.begin(replace(SMALL, model=model, seed=seed, prompt=prompt))[0]
+        for seed, prompt in enumerate(["a hill", "a lake"])
+    )
+
+    assert sets.worker.batch_key(one) == sets.worker.batch_key(two)
+    sets.worker.step([one, two])
+    assert (one.step, two.step) == (1, 1)
+
+
+def test_wearing_the_same_set_again_sets_nothing(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapters = sets.worker._parts.loras
+    adapters.wear(sets.sets[2])
+    monkeypatch.setattr(LoraLayer, "set_adapter", None)  # calling it would raise
+
+    adapters.wear(sets.sets[2])
+
+    assert adapters.worn == adapters.choice(sets.sets[2])
+
+
+@every_family
+def test_dropping_leaves_the_model_as_if_there_had_been_no_lora(tiny: Tiny, sets: Sets) -> None:
+    drawn_as(sets.worker, sets.sets[2])
+
+    ink, oil = sets.worker.loras
+    sets.worker.drop_lora(ink)
+    one_left = drawn_as(sets.worker, sets.sets[1])
+    sets.worker.drop_lora(oil)
+    sets.worker.drop_lora(oil)
+
+    assert torch.equal(one_left, drawn_with(tiny.with_loras(*sets.sets[1])))
+    for part, module in parts_of(sets.worker).items():
+        state, plain = module.state_dict(), tiny.parts[part].state_dict()
+        assert list(state) == list(plain)
+        assert all(torch.equal(state[name], tensor) for name, tensor in plain.items())
+        assert [*map(type, module.modules())] == [*map(type, tiny.parts[part].modules())]
+        assert not hasattr(module, "peft_config") or not module.peft_config
+        assert not any(tensor.requires_grad for tensor in module.parameters())
+    assert sets.worker.weight_bytes == tiny.worker.weight_bytes
+    assert torch.equal(drawn_as(sets.worker, ()), drawn(tiny.worker))
+
+
+def test_dropping_gives_the_memory_back(sets: Sets) -> None:
+    weights = [
+        weakref.ref(tensor)
+        for name, tensor in sets.worker._parts.unet.named_parameters()
+        if ".lora_" in name
     ]
-    for number, command in enumerate(commands):
-        host.handle(command)
+    assert len(weights) > 20
+    drawn_as(sets.worker, sets.sets[2])
+
+    for path in sets.worker.loras:
+        sets.worker.drop_lora(path)
+    gc.collect()
+
+    assert not any(weight() is not None for weight in weights)
+
+
+def test_a_file_that_changed_is_read_anew(tiny: Tiny, sets: Sets) -> None:
+    [ink] = sets.sets[0]
+    before = drawn_as(sets.worker, [ink])
+    assert sets.worker.holds_lora(ink.path)
+
+    tiny.lora(ink.path, random_pairs(tiny.parts, 99, [3]))
+    assert not sets.worker.holds_lora(ink.path)
+    assert torch.equal(drawn_as(sets.worker, [ink]), before)  # copied, not mapped
+    sets.worker.load_lora(ink.path)
+
+    after = drawn_as(sets.worker, [ink])
+    assert differs(after, before)
+    assert torch.equal(after, drawn_with(tiny.with_loras(ink)))
+    ink.path.unlink()
+    assert not sets.worker.holds_lora(ink.path)
+
+
+def test_running_out_of_memory_half_way_leaves_all_as_it_was(
+    tiny: Tiny, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = iter(parts_of(sets.worker))
+    path = tiny.lora(tmp_path / "wax.safetensors", random_pairs(tiny.parts, 5))
+
+    def fill(model: Any, *rest: Any, **more: Any) -> None:  # what tiny files can't do
+        if next(parts) != "unet":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        set_peft_model_state_dict(model, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.workers.lora.set_peft_model_state_dict", fill)
+        with pytest.raises(torch.OutOfMemoryError):
+            sets.worker.load_lora(path)
+
+    assert sets.worker.loras == (sets.sets[0][0].path, sets.sets[1][0].path)
+    assert torch.equal(
+        drawn_as(sets.worker, sets.sets[0]), drawn_with(tiny.with_loras(*sets.sets[0]))
+    )
+    for known in sets.worker.loras:
+        sets.worker.drop_lora(known)
+    assert [*parts_of(sets.worker)["unet"].state_dict()] == [*tiny.parts["unet"].state_dict()]
+
+
+def test_mixed_traffic_through_one_host_equals_each_request_alone(tiny: Tiny, sets: Sets) -> None:
+    def pictures(host: WorkerHost, said: list[Reply]) -> dict[str, bytes]:
         while host.busy:
             host.tick()
-        assert len(said) == number + 1
-    reports = [reply.value for reply in said if isinstance(reply, Answer)]
+        host.close()
+        ends = [reply.event for reply in said if isinstance(reply, JobEvent)]
+        return {end.job_id: end.images[0].png for end in ends if isinstance(end, GenerationResult)}
 
-    assert [reports[i].seconds > 0 for i in (0, 1, 2, 4)] == [True, False, True, True]
-    assert reports[0].key == reports[1].key != reports[2].key
-    plain = host._workers[tiny.model.key]
-    assert isinstance(plain, LatentWorker)
-    assert torch.equal(drawn(plain), drawn(tiny.worker))
-    host.close()
+    def run(number: int, loras: tuple[LoraSpec, ...]) -> Run:
+        request = replace(SMALL, model=tiny.with_loras(*loras), steps=3)
+        return Run(number, f"job {number}", request)
+
+    runs = [run(number, loras) for number, loras in enumerate((*sets.sets, ()))]
+    alone: dict[str, bytes] = {}
+    for one in runs:
+        said: list[Reply] = []
+        host = WorkerHost("cpu", said.append)
+        host.handle(one)
+        alone |= pictures(host, said)
+
+    said = []
+    host = WorkerHost("cpu", said.append)
+    for one in runs:
+        host.handle(one)
+        host.tick()
+    host.handle(Stats(99))
+    assert pictures(host, said) == alone
+
+    assert len(set(alone.values())) >= len(runs) - 1  # two differ in their order alone
+    [stats] = [reply.value for reply in said if isinstance(reply, Answer)]
+    [model] = stats["models"]
+    assert sorted(model["loras"]) == sorted(map(str, sets.worker.loras))
+    assert model["vram_gb"] * 2**30 == sets.worker.weight_bytes
 
 
 def test_a_loras_order_and_parts_do_not_matter_beyond_rounding(tiny: Tiny, tmp_path: Path) -> None:
@@ -378,8 +556,9 @@ def test_the_header_makes_nothing_be_imported(tiny: Tiny, tmp_path: Path) -> Non
 def refusal(tiny: Tiny, path: Path, kind: type[ModelError]) -> str:
     """Returns what is said of a LoRA that is refused before it has touched the model."""
     with pytest.raises(kind) as caught:
-        lay_loras(tiny.parts, [LoraSpec(path)])
+        tiny.worker.load_lora(path)
     assert caught.value.path == path
+    assert tiny.worker.loras == ()
     return str(caught.value)
 
 
@@ -555,11 +734,12 @@ def test_an_alpha_that_is_no_number_is_refused(tiny: Tiny, tmp_path: Path, alpha
     refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelError)
 
 
-def test_two_loras_of_one_name_are_refused(tiny: Tiny, tmp_path: Path) -> None:
+def test_a_lora_that_is_named_twice_has_both_strengths(tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
 
-    with pytest.raises(UnsupportedModelError, match="adapter_name, 'ink'"):
-        load(tiny.with_loras(LoraSpec(path, 1.0, "ink"), LoraSpec(path, 0.5, "ink")))
+    latents = drawn_with(tiny.with_loras(LoraSpec(path, 1.0), LoraSpec(path, -0.5)))
+
+    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(path, 0.5))))
 
 
 def test_a_file_of_zeros_with_the_right_names_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from engine.errors import (
     DrawingError,
     JobCancelledError,
     ModelError,
+    ModelFormatError,
     ModelNotFoundError,
     NotEnoughMemoryError,
     RequestError,
@@ -28,6 +29,7 @@ from engine.jobs import (
     Sampler,
     Stage,
 )
+from engine.ledger import Ledger
 from engine.messages import (
     Answer,
     Cancel,
@@ -40,8 +42,10 @@ from engine.messages import (
     Stats,
     Unload,
 )
-from engine.model_registry import ModelRegistry, choose_evictions
+from engine.model_files import file_stamp
+from engine.model_registry import ModelRegistry
 from engine.worker_host import (
+    LORAS_KEPT,
     REPORT_SECONDS,
     DeviceUnusableError,
     WorkerHost,
@@ -52,24 +56,42 @@ from tests.tiny_models import unet_shapes, write_folder, write_lora
 from tests.worker_kit import ask
 
 
+class Room:
+    """A device's memory with room for so many bytes, taken by what is loaded and nothing else."""
+
+    def __init__(self, registry: ModelRegistry, total: int) -> None:
+        self.registry = registry
+        self.bytes = total
+
+    def total(self) -> int:
+        return self.bytes
+
+    def used(self) -> int:
+        return sum(model.vram_bytes for model in self.registry.get_loaded_models().values())
+
+    def free(self) -> int:
+        return self.total() - self.used()
+
+
 class SmallRegistry(ModelRegistry):
     """The registry of a device with room for so many bytes."""
 
     def __init__(self, room: int) -> None:
         super().__init__("cpu")
-        self.room = room
+        self._memory = Room(self, room)
 
-    def estimate_model_vram(self, model_path: Path | str) -> int:
-        return 1 if Path(model_path).exists() else 0
 
-    def make_room(self, vram_bytes: int, model_path: Path | str) -> list[str]:
-        loaded = self.get_loaded_models()
-        free = self.room - sum(model.vram_bytes for model in loaded.values())
-        idle = [model for name, model in loaded.items() if not self.in_use(name)]
-        names = choose_evictions(idle, vram_bytes, free)
-        if names is None:
-            raise NotEnoughMemoryError(model_path, vram_bytes, free)
-        return names
+class OneByteLedger(Ledger):
+    """Knows how large quick workers are: a byte each, and one for each LoRA."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+
+    def needed(self, model: ModelSpec) -> int:
+        return 1
+
+    def estimate_lora(self, path: Path) -> int:
+        return 1
 
 
 class QuickWorker(Worker):
@@ -83,12 +105,33 @@ class QuickWorker(Worker):
         self.model = model
         self.family = Family.SD15
         self.device = "cpu"
-        self.weight_bytes = 1
+        self.laid: dict[Path, tuple[int, int]] = {}
         self.fits = fits
         self.batches: list[list[int]] = []
         self.closed = False
 
+    @property
+    def weight_bytes(self) -> int:  # type: ignore[override] # never set from outside
+        return 1 + len(self.laid)
+
+    @property
+    def loras(self) -> tuple[Path, ...]:
+        return tuple(self.laid)
+
+    def holds_lora(self, path: Path) -> bool:
+        return path.exists() and self.laid.get(path) == file_stamp(path)
+
+    def load_lora(self, path: Path) -> None:
+        if "broken" in path.name:
+            raise ModelFormatError(path, "is broken")
+        self.laid.pop(path, None)
+        self.laid[path] = file_stamp(path)
+
+    def drop_lora(self, path: Path) -> None:
+        self.laid.pop(path, None)
+
     def begin(self, request: GenerationRequest) -> list[Drawing]:
+        assert {lora.path for lora in request.model.loras} <= self.laid.keys()
         if request.prompt == "refuse":
             raise RequestError("prompt", "refuse", "anything else")
         rows = 2 if request.guidance_scale > 1 else 1
@@ -110,7 +153,7 @@ class QuickWorker(Worker):
         raise RequestError("refiner", drawing.request.refiner, "none")
 
     def batch_key(self, drawing: Drawing) -> Hashable:
-        return drawing.request.width
+        return drawing.request.width, drawing.request.model.loras
 
     def step(self, drawings: Sequence[Drawing]) -> None:
         assert not self.closed
@@ -162,6 +205,7 @@ class Bench:
             self.said.append,
             create=self.create,
             registry=self.registry,
+            ledger=OneByteLedger(),
             max_rows=max_rows,
             clock=lambda: self.now,
         )
@@ -482,6 +526,234 @@ def test_room_is_made_for_loras_too(tmp_path: Path) -> None:
     assert isinstance(bench.outcome(2), GenerationResult)
     assert bench.workers["one"].closed
     bench.host.close()
+
+
+def lora(bench: Bench, name: str, strength: float = 1.0) -> LoraSpec:
+    path = bench.folder / f"{name}.safetensors"
+    return LoraSpec(path if path.exists() else write_lora(path, 768), strength)
+
+
+def with_loras(bench: Bench, model: str, *names: str) -> ModelSpec:
+    return replace(bench.model(model), loras=tuple(lora(bench, name) for name in names))
+
+
+def stats(bench: Bench) -> dict[str, list[str]]:
+    """Returns which LoRAs are over which model, by their names."""
+    return {
+        model.model_path.name: [Path(path).stem for path in model.loras]
+        for model in bench.registry.get_loaded_models().values()
+    }
+
+
+def draw(bench: Bench, number: int, model: ModelSpec, **changes: Any) -> None:
+    request = ask(model=model, width=16, height=16, seed=number, **changes)
+    bench.host.handle(Run(number, f"job {number}", request))
+
+
+def test_sets_of_loras_share_a_model_but_no_forward_pass(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=3)
+    for number, names in enumerate([(), ("ink",), ("oil",), ("ink",)]):
+        draw(bench, number, with_loras(bench, "one", *names), steps=2)
+
+    bench.finish()
+
+    assert [bench.seeds(number) for number in range(4)] == [[0], [1], [2], [3]]
+    assert stats(bench) == {"one": ["ink", "oil"]}
+    batches = [set(batch) for batch in bench.workers["one"].batches]
+    assert {1, 3} in batches
+    assert all(batch <= {1, 3} or len(batch) == 1 for batch in batches)
+    assert bench.registry.get_used_vram() == 3
+    bench.host.close()
+
+
+def test_a_lora_of_strength_0_is_not_even_loaded(bench: Bench) -> None:
+    model = replace(bench.model("one"), loras=(lora(bench, "ink", 0.0),))
+    bench.host.handle(Load(1, model))
+
+    bench.finish()
+
+    assert bench.answer(1).value == LoadReport(bench.model("one").key, "sd15", 0.0, 1)
+
+
+@pytest.mark.parametrize("name", ["broken", "strange", "gone"])
+def test_a_lora_that_cannot_be_loaded_fails_its_request_alone(bench: Bench, name: str) -> None:
+    bench.run(1, steps=4)
+    bench.host.tick()
+    model = with_loras(bench, "one", name)
+    if name == "strange":
+        write_lora(bench.folder / "strange.safetensors", 2048)
+    if name == "gone":
+        (bench.folder / "gone.safetensors").unlink()
+    draw(bench, 2, model)
+    bench.run(3)
+
+    bench.finish()
+
+    outcome = bench.outcome(2)
+    assert isinstance(outcome, ModelError)
+    assert outcome.path.stem == name
+    assert [bench.seeds(number) for number in (1, 3)] == [[1], [3]]
+    assert stats(bench) == {"one": []}
+
+
+def test_the_least_recently_loaded_loras_go_beyond_a_bound(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=99)
+    draw(bench, 99, with_loras(bench, "one", "kept"), steps=50)
+    bench.host.tick()
+    for number in range(LORAS_KEPT + 2):
+        bench.host.handle(Load(number, with_loras(bench, "one", f"lora{number}")))
+        bench.host.tick()
+    names = stats(bench)["one"]
+
+    assert names == ["kept", *(f"lora{number}" for number in range(3, LORAS_KEPT + 2))]
+    bench.finish()
+    assert bench.seeds(99) == [99]
+    bench.host.close()
+
+
+def test_more_loras_than_the_bound_may_be_drawn_with_at_once(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=99)
+    names = [f"lora{number}" for number in range(LORAS_KEPT + 2)]
+
+    draw(bench, 1, with_loras(bench, "one", *names))
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert stats(bench) == {"one": names}
+    bench.host.close()
+
+
+def test_loras_that_nobody_draws_with_go_before_a_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=4)
+    bench.host.handle(Load(1, with_loras(bench, "one", "ink")))
+    draw(bench, 2, with_loras(bench, "two", "oil"), steps=9)
+    bench.host.tick()
+    bench.host.tick()
+
+    bench.host.handle(Load(3, bench.model("three")))
+    bench.host.tick()
+
+    assert stats(bench) == {"one": [], "two": ["oil"], "three": []}
+    bench.finish()
+    assert bench.seeds(2) == [2]
+    bench.host.close()
+
+
+def test_a_lora_takes_the_place_of_idle_ones_over_its_own_model(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=3)
+    for number, model in enumerate(
+        [bench.model("other"), with_loras(bench, "one", "ink"), with_loras(bench, "one", "oil")]
+    ):
+        draw(bench, number, model)
+        bench.finish()
+
+    assert stats(bench) == {"other": [], "one": ["oil"]}
+    bench.host.close()
+
+
+def test_a_lora_takes_the_place_of_idle_ones_where_nothing_else_can_go(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=3)
+    draw(bench, 1, with_loras(bench, "one", "ink"), steps=9)
+    bench.host.tick()
+    bench.host.handle(Load(2, with_loras(bench, "one", "oil")))
+    bench.host.tick()
+    bench.host.handle(Load(3, with_loras(bench, "one", "wax")))
+    bench.host.tick()
+
+    assert stats(bench) == {"one": ["ink", "wax"]}
+    bench.finish()
+    assert bench.seeds(1) == [1]
+    bench.host.close()
+
+
+def test_a_changed_lora_waits_for_who_draws_with_what_it_was(bench: Bench) -> None:
+    model = with_loras(bench, "one", "ink")
+    draw(bench, 1, model, steps=3)
+    bench.host.tick()
+    before = dict(bench.workers["one"].laid)
+    write_lora(bench.folder / "ink.safetensors", 768, rank=5)
+    draw(bench, 2, model, steps=1)
+
+    bench.host.tick()
+    assert bench.workers["one"].laid == before
+    bench.finish()
+
+    assert bench.workers["one"].batches == [[1], [1], [1], [2]]
+    assert bench.workers["one"].laid != before
+
+
+def test_what_never_fits_is_refused_at_once_though_others_draw(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=2)
+    bench.run(1, steps=9)
+    bench.host.tick()
+    draw(bench, 2, with_loras(bench, "two", "ink", "oil"))
+    bench.host.tick()
+
+    outcome = bench.outcome(2)
+    assert isinstance(outcome, NotEnoughMemoryError)
+    assert (outcome.needed, outcome.free, outcome.total) == (3, 1, 2)
+    bench.finish()
+    assert bench.seeds(1) == [1]
+    assert not bench.workers["one"].closed
+    bench.host.close()
+
+
+def test_out_of_memory_while_drawing_drops_what_is_idle_and_goes_on(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=9)
+    for number, name in enumerate(["old", "new"]):
+        bench.host.handle(Load(number, with_loras(bench, name, "ink")))
+        bench.host.tick()
+    bench.run(7, steps=2)
+    bench.host.tick()
+    worker = bench.workers["one"]
+    plenty = worker.step
+    left = iter(["everything", "all but LoRAs", "all but the old model"])
+
+    def short(drawings: Sequence[Drawing]) -> None:
+        if next(left, None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        plenty(drawings)
+
+    worker.step = short  # type: ignore[method-assign, assignment] # a CPU has no such error
+    states = []
+    for _ in range(3):
+        bench.host.tick()
+        states.append(stats(bench))
+    bench.finish()
+
+    assert states == [{"old": [], "new": [], "one": []}, {"new": [], "one": []}, {"one": []}]
+    assert bench.seeds(7) == [7]
+    assert not bench.host._ceilings
+    bench.host.close()
+
+
+def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=9)
+    bench.run(1)
+    bench.finish()
+    create = bench.host._create
+    full = iter([NotEnoughMemoryError(tmp_path, 2, 1, 9)])
+
+    def sometimes(model: ModelSpec) -> Worker:
+        if error := next(full, None):
+            raise error
+        return create(model)
+
+    bench.host._create = sometimes
+    bench.run(2, model="two")
+    bench.finish()
+
+    assert bench.seeds(2) == [2]
+    assert stats(bench) == {"two": []}
+    bench.host.close()
+
+
+def test_a_load_answers_with_the_loras_bytes_too(bench: Bench) -> None:
+    bench.host.handle(Load(1, with_loras(bench, "one", "ink")))
+
+    bench.finish()
+
+    assert bench.answer(1).value == LoadReport(bench.model("one").key, "sd15", 0.0, 2)
 
 
 def test_a_loader_that_breaks_fails_its_request_alone(bench: Bench) -> None:

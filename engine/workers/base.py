@@ -3,6 +3,7 @@
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Worker(ABC):
         model: what was loaded.
         family: the kind of model.
         device: where it is, such as ``cpu`` or ``cuda:0``.
-        weight_bytes: memory that its weights hold.
+        weight_bytes: memory that its weights hold, those of the LoRAs beside them included.
     """
 
     model: ModelSpec
@@ -88,9 +89,32 @@ class Worker(ABC):
     device: str
     weight_bytes: int
 
+    @property
+    @abstractmethod
+    def loras(self) -> tuple[Path, ...]:
+        """Files of the LoRAs that are in memory beside it, the least recently used first."""
+
+    @abstractmethod
+    def holds_lora(self, path: Path) -> bool:
+        """Returns whether a LoRA is in memory beside it, and its file is still the same."""
+
+    @abstractmethod
+    def load_lora(self, path: Path) -> None:
+        """Puts a LoRA beside it, for the requests that ask with it.
+
+        Raises:
+            ModelError: it can't be laid over this model; all is as it was.
+        """
+
+    @abstractmethod
+    def drop_lora(self, path: Path) -> None:
+        """Gives a LoRA's memory back; an unknown one is no error."""
+
     @abstractmethod
     def begin(self, request: GenerationRequest) -> list[Drawing]:
         """Reads the prompts and returns one drawing per seed, before its first step.
+
+        The LoRAs of the request must be in memory.
 
         Raises:
             RequestError: this model can't draw what is asked.

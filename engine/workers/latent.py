@@ -25,7 +25,7 @@ from diffusers.utils.torch_utils import randn_tensor  # noqa: TID253
 
 from engine.errors import DrawingError, NotEnoughMemoryError, RequestError
 from engine.images import read_source
-from engine.jobs import Family, GenerationRequest, ModelSpec
+from engine.jobs import Family, GenerationRequest, LoraSpec, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
 from engine.workers.base import Drawing, Worker
@@ -73,7 +73,7 @@ class LatentWorker(Worker):
 
     @classmethod
     def load(cls, model: ModelSpec, detected: "DetectedModel", device: str) -> Self:
-        """Loads a model, LoRAs included: float32 on the CPU, float16 on a GPU. Never goes online.
+        """Loads a model without LoRAs: float32 on the CPU, float16 on a GPU. Never goes online.
 
         Args:
             model: what to load.
@@ -81,20 +81,20 @@ class LatentWorker(Worker):
             device: such as ``cpu`` or ``cuda:0``.
 
         Raises:
-            ModelNotFoundError: there is no such model, or not one of its LoRAs.
-            ModelFormatError: a part of it or a LoRA is missing or broken; the path is that one's.
-            UnsupportedModelError: it or a LoRA holds what this worker can't use.
+            ModelNotFoundError: there is no such model.
+            ModelFormatError: a part of it is missing or broken; the path is that one's.
+            UnsupportedModelError: it holds what this worker can't use.
             NotEnoughMemoryError: the device has no room for it.
         """
         family = Family(detected.family)
-        source = open_source(model.path, family)
+        source = open_source(model.path, family, own_vae=model.vae is None)
         try:
             parts = cls._load_parts(source, model, family, torch.device(device))
         except torch.OutOfMemoryError as error:
             files = [model.path] if model.path.is_file() else model.path.rglob("*.safetensors")
             needed = sum(file.stat().st_size for file in files)
-            free = torch.cuda.mem_get_info(device)[0] if torch.cuda.is_available() else 0
-            raise NotEnoughMemoryError(model.path, needed, free) from error
+            free, total = torch.cuda.mem_get_info(device)
+            raise NotEnoughMemoryError(model.path, needed, free, total) from error
         return cls(model, family, device, parts)
 
     @classmethod
@@ -106,7 +106,35 @@ class LatentWorker(Worker):
 
     @abstractmethod
     def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
-        """Reads the prompts: the negative one and the prompt, or the prompt alone."""
+        """Reads the prompts: the negative one and the prompt, or the prompt alone.
+
+        What counts with them is `Adapters.worn`.
+        """
+
+    @property
+    def loras(self) -> tuple[Path, ...]:
+        """See `Worker.loras`."""
+        return self._parts.loras.files
+
+    def holds_lora(self, path: Path) -> bool:
+        """See `Worker.holds_lora`."""
+        return self._parts.loras.holds(path)
+
+    def load_lora(self, path: Path) -> None:
+        """See `Worker.load_lora`."""
+        self._parts.loras.load(path)
+        self.weight_bytes = self._parts.weight_bytes
+
+    def drop_lora(self, path: Path) -> None:
+        """See `Worker.drop_lora`."""
+        self._parts.loras.drop(path)
+        self.weight_bytes = self._parts.weight_bytes
+
+    def _loras(self, request: GenerationRequest) -> tuple[LoraSpec, ...]:
+        """Returns what a request wants laid over this model, be it drawn or refined with it."""
+        refines = request.refiner is not None and request.model.key != self.model.key
+        model = request.refiner if refines else request.model
+        return model.loras if model is not None else ()
 
     @torch.inference_mode()
     def begin(self, request: GenerationRequest) -> list[Drawing]:
@@ -118,6 +146,7 @@ class LatentWorker(Worker):
         if not 1 <= request.steps <= most:
             raise RequestError("steps", request.steps, f"1 to {most}")
         _check_strength(request)
+        self._parts.loras.wear(self._loras(request))
         conditioning = self._condition(request, guided=_guided(request))
         source = None if request.source is None else self._encoded(request.source, request)
         return [self._drawing(request, seed, conditioning, source) for seed in request.seeds]
@@ -199,6 +228,7 @@ class LatentWorker(Worker):
         request = drawing.request
         scheduler = create_scheduler(request.sampler, self._parts.schedule, request.steps)
         first = max(_first_pass(scheduler, request), _first_refined(scheduler, request))
+        self._parts.loras.wear(self._loras(request))
         conditioning = self._condition(request, guided=_guided(request))
         drawing.scheduler = scheduler
         drawing.first = _begin_at(scheduler, first) - drawing.step
@@ -208,12 +238,14 @@ class LatentWorker(Worker):
         drawing.added = conditioning.added
 
     def batch_key(self, drawing: Drawing) -> Hashable:
-        """See `Worker.batch_key`: the shapes of latents and prompts."""
-        return tuple(drawing.latents.shape[1:]), drawing.embeddings.shape[1]
+        """See `Worker.batch_key`: the shapes of latents and prompts, and the LoRAs."""
+        loras = self._parts.loras.choice(self._loras(drawing.request))
+        return tuple(drawing.latents.shape[1:]), drawing.embeddings.shape[1], loras
 
     @torch.inference_mode()
     def step(self, drawings: Sequence[Drawing]) -> None:
         """See `Worker.step`."""
+        self._parts.loras.wear(self._loras(drawings[0].request))
         samples, timesteps = [], []
         for drawing in drawings:
             sample = drawing.scheduler.scale_model_input(drawing.latents, drawing.timestep)

@@ -5,6 +5,7 @@ with the pairs. What they would pass over with a warning, or not at all, is an e
 that does nothing looks like one that is badly trained.
 """
 
+import itertools
 import json
 import logging
 import math
@@ -19,7 +20,6 @@ from typing import Any
 # Only the worker process imports this module.
 import torch  # noqa: TID253
 from diffusers.loaders.lora_pipeline import StableDiffusionXLLoraLoaderMixin  # noqa: TID253
-from diffusers.utils.peft_utils import set_weights_and_activate_adapters  # noqa: TID253
 from diffusers.utils.state_dict_utils import (  # noqa: TID253
     DIFFUSERS_OLD_TO_PEFT,
     DIFFUSERS_TO_PEFT,
@@ -27,12 +27,12 @@ from diffusers.utils.state_dict_utils import (  # noqa: TID253
     convert_state_dict,
 )
 from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 
-from engine.errors import ModelFormatError, UnsupportedModelError
+from engine.errors import ModelError, ModelFormatError, UnsupportedModelError
 from engine.jobs import LoraSpec
-from engine.model_files import read_header, shown
-from engine.workers.alignment import align
+from engine.model_files import file_stamp, read_header, shown
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +47,18 @@ Layer = torch.nn.Linear | torch.nn.Conv2d
 
 Layers = Mapping[str, Mapping[str, Layer]]
 """By part and by name."""
+
+Choice = tuple[tuple[str, float], ...]
+"""LoRAs that count, in their order, each with its strength. A file that is read anew has another
+name here."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Laid:
+    """A LoRA in memory: what peft calls it, and what its file was when it was read."""
+
+    name: str
+    stamp: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,47 +229,135 @@ class LoraFile:
         return float(self.metadata.get(f"{part}.lora_alpha", rank))
 
 
-def lay_loras(parts: Mapping[str, Any], loras: Sequence[LoraSpec]) -> None:
-    """Lays LoRAs over a model, in their order, each as strong as it says.
+class Adapters:
+    """The LoRAs in memory beside a model: each file once, and which of them count just now.
 
     The model's own weights stay as they are, bit for bit: a layer computes with them first and
-    adds what the LoRAs say. A strength of 0 leaves a LoRA out. What raises leaves the parts half
-    done, to be thrown away.
-
-    Args:
-        parts: UNet and text encoders by the names of their folders in diffusers' layout.
-        loras: what to lay over them.
-
-    Raises:
-        ModelNotFoundError: there is no such file.
-        ModelFormatError: one can't be read, contradicts itself, or has other shapes than the model.
-        UnsupportedModelError: one is of a kind that isn't supported or has nothing for this model,
-            or two have the same name.
+    adds what the LoRAs say. Once the last LoRA of a layer is dropped, it is the layer it was.
     """
-    layers = {
-        part: {name: layer for name, layer in module.named_modules() if isinstance(layer, Layer)}
-        for part, module in parts.items()
-    }
-    laid: dict[str, dict[str, float]] = {part: {} for part in parts}
-    for lora in loras:
-        if any(lora.adapter_name in names for names in laid.values()):
-            raise UnsupportedModelError(
-                lora.path, f"another LoRA has its adapter_name, {shown(lora.adapter_name)}, too"
-            )
-        if lora.strength == 0:
-            continue
-        file = LoraFile.read(lora.path, parts["unet"])
-        for part, pairs in file.pairs(layers).items():
-            rs = file.metadata.get(f"{part}.use_rslora", False)
-            _inject(parts[part], lora.adapter_name, pairs, root_scaled=rs is True)
-            laid[part][lora.adapter_name] = lora.strength
-    for part, strengths in laid.items():
-        if strengths:
-            module = parts[part]
-            set_weights_and_activate_adapters(module, [*strengths], [*strengths.values()])
-            module.requires_grad_(requires_grad=False)
-            module.eval()
-            align(module)
+
+    def __init__(self, parts: Mapping[str, Any]) -> None:
+        """Takes UNet and text encoders by the names of their folders in diffusers' layout."""
+        self._parts = parts
+        self._layers: Layers = {
+            part: {name: at for name, at in module.named_modules() if isinstance(at, Layer)}
+            for part, module in parts.items()
+        }
+        self._laid: dict[Path, _Laid] = {}  # the least recently used first
+        self._tuned: list[LoraLayer] = []  # the layers that have a LoRA beside them
+        self._worn: Choice = ()
+        self._numbers = itertools.count()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is in memory, the least recently used first."""
+        return tuple(self._laid)
+
+    @property
+    def worn(self) -> Choice:
+        """What counts just now; equal only where all that is computed with it is."""
+        return self._worn
+
+    def holds(self, path: Path) -> bool:
+        """Returns whether a file is in memory as it is on disk."""
+        laid = self._laid.get(path)
+        try:
+            return laid is not None and laid.stamp == file_stamp(path)
+        except ModelError:
+            return False
+
+    def choice(self, loras: Sequence[LoraSpec]) -> Choice:
+        """Returns what `worn` is while these count.
+
+        A strength of 0 leaves a LoRA out, a file that is named twice has both strengths.
+
+        Raises:
+            KeyError: one is not in memory.
+        """
+        strengths: dict[str, float] = defaultdict(float)
+        for lora in loras:
+            if lora.strength:
+                strengths[self._laid[lora.path].name] += lora.strength
+        return tuple((name, strength) for name, strength in strengths.items() if strength)
+
+    def load(self, path: Path) -> None:
+        """Puts a LoRA beside the model; it has no effect before it is worn.
+
+        What raises leaves all as it was. A file that was in memory already is read anew.
+
+        Raises:
+            ModelNotFoundError: there is no such file.
+            ModelFormatError: it can't be read, contradicts itself, or has other shapes than the
+                model.
+            UnsupportedModelError: it is of a kind that isn't supported, or has nothing for this
+                model.
+        """
+        stamp = file_stamp(path)
+        file = LoraFile.read(path, self._parts["unet"])
+        found = file.pairs(self._layers)
+        name = f"file{next(self._numbers)}"
+        try:
+            for part, pairs in found.items():
+                rs = file.metadata.get(f"{part}.use_rslora", False)
+                _inject(self._parts[part], name, pairs, root_scaled=rs is True)
+        except BaseException:
+            self._remove(name)
+            raise
+        self.drop(path)
+        self._laid[path] = _Laid(name, stamp)
+        self._rest()
+
+    def drop(self, path: Path) -> None:
+        """Gives a LoRA's memory back; an unknown one is no error."""
+        laid = self._laid.pop(path, None)
+        if laid is not None:
+            self._remove(laid.name)
+
+    def wear(self, loras: Sequence[LoraSpec]) -> None:
+        """Lets these count from here on and no others, in their order, each with its strength.
+
+        Raises:
+            KeyError: one is not in memory.
+        """
+        choice = self.choice(loras)
+        for lora in loras:
+            if lora.path in self._laid:
+                self._laid[lora.path] = self._laid.pop(lora.path)
+        if choice != self._worn:
+            self._activate(choice)
+
+    def _activate(self, choice: Choice) -> None:
+        names = [name for name, _ in choice]
+        for layer in self._tuned:
+            layer.set_adapter(names, inference_mode=True)
+            for name, strength in choice:
+                layer.set_scale(name, strength)
+        self._worn = choice
+
+    def _remove(self, name: str) -> None:
+        for module in self._parts.values():
+            for at, layer in list(module.named_modules()):
+                if isinstance(layer, LoraLayer):
+                    layer.set_adapter([], inference_mode=True)  # peft would choose an heir
+                    layer.delete_adapter(name)
+                    if not layer.lora_A:
+                        parent, _, child = at.rpartition(".")
+                        setattr(module.get_submodule(parent), child, layer.get_base_layer())
+            configs = getattr(module, "peft_config", {})
+            configs.pop(name, None)
+            if not configs and "peft_config" in vars(module):
+                del module.peft_config
+        self._rest()
+
+    def _rest(self) -> None:
+        """Lets nothing count: peft makes active what comes, and chooses a heir for what goes."""
+        self._tuned = [
+            layer
+            for module in self._parts.values()
+            for layer in module.modules()
+            if isinstance(layer, LoraLayer)
+        ]
+        self._activate(())
 
 
 def _inject(module: Any, name: str, pairs: Mapping[str, Pair], *, root_scaled: bool) -> None:
@@ -280,7 +380,8 @@ def _inject(module: Any, name: str, pairs: Mapping[str, Pair], *, root_scaled: b
         alpha_pattern={_exactly(at): p.alpha for at, p in pairs.items() if p.alpha != alpha},
         use_rslora=root_scaled,
     )
-    where = {"device": module.device, "dtype": module.dtype}
+    # Copies: what is mapped out of a file changes with it, and lies at odd addresses.
+    where = {"device": module.device, "dtype": module.dtype, "copy": True}
     tensors = {}
     for layer, pair in pairs.items():
         tensors[f"{layer}.lora_A.weight"] = pair.down.to(**where)

@@ -19,10 +19,11 @@ from engine.errors import ModelFormatError, ModelNotFoundError, UnsupportedModel
 from engine.jobs import Family
 from engine.model_files import read_config
 from engine.samplers import NoiseSchedule
+from engine.vae_detector import detect_vae
 from engine.workers.alignment import align
-from engine.workers.lora import lay_loras
+from engine.workers.lora import Adapters
 from engine.workers.prompts import PromptReader
-from engine.workers.single_file import SingleFile
+from engine.workers.single_file import SingleFile, load_vae_file
 
 if TYPE_CHECKING:
     from engine.jobs import ModelSpec
@@ -98,36 +99,48 @@ class DiffusersFolder:
             ModelFormatError: it is missing or broken; the path is its file's.
             UnsupportedModelError: its weights are pickled.
         """
-        folder = self.folder / part
-        file, variant = _weights(folder)
-        module, info = _reading(
-            file,
-            lambda: _KINDS[part].from_pretrained(
-                folder,
-                local_files_only=True,
-                use_safetensors=True,
-                variant=variant,
-                output_loading_info=True,
-                dtype=dtype,
-            ),
-        )
-        for problem in ("mismatched_keys", "missing_keys"):
-            keys = sorted(str(key) for key in info.get(problem, ()))
-            if keys:
-                told = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
-                raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
-        module.requires_grad_(requires_grad=False)
-        module.to(device).eval()
-        align(module)
-        return module
+        return _load_folder(self.folder / part, _KINDS[part], dtype, device)
 
 
-def open_source(path: Path, family: Family) -> PartSource:
+def _load_folder(folder: Path, kind: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    file, variant = _weights(folder)
+    module, info = _reading(
+        file,
+        lambda: kind.from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=variant,
+            output_loading_info=True,
+            dtype=dtype,
+        ),
+    )
+    for problem in ("mismatched_keys", "missing_keys"):
+        keys = sorted(str(key) for key in info.get(problem, ()))
+        if keys:
+            told = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
+            raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
+    module.requires_grad_(requires_grad=False)
+    module.to(device).eval()
+    align(module)
+    return module
+
+
+def _load_vae(path: Path, own: Path, dtype: torch.dtype, device: torch.device) -> Any:
+    """Returns a VAE that is named beside a model, whose own has its configuration in a folder."""
+    detected = detect_vae(path)
+    if path.is_dir():
+        return _load_folder(path, AutoencoderKL, dtype, device)
+    return load_vae_file(detected, read_config(own / "config.json"), dtype, device)
+
+
+def open_source(path: Path, family: Family, *, own_vae: bool = True) -> PartSource:
     """Returns where the parts of a model are read from.
 
     Args:
         path: a diffusers folder or a single-file checkpoint.
         family: what the detector found it to be.
+        own_vae: whether its own VAE is wanted, and so must be there.
 
     Raises:
         ModelNotFoundError: there is no such file or folder.
@@ -139,7 +152,7 @@ def open_source(path: Path, family: Family) -> PartSource:
     if path.is_dir():
         return DiffusersFolder(path)
     file = SingleFile(path, family)
-    file.check()
+    file.check(own_vae=own_vae)
     return file
 
 
@@ -153,6 +166,7 @@ class Parts:
         unet: what predicts the noise.
         vae: what turns latents into pixels.
         index: what ``model_index.json`` says of the whole.
+        loras: what can be laid over UNet and text encoders.
     """
 
     schedule: NoiseSchedule
@@ -160,6 +174,7 @@ class Parts:
     unet: Any
     vae: Any
     index: Mapping[str, Any]
+    loras: Adapters
 
     @classmethod
     def load(
@@ -171,7 +186,7 @@ class Parts:
         check: Callable[[Path], None],
         vae_dtype: torch.dtype | None = None,
     ) -> "Parts":
-        """Loads a model with its LoRAs: float32 on the CPU, float16 on a GPU.
+        """Loads a model, LoRAs left out: float32 on the CPU, float16 on a GPU.
 
         Args:
             source: where its parts are.
@@ -183,8 +198,7 @@ class Parts:
             vae_dtype: the VAE's number format; None takes that of all.
 
         Raises:
-            ModelError: a part is missing or broken, or doesn't fit the others, or a LoRA can't be
-                laid over them.
+            ModelError: a part is missing or broken, or doesn't fit the others.
         """
         dtype = torch.float16 if device.type == "cuda" else torch.float32
         index = read_config(source.folder / "model_index.json")
@@ -195,19 +209,25 @@ class Parts:
         for (part, _), tokenizer, encoder in zip(readers, tokenizers, encoders, strict=True):
             _check_vocabulary(source.folder / part, tokenizer, encoder)
         unet = source.load("unet", dtype, device)
+        vae_format = vae_dtype or dtype
+        vae = (
+            source.load("vae", vae_format, device)
+            if model.vae is None
+            else _load_vae(model.vae, source.folder / "vae", vae_format, device)
+        )
         names = [encoder for _, encoder in readers]
-        lay_loras({"unet": unet, **dict(zip(names, encoders, strict=True))}, model.loras)
         return cls(
             schedule=schedule,
             readers=tuple(map(PromptReader, tokenizers, encoders)),
             unet=unet,
-            vae=source.load("vae", vae_dtype or dtype, device),
+            vae=vae,
             index=index,
+            loras=Adapters({"unet": unet, **dict(zip(names, encoders, strict=True))}),
         )
 
     @property
     def weight_bytes(self) -> int:
-        """Memory that the weights hold."""
+        """Memory that the weights hold, those of LoRAs included."""
         modules = (*(reader.encoder for reader in self.readers), self.unet, self.vae)
         return sum(
             tensor.nbytes

@@ -28,7 +28,7 @@ class StableDiffusionWorker(LatentWorker):
         return Parts.load(source, model, device, readers, _check_configs)
 
     def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
-        readings = self._prompts.read(request, guided=guided, loras=())
+        readings = self._prompts.read(request, guided=guided, loras=self._parts.loras.worn)
         return Conditioning(torch.cat([reading.embedding for reading in readings]))
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class StableDiffusionXLWorker(LatentWorker):
         )
 
     def _condition(self, request: GenerationRequest, *, guided: bool) -> Conditioning:
-        readings = self._prompts.read(request, guided=guided, loras=())
+        readings = self._prompts.read(request, guided=guided, loras=self._parts.loras.worn)
         embeddings = torch.cat([reading.embedding for reading in readings])
         summary = torch.cat([reading.summary for reading in readings])
         size = (request.height, request.width)

@@ -36,6 +36,7 @@ from engine.families import VOCABULARY, config_folder
 from engine.jobs import Family
 from engine.model_files import read_config, read_header
 from engine.samplers import NoiseSchedule
+from engine.vae_detector import DetectedVae
 from engine.workers.alignment import align
 
 Tensors = Mapping[str, torch.Tensor]
@@ -155,6 +156,19 @@ def _as_in(module: Any, tensors: Tensors) -> dict[str, torch.Tensor]:
     return {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
 
 
+def _vae_names_now(tensors: Tensors, _: Any) -> dict[str, torch.Tensor]:
+    """Gives a VAE in diffusers' layout, of any age, the names that it has today."""
+    names = {}
+    for name, tensor in tensors.items():
+        block, found, layer = name.partition(".attentions.0.")
+        for old, new in _OLD_ATTENTION.items():
+            layer = layer.replace(f"{old}.", f"{new}.", 1) if layer.startswith(old) else layer
+        names[block + found + layer] = tensor
+    return names
+
+
+_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
 _UNET = Layout("UNet", "model.diffusion_model.", UNet2DConditionModel.from_config, _unet_names)
 _VAE = Layout("VAE", "first_stage_model.", AutoencoderKL.from_config, _vae_names)
 
@@ -198,16 +212,20 @@ class SingleFile:
     family: Family
     config: Path | None = None
 
-    def check(self) -> None:
+    def check(self, *, own_vae: bool = True) -> None:
         """Makes sure that the file has all parts of its family, before any is loaded.
+
+        Args:
+            own_vae: whether the VAE has to be there too.
 
         Raises:
             UnsupportedModelError: there is nothing of one of them.
             ModelError: as `engine.model_files.read_header`.
         """
         names = read_header(self.path)
-        for layout in LAYOUTS[self.family].values():
-            self._names(layout, names)
+        for part, layout in LAYOUTS[self.family].items():
+            if own_vae or part != "vae":
+                _names(self.path, layout, names)
 
     def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
         """Returns how the model was trained to see noise.
@@ -254,44 +272,72 @@ class SingleFile:
                 another shape than the family's.
             UnsupportedModelError: the file is no ``.safetensors``, or has nothing of the part.
         """
-        layout = LAYOUTS[self.family][part]
-        module = layout.empty(read_config(self.folder / part / "config.json"))
-        tensors = self._tensors(layout)
-        try:
-            return layout.fill(module, tensors, dtype, device)
-        except (torch.OutOfMemoryError, MemoryError):
-            raise
-        except ValueError as error:
-            raise ModelFormatError(self.path, f"its {layout.title} {error}") from error
-        except Exception as error:
-            # The converters promise nothing about what they raise.
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ModelFormatError(
-                self.path, f"its {layout.title} can't be converted ({reason})"
-            ) from error
+        config = read_config(self.folder / part / "config.json")
+        return _filled(self.path, LAYOUTS[self.family][part], config, dtype, device)
 
     @property
     def folder(self) -> Path:
         """Where the configurations lie."""
         return self.config or config_folder(self.family)
 
-    def _tensors(self, layout: Layout) -> dict[str, torch.Tensor]:
-        """Returns a part's tensors, mapped rather than read."""
-        names = self._names(layout, read_header(self.path))
-        try:
-            with safe_open(self.path, framework="pt", device="cpu") as file:
-                return {name: file.get_tensor(name) for name in names}
-        except MemoryError:
-            raise
-        except Exception as error:
-            raise ModelFormatError(self.path, f"can't be read ({error})") from error
 
-    def _names(self, layout: Layout, names: Iterable[str]) -> list[str]:
-        found = [name for name in names if name.startswith(layout.prefix)]
-        if not found:
-            raise UnsupportedModelError(
-                self.path,
-                f"has no {layout.title} (no tensors {layout.prefix}*): only checkpoints that hold "
-                "text encoder, UNet and VAE together can be drawn with",
-            )
-        return found
+def load_vae_file(
+    vae: DetectedVae, config: Mapping[str, Any], dtype: torch.dtype, device: torch.device
+) -> Any:
+    """Returns a VAE out of a file of its own, or out of a checkpoint.
+
+    Args:
+        vae: what the detector found.
+        config: how it is built: as the VAE in whose place it is.
+        dtype: number format that the weights get.
+        device: where they go.
+
+    Raises:
+        ModelFormatError: the file can't be read, or a weight is missing or has another shape.
+    """
+    convert = _vae_names if vae.layout == "original" else _vae_names_now
+    layout = Layout("VAE", vae.prefix, AutoencoderKL.from_config, convert)
+    return _filled(vae.path, layout, config, dtype, device)
+
+
+def _filled(
+    path: Path,
+    layout: Layout,
+    config: Mapping[str, Any],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Any:
+    module = layout.empty(config)
+    names = _names(path, layout, read_header(path))
+    try:
+        return layout.fill(module, _tensors(path, names), dtype, device)
+    except (torch.OutOfMemoryError, MemoryError, ModelFormatError):
+        raise
+    except ValueError as error:
+        raise ModelFormatError(path, f"its {layout.title} {error}") from error
+    except Exception as error:
+        # The converters promise nothing about what they raise.
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ModelFormatError(path, f"its {layout.title} can't be converted ({reason})") from error
+
+
+def _tensors(path: Path, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """Returns tensors of a file, mapped rather than read."""
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            return {name: file.get_tensor(name) for name in names}
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise ModelFormatError(path, f"can't be read ({error})") from error
+
+
+def _names(path: Path, layout: Layout, names: Iterable[str]) -> list[str]:
+    found = [name for name in names if name.startswith(layout.prefix)]
+    if not found:
+        raise UnsupportedModelError(
+            path,
+            f"has no {layout.title} (no tensors {layout.prefix}*): only checkpoints that hold "
+            "text encoder, UNet and VAE together can be drawn with",
+        )
+    return found

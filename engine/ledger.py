@@ -1,0 +1,161 @@
+"""What models take in memory: worked out from their headers at first, measured once loaded.
+
+Measured numbers are kept in a small file, so that the next start knows them. Several worker
+processes may share it: each reads it again before it writes, and what one forgets is measured
+anew.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelError, ModelNotFoundError
+from engine.jobs import ModelSpec
+from engine.model_files import (
+    file_size,
+    file_stamp,
+    is_folder,
+    read_config,
+    read_header,
+    weight_files,
+)
+
+MOST_KEPT = 500
+"""Measured models that the file keeps; the oldest go."""
+
+_NUMBERS = {"cpu": ("float32", 4), "cuda": ("float16", 2)}
+"""What weights become on a kind of device, and bytes that each takes."""
+
+_PARTS = ("model.diffusion_model.", "cond_stage_model.", "conditioner.", "first_stage_model.")
+"""How the names begin that are loaded from a single file; averages of training (EMA) are not."""
+
+_VAE = "first_stage_model."
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """What models take on one kind of device. One thread uses it."""
+
+    def __init__(self, device: str, path: Path | None = None) -> None:
+        """Reads what was measured before.
+
+        Args:
+            device: such as ``cpu`` or ``cuda:0``.
+            path: the file; None keeps nothing beyond this object.
+        """
+        self._kind = device.partition(":")[0]
+        self._format, self._width = _NUMBERS[self._kind]
+        self._path = path
+        self._measured = self._read()
+
+    def needed(self, model: ModelSpec) -> int:
+        """Returns the bytes that a model takes without its LoRAs: measured, or else estimated.
+
+        Raises:
+            ModelError: a file is missing or can't be read.
+        """
+        estimated = self.estimate(model)
+        measured = self._measured.get(self._key(model))
+        if measured is None:
+            return estimated
+        if not estimated / 2 <= measured <= estimated * 2:
+            log.warning(
+                "%s is said to take %d bytes, its headers tell of %d; taking these",
+                model.path,
+                measured,
+                estimated,
+            )
+            return estimated
+        return measured
+
+    def estimate(self, model: ModelSpec) -> int:
+        """Returns the bytes that a model's weights will take in the device's number format.
+
+        Raises:
+            ModelError: a file is missing or can't be read.
+        """
+        own = sum(self._numbers(file, model) for file in weight_files(model.path))
+        other = () if model.vae is None else weight_files(model.vae)
+        return (own + sum(map(_all_numbers, other))) * self._width
+
+    def estimate_lora(self, path: Path) -> int:
+        """Returns the bytes that a LoRA will take.
+
+        Raises:
+            ModelError: the file is missing or can't be read.
+        """
+        return _all_numbers(path) * self._width
+
+    def note(self, model: ModelSpec, measured: int) -> None:
+        """Remembers what a model took. Where that can't be written, the log says so.
+
+        Raises:
+            ModelError: a file is missing or can't be read.
+        """
+        key = self._key(model)
+        if self._measured.get(key) == measured:
+            return
+        self._measured = self._read() | self._measured
+        self._measured.pop(key, None)
+        self._measured[key] = measured
+        while len(self._measured) > MOST_KEPT:
+            del self._measured[next(iter(self._measured))]
+        self._write()
+
+    def _numbers(self, file: Path, model: ModelSpec) -> int:
+        if is_folder(model.path):
+            return 0 if model.vae is not None and file.parent.name == "vae" else _all_numbers(file)
+        names = _PARTS if model.vae is None else tuple(set(_PARTS) - {_VAE})
+        header = read_header(file)
+        return sum(prod(t.shape) for name, t in header.items() if name.startswith(names))
+
+    def _key(self, model: ModelSpec) -> str:
+        """Returns what is equal for equal files in equal places that become equal weights."""
+        files = (*weight_files(model.path), *(weight_files(model.vae) if model.vae else ()))
+        stamps = [(str(file.absolute()), *file_stamp(file)) for file in files]
+        digest = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:16]
+        return f"{model.path.name} {digest} {self._kind} {self._format}"
+
+    def _read(self) -> dict[str, int]:
+        if self._path is None:
+            return {}
+        try:
+            found = read_config(self._path).get("bytes")
+        except ModelNotFoundError:
+            return {}
+        except ModelError as error:
+            log.warning("What models took in memory is measured anew: %s", error)
+            return {}
+        return _sound(self._path, found)
+
+    def _write(self) -> None:
+        if self._path is None:
+            return
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps({"bytes": self._measured}, indent=1), encoding="utf-8")
+            part.replace(self._path)
+        except OSError as error:
+            log.warning("%s can't be written: %s", self._path, error.strerror or error)
+            part.unlink(missing_ok=True)
+
+
+def _sound(path: Path, found: Any) -> dict[str, int]:
+    entries = found.items() if isinstance(found, dict) else ()
+    sound = {key: size for key, size in entries if type(size) is int and size > 0}
+    if not isinstance(found, dict) or len(sound) < len(found):
+        log.warning("%s: what is no number of bytes there is measured anew", path)
+    return sound
+
+
+def _all_numbers(file: Path) -> int:
+    """Returns how many numbers a file's tensors have."""
+    if file.suffix != ".safetensors":
+        return file_size(file) // 2  # it will be refused; pickles are not opened
+    return sum(prod(tensor.shape) for tensor in read_header(file).values())
