@@ -1,13 +1,14 @@
 """A sorted list whose entries have widths, and so a place each if they are laid end to end.
 
-Entries lie in blocks of a few hundred. A change makes the running sums of its own block anew, and
-those over the blocks: some microseconds among a hundred thousand entries. Widths are whole
-numbers, so that sums are exact in whatever order they are made.
+Entries lie in blocks, as many as a block has entries. Running sums, over the blocks and within
+each, are made anew where they are asked for after a change: some microseconds among a hundred
+thousand entries. Widths are whole numbers, so that sums are exact in whatever order they are made.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
+from math import isqrt
 from typing import Any, Generic, TypeVar
 
 Key = TypeVar("Key", bound=tuple[Any, ...])
@@ -55,10 +56,11 @@ class SummedList(Generic[Key]):
     """Distinct entries in order, each with a width of at least 1. See the module.
 
     Args:
-        block: entries of a block; one of twice as many is split.
+        block: least entries of a block. They grow with the square root of all; one of twice as
+            many is split.
     """
 
-    def __init__(self, block: int = 256) -> None:
+    def __init__(self, block: int = 64) -> None:
         self._block = block
         self._blocks: list[_Block[Key]] = []
         # Of each block: its last entry, how many it has, the sum of their widths.
@@ -104,7 +106,7 @@ class SummedList(Generic[Key]):
         self._counts[number] += 1
         self._totals[number] += width
         self._lasts[number] = block.keys[-1]
-        if len(block.keys) >= 2 * self._block:
+        if len(block.keys) >= 2 * max(self._block, isqrt(self._length)):
             rest = block.split()
             self._insert_block(number + 1, rest, self._lasts[number])
             self._lasts[number] = block.keys[-1]
