@@ -100,6 +100,16 @@ _MODES = """\
 Lists what can be drawn with; * marks the default. The modes file (MODES_FILE) says it all and
 explains itself.
 """
+_BACKUP = """\
+Writes everything that Dream Lab keeps into one .zip file: requests, what is still to be delivered,
+each place's mode, and the pictures. A bot may run meanwhile. An older file of this name is replaced
+once the new one is whole. Settings (.env), modes.yaml and models are yours to keep.
+"""
+_RESTORE = """\
+Makes the data folder what it was when it was backed up. The bot must be stopped. The backup is read
+and checked first, and takes effect at once or not at all. Requests that were unfinished then are
+drawn at the next start, and what was undelivered is delivered.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -150,6 +160,13 @@ def _parser() -> argparse.ArgumentParser:
     detect.add_argument("path", type=Path, help="a .safetensors file or a diffusers folder")
     add("check", "say what is set up and what is not", _CHECK, _check)
     add("modes", "list what can be drawn with", _MODES, _modes)
+    backup = add("backup", "write all that is kept to one file", _BACKUP, _backup)
+    backup.add_argument("file", type=Path, metavar="FILE", help="a .zip file")
+    restore = add("restore", "bring back what was backed up", _RESTORE, _restore)
+    restore.add_argument("file", type=Path, metavar="FILE", help="what `backup` wrote")
+    restore.add_argument(
+        "--replace", action="store_true", help="replace the database that is there already"
+    )
     return parser
 
 
@@ -335,6 +352,40 @@ def _further(mode: "ModeConfig") -> Iterator[str]:
         yield f"LoRAs to ask for, {mode.max_loras} at once: {offered}"
     if mode.allowed_roles:
         yield f"roles that may use it: {', '.join(mode.allowed_roles)}"
+
+
+def _backup(words: argparse.Namespace) -> int:
+    def write() -> int:
+        from bot.backup import back_up
+        from bot.settings import Settings
+        from bot.terminal import counted
+
+        settings = Settings.load()
+        _log_from("WARNING")
+        with counted(sys.stderr, "backing up") as tell:
+            contents = back_up(settings.data, words.file, tell)
+        _say(f"{words.file}: {contents.jobs} requests, {contents.pictures} pictures.")
+        if contents.missing:
+            _tell(f"{contents.missing} pictures were lost before: they have rows, but no files.")
+        return OK
+
+    return _guarded(write)
+
+
+def _restore(words: argparse.Namespace) -> int:
+    def read() -> int:
+        from bot.backup import restore
+        from bot.settings import Settings
+        from bot.terminal import counted
+
+        settings = Settings.load()
+        _log_from("WARNING")
+        with counted(sys.stderr, "restoring") as tell:
+            contents = restore(words.file, settings.data, replace=words.replace, tell=tell)
+        _say(f"{settings.data}: {contents.jobs} requests, {contents.pictures} pictures.")
+        return OK
+
+    return _guarded(read)
 
 
 # Drawing

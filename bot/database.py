@@ -57,6 +57,11 @@ def unavailable(error: sqlite3.Error) -> StoreUnavailableError | None:
     return StoreUnavailableError(reason) if reason else None
 
 
+def is_damaged(error: sqlite3.Error) -> bool:
+    """Says whether the file is at fault, rather than what keeps it from being used."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED
+
+
 def open_database(path: Path) -> sqlite3.Connection:
     """Opens the database for writing, makes it where there is none, and migrates it. Blocks.
 
@@ -185,7 +190,7 @@ def _fault(path: Path) -> str | None:
 
 
 def _refused(path: Path, error: sqlite3.Error) -> StoreError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGED:
+    if is_damaged(error):
         return _damaged(path, error)
     refused = unavailable(error)
     return StoreError(f"{path}: can't be used now ({refused.reason if refused else error}).")

@@ -1,10 +1,13 @@
 """What a terminal shows of a job on its way: a bar where it is one, plain lines where it is not."""
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bot.records import JobView
 from engine.jobs import JobStatus, Stage
@@ -49,6 +52,41 @@ def describe(view: JobView) -> str:
 def open_display(stream: TextIO) -> Display:
     """Returns a bar for a terminal, and lines for a file or pipe."""
     return BarDisplay(Console(file=stream)) if stream.isatty() else LineDisplay(stream)
+
+
+@contextmanager
+def counted(stream: TextIO, what: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows how much of something is done, once it takes a second.
+
+    Args:
+        stream: a terminal gets a bar, a file or pipe a line for every tenth.
+        what: what is being done.
+
+    Yields:
+        What is to be told bytes done, and bytes in all.
+    """
+    began, tenths = time.monotonic(), 0
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeElapsedColumn(),
+        console=Console(file=stream),
+        transient=True,
+        disable=not stream.isatty(),
+    )
+    task = bar.add_task(what, total=None)
+
+    def tell(done: int, total: int) -> None:
+        nonlocal tenths
+        bar.update(task, completed=done, total=total)
+        if bar.disable and time.monotonic() - began > 1 and 10 * done // max(total, 1) > tenths:
+            tenths = 10 * done // max(total, 1)
+            stream.write(f"{what}, {10 * tenths} %\n")
+            stream.flush()
+
+    with bar:
+        yield tell
 
 
 class LineDisplay:

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
+from bot.database import StoreUnavailableError
 from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
 from engine.errors import (
     DreamLabError,
@@ -41,6 +42,7 @@ _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotAllowedError, HTTPStatus.FORBIDDEN),
     (JobCancelledError, HTTPStatus.CONFLICT),
+    (StoreUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (PoolClosedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (WorkerDiedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (NoDeviceError, HTTPStatus.SERVICE_UNAVAILABLE),

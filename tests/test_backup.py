@@ -1,0 +1,395 @@
+"""Backups: what comes back is what was there, whole, or the old state stays."""
+
+import asyncio
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import date
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from bot.backup import BackupError, Contents, back_up, restore
+from bot.cli import main
+from bot.database import StoreError
+from bot.image_folder import ImageFolder
+from bot.records import JobRecord
+from bot.source_images import SourceImage
+from bot.store import Store
+from engine.jobs import GeneratedImage, GenerationResult
+from tests.records_kit import a_job, a_request, done
+
+ROOT = Path(__file__).parent.parent
+
+
+async def fill(data: Path, jobs: int = 3) -> list[JobRecord]:
+    """Draws so many jobs and leaves one more waiting, which starts from a picture."""
+    folder = ImageFolder(data / "images")
+    source = SourceImage(b"the picture to draw from", 8, 8)
+    async with await Store.open(data / "dreamlab.db") as store:
+        for number in range(jobs):
+            job = a_job("discord")
+            await store.add(job)
+            drawn = GeneratedImage(f"picture {number}".encode() * 999, number, 8, 8)
+            result = GenerationResult(job.id, (drawn,), 1.0, "cpu")
+            images = folder.keep(result, date(2026, 1, 2))
+            await store.settle(done(job), images, carried=True)
+        folder.keep_source(source)
+        waiting = a_job("discord", request=a_request(source=folder.source_of(source)))
+        await store.add(waiting)
+        return await store.history("web:local", 99)
+
+
+async def kept(data: Path) -> tuple[list[JobRecord], list[bytes]]:
+    """Returns a data folder's jobs and pictures."""
+    async with await Store.open(data / "dreamlab.db") as store:
+        jobs = await store.history("web:local", 99)
+    folder = ImageFolder(data / "images")
+    pictures = [folder.path(image).read_bytes() for job in jobs for image in job.images]
+    sources = [folder.source_path(job.request.source) for job in jobs if job.request.source]
+    return jobs, pictures + [path.read_bytes() for path in sources]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def content(file: Path) -> bytes:
+    return file.read_bytes()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "backup.zip"
+
+
+async def test_what_was_backed_up_comes_back_elsewhere(
+    data: Path, file: Path, tmp_path: Path
+) -> None:
+    await fill(data)
+    before = await kept(data)
+
+    assert back_up(data, file) == Contents(4, 4)
+    assert restore(file, tmp_path / "new") == Contents(4, 4)
+
+    assert await kept(tmp_path / "new") == before
+    assert names(tmp_path) == ["backup.zip", "data", "new"]
+    assert not (tmp_path / "new" / ".restoring").exists()
+
+
+async def test_a_backup_is_of_one_moment_while_the_bot_goes_on(
+    data: Path, file: Path, tmp_path: Path
+) -> None:
+    await fill(data)
+    async with await Store.open(data / "dreamlab.db") as store:
+        writing = True
+
+        async def write() -> int:
+            count = 0
+            while writing:
+                await store.add(a_job(owner="busy"))
+                count += 1
+            return count
+
+        task = asyncio.create_task(write())
+        await asyncio.to_thread(back_up, data, file)
+        writing = False
+        written = await task
+        restore(file, tmp_path / "new")
+        async with await Store.open(tmp_path / "new" / "dreamlab.db") as restored:
+            saved = len(await restored.history("busy", 10**6))
+
+    assert saved <= written
+    assert (await kept(tmp_path / "new"))[1]
+
+
+async def test_a_restore_takes_the_place_of_what_was_there_when_it_is_told_to(
+    data: Path, file: Path
+) -> None:
+    await fill(data)
+    before = await kept(data)
+    back_up(data, file)
+    async with await Store.open(data / "dreamlab.db") as store:
+        await store.add(a_job())
+    later = await kept(data)
+
+    with pytest.raises(BackupError, match="--replace"):
+        restore(file, data)
+    assert await kept(data) == later
+
+    restore(file, data, replace=True)
+    assert await kept(data) == before
+
+
+async def test_a_damaged_database_is_replaced_with_its_log(data: Path, file: Path) -> None:
+    await fill(data)
+    before = await kept(data)
+    back_up(data, file)
+    (data / "dreamlab.db").write_bytes(b"not a database" * 999)
+    (data / "dreamlab.db-wal").write_bytes(b"nor a log" * 999)
+
+    restore(file, data, replace=True)
+
+    assert await kept(data) == before
+
+
+async def test_a_picture_whose_file_is_lost_is_left_out(data: Path, file: Path) -> None:
+    await fill(data)
+    next((data / "images").glob("2026*/*.png")).unlink()
+
+    assert back_up(data, file) == Contents(4, 3, missing=1)
+
+    jobs, pictures = await kept_after_restore(file, data)
+    assert len(jobs) == 4
+    assert len(pictures) == 3
+
+
+async def kept_after_restore(file: Path, data: Path) -> tuple[list[JobRecord], list[bytes]]:
+    new = data.with_name("new")
+    restore(file, new)
+    return await kept(new)
+
+
+def test_nothing_can_not_be_backed_up(data: Path, file: Path) -> None:
+    with pytest.raises(BackupError, match="holds no database"):
+        back_up(data, file)
+    assert not file.exists()
+
+
+async def test_a_damaged_database_is_not_backed_up_over_a_good_backup(
+    data: Path, file: Path
+) -> None:
+    await fill(data)
+    back_up(data, file)
+    good = content(file)
+    (data / "dreamlab.db").write_bytes(b"not a database" * 999)
+
+    with pytest.raises(StoreError, match="damaged"):
+        back_up(data, file)
+
+    assert content(file) == good
+    assert names(file.parent) == ["backup.zip", "data"]
+
+
+# Broken backups
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def flip_a_picture(file: Path) -> None:
+    flipped = bytearray(content(file))
+    flipped[flipped.index(b"picture 1")] ^= 1
+    file.write_bytes(flipped)
+
+
+def is_text(file: Path) -> None:
+    file.write_text("hello")
+
+
+def is_empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def is_some_zip(file: Path) -> None:
+    with zipfile.ZipFile(file, "w") as zipped:
+        zipped.writestr("readme.txt", "hello")
+
+
+def climbs_out(file: Path) -> None:
+    with zipfile.ZipFile(file, "a") as zipped:
+        zipped.writestr("images/../../../outside.png", "hello")
+
+
+def lacks_a_picture(file: Path) -> None:
+    repack(file, lambda name, content: None if b"picture 1" in content else content)
+
+
+def has_a_rotten_database(file: Path) -> None:
+    rot = b"SQLite format 3\0" + b"\xff" * 9999
+    repack(file, lambda name, content: rot if name == "dreamlab.db" else content)
+
+
+def is_of_the_future(file: Path) -> None:
+    def change(name: str, content: bytes) -> bytes:
+        if name != "dreamlab.db":
+            return content
+        path = file.with_suffix(".db")
+        path.write_bytes(content)
+        with closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA user_version = 999")
+        return path.read_bytes()
+
+    repack(file, change)
+
+
+def repack(file: Path, change: Callable[[str, bytes], bytes | None]) -> None:
+    with zipfile.ZipFile(file) as zipped:
+        contents = {name: zipped.read(name) for name in zipped.namelist()}
+    with zipfile.ZipFile(file, "w") as zipped:
+        for name, content in contents.items():
+            if (changed := change(name, content)) is not None:
+                zipped.writestr(name, changed)
+
+
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        (truncate, "no whole backup"),
+        (flip_a_picture, "no whole backup"),
+        (is_text, "no whole backup"),
+        (is_empty, "no whole backup"),
+        (is_some_zip, "no backup of Dream Lab"),
+        (climbs_out, "holds 'images/../../../outside.png'"),
+        (lacks_a_picture, "1 pictures are missing"),
+        (has_a_rotten_database, "database is not sound"),
+        (is_of_the_future, "install the newer Dream Lab"),
+    ],
+)
+async def test_a_broken_backup_is_refused_and_changes_nothing(
+    data: Path, file: Path, broken: Callable[[Path], None], said: str
+) -> None:
+    await fill(data)
+    back_up(data, file)
+    before = await kept(data)
+    broken(file)
+
+    with pytest.raises((BackupError, StoreError), match=said):
+        restore(file, data, replace=True)
+
+    assert await kept(data) == before
+    assert not (data / ".restoring").exists()
+
+
+# In use
+
+
+async def test_a_running_dream_lab_is_not_restored_over(data: Path, file: Path) -> None:
+    await fill(data)
+    back_up(data, file)
+    with (
+        FileLock(data / "dreamlab.lock"),
+        pytest.raises(BackupError, match="Stop it first"),
+    ):
+        restore(file, data, replace=True)
+
+
+async def test_a_command_that_draws_is_not_restored_over(data: Path, file: Path) -> None:
+    await fill(data)
+    back_up(data, file)
+    async with await Store.open(data / "dreamlab.db") as store:
+        with pytest.raises(BackupError, match="Stop it first"):
+            restore(file, data, replace=True)
+        await store.add(a_job())
+
+    assert len((await kept(data))[0]) == 5
+
+
+# Killed
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from bot import backup
+
+reached = 0
+def step(function):
+    def stepping(*arguments, **named):
+        global reached
+        for moment in ("before", "after"):
+            if reached == int(sys.argv[3]):
+                os.kill(os.getpid(), signal.SIGKILL)
+            reached += 1
+            if moment == "before":
+                result = function(*arguments, **named)
+        return result
+    return stepping
+
+for name in ("_close_log", "_unpack", "_copy", "_move", "sync_folder", "open_database"):
+    setattr(backup, name, step(getattr(backup, name)))
+Path.replace = step(Path.replace)
+backup.restore(Path(sys.argv[1]), Path(sys.argv[2]), replace=True)
+"""
+
+
+@pytest.fixture
+def restorings(tmp_path: Path, file: Path) -> Iterator[tuple[Path, int]]:
+    """Restores again and again, killed one step later each time; yields the folder after each."""
+    shutil.copytree(tmp_path / "data", tmp_path / "before")
+
+    def each() -> Iterator[tuple[Path, int]]:
+        for step in range(999):
+            shutil.rmtree(tmp_path / "data")
+            shutil.copytree(tmp_path / "before", tmp_path / "data")
+            command = [sys.executable, "-c", KILLED, file, tmp_path / "data", str(step)]
+            ended = subprocess.run(command, cwd=ROOT, check=False).returncode
+            yield tmp_path / "data", ended
+            if ended == 0:
+                return
+
+    return each()
+
+
+@pytest.fixture
+def older_backup(data: Path, file: Path) -> tuple[list[JobRecord], list[JobRecord]]:
+    """A data folder with two jobs of which the backup knows none but its own; returns both."""
+    backed_up = asyncio.run(fill(data, jobs=1))
+    back_up(data, file)
+    shutil.rmtree(data)
+    return backed_up, asyncio.run(fill(data, jobs=1))
+
+
+@pytest.mark.slow
+def test_a_restore_that_is_killed_leaves_the_old_state_or_the_new_one(
+    older_backup: tuple[list[JobRecord], list[JobRecord]], restorings: Iterator[tuple[Path, int]]
+) -> None:
+    new, old = older_backup
+    seen: list[bool] = []
+    for data, ended in restorings:
+        jobs, pictures = asyncio.run(kept(data))
+        assert jobs in (old, new)
+        assert len(pictures) == 2
+        seen.append(jobs == new)
+        assert ended in (0, -signal.SIGKILL)
+
+    assert seen == sorted(seen), "once it is the new state it stays it"
+    assert len(seen) > 20
+    assert (seen[0], seen[-1]) == (False, True)
+
+
+# The verbs
+
+
+async def test_the_verbs_say_what_they_did(
+    data: Path,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    await fill(data)
+    monkeypatch.setenv("DREAMLAB_DATA", str(data))
+    assert main(["backup", str(file)]) == 0
+    assert "4 requests, 4 pictures" in capsys.readouterr().out
+
+    assert main(["restore", str(file)]) == 1
+    assert "--replace" in capsys.readouterr().err
+
+    monkeypatch.setenv("DREAMLAB_DATA", str(tmp_path / "new"))
+    assert main(["restore", str(file)]) == 0
+    assert "4 requests, 4 pictures" in capsys.readouterr().out
+    assert main(["backup", str(tmp_path / "no" / "such" / "folder.zip")]) == 1
+    assert "no/such" in capsys.readouterr().err
