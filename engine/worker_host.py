@@ -12,15 +12,16 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 from engine.errors import (
     DrawingError,
     DreamLabError,
     JobCancelledError,
+    ModelError,
     NotEnoughMemoryError,
 )
 from engine.executor import LoadReport
@@ -48,6 +49,7 @@ from engine.messages import (
     Stats,
     Unload,
 )
+from engine.model_files import file_stamp, weight_files
 from engine.model_registry import ModelRegistry
 from engine.step_batcher import LEAST_CAP, StepBatcher
 from engine.worker_factory import WORKERS, WorkerFactory, check_model

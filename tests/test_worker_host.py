@@ -1,4 +1,7 @@
+import os
 import re
+import shutil
+import weakref
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +39,7 @@ from engine.messages import (
     JobEvent,
     JobFailed,
     Load,
+    Loading,
     Ping,
     Reply,
     Run,
@@ -858,6 +862,113 @@ def test_questions_are_answered_at_once(bench: Bench) -> None:
 
     assert bench.answer(2).value["device"] == "cpu"
     assert bench.answer(3).error is None
+
+
+def test_a_failed_forward_pass_holds_no_memory_while_it_is_tried_in_parts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Activations:
+        pass
+
+    held: list[weakref.ref[Activations]] = []
+
+    def step(worker: QuickWorker, drawings: Sequence[Drawing]) -> None:
+        assert all(reference() is None for reference in held)
+        if len(drawings) > 1:
+            activations = Activations()
+            held.append(weakref.ref(activations))
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        drawings[0].step += 1
+
+    monkeypatch.setattr(QuickWorker, "step", step)
+    bench.run(1, steps=2, count=2, guidance_scale=1.0)
+    bench.finish()
+
+    assert bench.seeds(1) == [1, 2]
+    assert held
+
+
+def test_the_cpus_own_words_for_out_of_memory_are_understood(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuickWorker, "step", lambda *_: torch.empty(2**56, dtype=torch.uint8))
+    bench.run(1)
+    bench.finish()
+
+    assert "cpu ran out of memory" in str(bench.outcome(1))
+
+
+def test_out_of_memory_while_loading_is_one_clear_error_and_the_host_lives_on(
+    bench: Bench,
+) -> None:
+    create = bench.host._create
+
+    def full(model: ModelSpec) -> Worker:
+        if model.path.name == "huge":
+            torch.empty(2**56, dtype=torch.uint8)
+        return create(model)
+
+    bench.host._create = full
+    bench.run(1, "huge")
+    bench.host.handle(Load(2, bench.model("huge")))
+    bench.run(3)
+    bench.finish()
+
+    refused = bench.outcome(1)
+    assert isinstance(refused, NotEnoughMemoryError)
+    assert refused.path.name == "huge"
+    assert isinstance(bench.answer(2).error, NotEnoughMemoryError)
+    assert bench.seeds(3) == [3]
+
+
+def test_a_model_whose_file_was_replaced_is_loaded_anew_when_nobody_draws_with_the_old_one(
+    bench: Bench,
+) -> None:
+    bench.run(1, steps=5)
+    bench.host.tick()
+    bench.host.tick()
+    old = bench.workers["one"]
+    [weights] = (bench.model("one").path / "unet").glob("*.safetensors")
+    os.utime(weights, ns=(0, 0))
+    bench.run(2, steps=2)
+    bench.host.tick()
+    assert not old.closed
+    assert bench.workers["one"] is old
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert bench.seeds(2) == [2]
+    assert old.closed
+    assert old.batches == [[1]] * 5
+    assert bench.progress(2)[0].stage is Stage.LOADING
+    assert bench.workers["one"].batches == [[2]] * 2
+    bench.run(3)
+    bench.finish()
+    assert bench.progress(3)[0].stage is Stage.ENCODING
+
+
+def test_a_loaded_model_whose_file_is_gone_goes_on_being_used(bench: Bench) -> None:
+    bench.run(1)
+    bench.finish()
+    request = ask(model=bench.model("one"), width=16, height=16, seed=2)
+    shutil.rmtree(bench.folder / "one")
+
+    bench.host.handle(Run(2, "job 2", request))
+    bench.finish()
+
+    assert bench.seeds(2) == [2]
+    bench.host.handle(Unload(3, request.model))
+    bench.host.handle(Run(4, "job 4", request))
+    bench.finish()
+    assert isinstance(bench.outcome(4), ModelNotFoundError)
+
+
+def test_a_load_is_announced_since_it_is_silent_for_long(bench: Bench) -> None:
+    bench.run(1)
+    bench.host.handle(Load(2, bench.model("one")))
+    bench.finish()
+
+    assert [type(reply) for reply in bench.said].count(Loading) == 1
 
 
 def test_closing_drops_everything(bench: Bench) -> None:
