@@ -10,12 +10,21 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 from PIL import Image
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    FilePayload,
+    Locator,
+    expect,
+)
 from playwright.async_api import Page as Tab
 
 from bot.settings import Settings
+from bot.source_images import MAX_BYTES
 from bot.web.app import WebFrontEnd, create_web_app
 from engine.errors import DreamLabError
+from engine.jobs import Sampler
 from engine.testing import FakeExecutor
 from tests.page_kit import CHROMIUM, PATIENCE, draw, open_browser, open_real_page
 from tests.web_kit import MODES, Page, open_page, stop
@@ -92,6 +101,10 @@ async def send(tab: Tab, text: str) -> None:
 async def finish_next(page: Page) -> None:
     await page.executor.until(lambda: bool(page.executor.running))
     page.executor.finish(page.executor.running[0])
+
+
+def mode_card(tab: Tab, title: str) -> Locator:
+    return tab.get_by_role("group", name="Mode").get_by_role("radio", name=title)
 
 
 async def scrolls_sideways(tab: Tab) -> bool:
@@ -193,7 +206,7 @@ async def test_the_keyboard_is_enough(tab: Tab, held: Page) -> None:
         names.append(await tab.evaluate("document.activeElement.textContent.trim()"))
         outline = await tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline == "solid"  # where the focus is can be seen
-    assert names == ["Imagine", "Advanced", "Cancel"]
+    assert names == ["Imagine", "More", "Cancel"]
     await tab.keyboard.press("Enter")
     card = tab.locator(".job")
     await expect(card).to_contain_text("Cancelled")
@@ -212,23 +225,23 @@ async def test_a_screen_reader_hears_the_milestones(tab: Tab, held: Page) -> Non
 
 
 async def test_every_field_has_a_name_and_says_what_is_allowed(tab: Tab) -> None:
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     fields = {
         "Keep away from": "negative prompt",
-        "Mode": "model",
         "Size": "64 to 128, by 8",
         "Pictures": "1 to 4",
         "Seed": "draws the same",
         "Steps": "1 to 50",
         "Guidance": "1 to 30",
         "Sampler": "How a step is taken",
+        "Start from a picture": "drop one",
     }
     for name, help_text in fields.items():
         await expect(tab.get_by_label(name, exact=True)).to_have_accessible_description(
             re.compile(help_text)
         )
     await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "64x64")
-    await tab.get_by_label("Mode", exact=True).select_option("other")
+    await mode_card(tab, "other").check()
     await expect(tab.get_by_label("Size", exact=True)).to_have_attribute("placeholder", "512x512")
 
 
@@ -238,10 +251,10 @@ async def test_a_modes_own_rules_shape_the_fields(tab: Tab, held: Page, tmp_path
     held.catalog.path.write_text(MODES.format(root=tmp_path) + added)
     assert held.catalog.reload()
     await tab.reload()
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     negative = tab.get_by_label("Keep away from", exact=True)
     await negative.fill("trees")
-    await tab.get_by_label("Mode", exact=True).select_option("other")
+    await mode_card(tab, "other").check()
     await expect(negative).to_be_disabled()
     await expect(tab.get_by_label("Size", exact=True)).to_have_accessible_description(
         "64x64, 64x128."
@@ -274,9 +287,9 @@ async def test_a_modes_own_rules_shape_the_fields(tab: Tab, held: Page, tmp_path
 async def test_a_refusal_stands_beside_the_box_and_leads_to_the_field(
     tab: Tab, field: str, value: str, sentence: str
 ) -> None:
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     await tab.get_by_label(field, exact=True).fill(value)
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     await send(tab, "a red circle")
     await expect(tab.get_by_role("alert")).to_have_text(sentence)
     wrong = tab.get_by_label(field, exact=True)
@@ -290,7 +303,12 @@ async def test_a_refusal_stands_beside_the_box_and_leads_to_the_field(
 
 async def test_typed_commands(tab: Tab, held: Page) -> None:
     await send(tab, "/mode list")
-    await expect(tab.locator("#notice")).to_contain_text("Modes: small (current), other.")
+    lines = [
+        "Small (small), current, 64x64",
+        "other, 512x512",
+        "Switch with /mode switch NAME.",
+    ]
+    await expect(tab.locator("#notice")).to_have_text("\n".join(lines))
     await send(tab, "/mode switch other")
     await expect(tab.locator("#notice")).to_contain_text("Switching to other")
     await send(tab, "/mode switch nope")
@@ -302,7 +320,7 @@ async def test_typed_commands(tab: Tab, held: Page) -> None:
 
 
 async def test_again_vary_and_several_pictures(tab: Tab, held: Page) -> None:
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     await tab.get_by_label("Pictures", exact=True).fill("2")
     await tab.get_by_label("Seed", exact=True).fill("5")
     await send(tab, "a red circle")
@@ -384,7 +402,7 @@ async def test_it_fits_a_phone(browser: Browser, held: Page, scheme: str) -> Non
     await tab.goto(held.url)
     await expect(tab.get_by_text("No picture yet")).to_be_visible()
     assert not await scrolls_sideways(tab)
-    await tab.get_by_text("Advanced").click()
+    await tab.get_by_text("More", exact=True).click()
     assert not await scrolls_sideways(tab)
     await send(tab, "x" * 500)
     await finish_next(held)
@@ -395,3 +413,181 @@ async def test_it_fits_a_phone(browser: Browser, held: Page, scheme: str) -> Non
     )
     assert min(targets) >= 40  # a finger's width
     await context.close()
+
+
+# A picture to start from, LoRAs, modes ------------------------------------------------------------
+
+
+def picture(colour: str = "blue", size: tuple[int, int] = (128, 128)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def upload(name: str = "sea.png", content: bytes | None = None) -> FilePayload:
+    return {"name": name, "mimeType": "image/png", "buffer": content or picture()}
+
+
+async def test_a_picture_goes_in_and_one_like_it_comes_out(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    async with open_real_page(tmp_path / "data") as url:
+        tab = await context.new_page()
+        await tab.goto(url)
+        await tab.get_by_text("More", exact=True).click()
+        await tab.get_by_label("Start from a picture").set_input_files(upload())
+        await expect(tab.get_by_role("img", name="The picture to start from")).to_be_visible()
+        await tab.get_by_label("Drawn anew").fill("0.2")
+        card = await draw(tab, "a yellow star on a blue background")
+        await expect(card).to_contain_text("strength 0.2")
+        shown = await card.get_by_role("img").first.screenshot()
+        with Image.open(io.BytesIO(shown)) as drawn:
+            red, green, blue = drawn.convert("RGB").resize((1, 1)).getpixel((0, 0))
+        assert blue > 1.5 * max(red, green)
+        await tab.close()
+
+
+async def test_a_picture_is_sent_with_its_strength_until_it_is_removed(
+    tab: Tab, held: Page
+) -> None:
+    await tab.get_by_text("More", exact=True).click()
+    await tab.get_by_label("Start from a picture").set_input_files(upload())
+    await expect(tab.locator("#source")).to_contain_text("sea.png")
+    strength = tab.get_by_label("Drawn anew")
+    await expect(strength).to_have_value("0.75")
+    await strength.focus()
+    await tab.keyboard.press("ArrowLeft")
+    await expect(tab.locator("#strength-shown")).to_have_text("0.7")
+    await send(tab, "first")
+    await finish_next(held)
+    await tab.get_by_role("button", name="Remove the picture").click()
+    await expect(tab.locator("#source")).to_be_hidden()
+    await expect(tab.get_by_label("What do you see?")).to_be_focused()
+    await send(tab, "second")
+    await finish_next(held)
+    first, second = held.executor.requests
+    assert first.strength == 0.7
+    assert first.source is not None
+    assert first.source.is_file()
+    assert second.source is None
+
+
+@pytest.mark.parametrize("event", ["drop", "paste"])
+async def test_a_picture_can_be_dropped_and_pasted(tab: Tab, event: str) -> None:
+    await tab.evaluate(
+        """([event, bytes]) => {
+            const data = new DataTransfer();
+            data.items.add(new File(["text"], "notes.txt", { type: "text/plain" }));
+            data.items.add(new File([new Uint8Array(bytes)], "sea.png", { type: "image/png" }));
+            const about = { bubbles: true, cancelable: true };
+            const happened = event === "drop"
+                ? new DragEvent("drop", { ...about, dataTransfer: data })
+                : new ClipboardEvent("paste", { ...about, clipboardData: data });
+            document.querySelector("footer").dispatchEvent(happened);
+        }""",
+        [event, list(picture())],
+    )
+    await expect(tab.locator("#image-name")).to_have_text("sea.png")
+    preview = tab.get_by_role("img", name="The picture to start from")
+    assert await preview.evaluate("image => image.decode().then(() => image.naturalWidth)") == 128
+
+
+async def test_a_file_that_is_no_picture_leads_back_to_the_field(tab: Tab) -> None:
+    await tab.get_by_text("More", exact=True).click()
+    await tab.get_by_label("Start from a picture").set_input_files(upload(content=b"nonsense"))
+    await tab.get_by_text("More", exact=True).click()
+    await send(tab, "a red circle")
+    await expect(tab.get_by_role("alert")).to_contain_text(
+        "image: 'a picture that is damaged or of another kind' is not allowed."
+    )
+    await expect(tab.get_by_label("Start from a picture")).to_be_focused()
+    await expect(tab.locator(".job")).to_have_count(0)
+
+
+async def test_a_file_that_is_too_large_is_told_before_it_travels(tab: Tab) -> None:
+    large = upload("large.png", bytes(MAX_BYTES + 1))
+    await tab.get_by_text("More", exact=True).click()
+    await tab.get_by_label("Start from a picture").set_input_files(large)
+    await expect(tab.get_by_role("alert")).to_have_text(
+        "image: large.png is too large. Allowed: 20 MB."
+    )
+    await expect(tab.locator("#source")).to_be_hidden()
+
+
+async def test_a_drawn_picture_can_be_started_from(tab: Tab, held: Page) -> None:
+    await send(tab, "first")
+    await finish_next(held)
+    await tab.get_by_role("button", name="Start from it").click()
+    await expect(tab.locator("#source")).to_be_visible()
+    await send(tab, "second")
+    await finish_next(held)
+    await expect(tab.locator(".job").first).to_contain_text("Begun with")
+    assert held.executor.requests[1].source is not None
+
+
+async def test_loras_and_a_sampler_reach_the_drawing(tab: Tab, held: Page, tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    for name in ("ink", "soft light", "pixel-art"):
+        (tmp_path / "loras" / f"{name}.safetensors").touch()
+    rules = '    loras_allowed: "*"\n    max_loras: 2\n    max_lora_strength: 1.5\n  other:\n'
+    modes = MODES.replace("  other:\n", rules).format(root=tmp_path)
+    held.catalog.path.write_text(modes)
+    assert held.catalog.reload()
+    await tab.reload()
+    await tab.get_by_text("More", exact=True).click()
+    loras = tab.get_by_label("LoRAs", exact=True)
+    await expect(loras.locator("option")).to_have_text(
+        ["Add one", "ink", "pixel-art", "soft light"]
+    )
+    await loras.select_option("soft light")
+    await loras.select_option("ink")
+    await expect(loras).to_be_disabled()  # two are all that may be
+    await tab.get_by_role("slider", name="soft light").focus()
+    for _ in range(4):
+        await tab.keyboard.press("ArrowLeft")
+    await expect(tab.locator("#loras output").first).to_have_text("0.8")
+    await tab.get_by_role("button", name="Remove ink").click()
+    await expect(loras).to_be_focused()
+    await loras.select_option("pixel-art")
+    await tab.get_by_label("Sampler", exact=True).select_option("DDIM")
+    await send(tab, "a fox")
+    await finish_next(held)
+    (request,) = held.executor.requests
+    assert request.sampler is Sampler.DDIM
+    laid = [(lora.path.stem, lora.strength) for lora in request.model.loras]
+    assert laid == [("soft light", 0.8), ("pixel-art", 1.0)]
+    await mode_card(tab, "other").check()
+    await expect(loras).to_be_hidden()
+    await send(tab, "a fox elsewhere")
+    await finish_next(held)
+    assert (held.executor.requests[1].mode, held.executor.requests[1].model.loras) == ("other", ())
+
+
+async def test_modes_are_chosen_with_the_arrow_keys_and_say_what_they_are(
+    tab: Tab, held: Page, tmp_path: Path
+) -> None:
+    modes = MODES.format(root=tmp_path) + "    description: Soft\n    allowed_roles: [Artists]\n"
+    held.catalog.path.write_text(modes)
+    assert held.catalog.reload()
+    await tab.reload()
+    await tab.get_by_text("More", exact=True).click()
+    await expect(mode_card(tab, "Small")).to_be_checked()
+    await mode_card(tab, "Small").focus()
+    await tab.keyboard.press("ArrowDown")
+    chosen = mode_card(tab, "other")
+    await expect(chosen).to_be_checked()
+    await expect(chosen).to_be_focused()
+    await expect(tab.locator(".mode").last).to_contain_text("on Discord for Artists")
+    await expect(tab.locator(".mode").last).to_contain_text("Soft")
+    await send(tab, "a fox")
+    await held.executor.until(lambda: bool(held.executor.requests))
+    assert held.executor.requests[0].mode == "other"
+
+
+async def test_a_refused_edit_of_the_modes_is_told(tab: Tab, held: Page) -> None:
+    held.catalog.path.write_text("modes: [")
+    assert not held.catalog.reload()
+    await tab.get_by_text("More", exact=True).click()
+    await expect(tab.locator("#mode-problem")).to_contain_text("modes.yaml, line 2: not YAML")
+    await send(tab, "/mode list")
+    await expect(tab.locator("#notice")).to_contain_text("The last edit was refused: modes.yaml")

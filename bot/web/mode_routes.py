@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
+from bot.source_images import MAX_BYTES
 from bot.web.mode_schemas import ModeOut, ModesOut, SwitchIn
 from bot.web.problems import PROBLEMS, NotThereError
 from bot.web.services import HERE, YOU, TheCatalog, TheEdits, TheStudio
@@ -43,6 +44,7 @@ async def list_modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
         default=catalog.default_mode,
         modes=await asyncio.to_thread(lambda: [ModeOut.of(mode) for mode in modes]),
         samplers=list(Sampler),
+        max_image_bytes=MAX_BYTES,
         problems=[problem.brief for problem in catalog.problems],
     )
 

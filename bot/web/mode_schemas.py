@@ -95,6 +95,7 @@ class ModesOut(BaseModel):
     default: str = Field(description="Draws until another is switched to; it can't be removed.")
     modes: list[ModeOut]
     samplers: list[str]
+    max_image_bytes: int = Field(description="Of a picture to start from.")
     problems: list[str] = Field(
         description="Why the file as it is now is not in force; then its last good state is."
     )

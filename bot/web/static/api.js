@@ -26,6 +26,16 @@ export async function call(method, path, body) {
   return content;
 }
 
+// Returns a file as base64.
+export function base64(file) {
+  return new Promise((resolve, reject) => {
+    const reader = new FileReader();
+    reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
+    reader.onerror = () => reject(new Problem("image: the file can't be read.", "image"));
+    reader.readAsDataURL(file);
+  });
+}
+
 const SILENCE = 2000; // milliseconds until a stream that the browser gave up is opened anew
 
 // Keeps one stream of everything open; calls handlers[event](data), and handlers.offline().

@@ -15,7 +15,7 @@ function make(tag, properties = {}, ...children) {
 }
 
 export class Card {
-  // act(verb, job) is called for "again", "vary", "cancel", "delete" and "dismiss".
+  // act(verb, job, button): "again", "vary", "from", "cancel", "delete" and "dismiss".
   constructor(job, act) {
     this.act = act;
     this.element = template.content.firstElementChild.cloneNode(true);
@@ -128,6 +128,7 @@ export class Card {
     return [
       button("Again", "again"),
       button("Vary", "vary"),
+      ...(several ? [] : [button("Start from it", "from")]),
       make("span", { className: "downloads" }, ...downloads),
       button("Delete", "delete", "quiet"),
     ];

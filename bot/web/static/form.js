@@ -1,11 +1,14 @@
-// The prompt box and its advanced fields: reads what was typed, shows what is allowed.
+// The prompt box and what folds out below it: reads what was typed, shows what is allowed.
+
+import { Loras } from "./loras.js";
+import { Modes } from "./modes.js";
+import { Picture } from "./picture.js";
 
 const $ = (id) => document.getElementById(id);
 
 // Names as people type them, and as the API has them.
 const FIELDS = {
   negative: "negative_prompt",
-  mode: "mode",
   size: "size",
   count: "count",
   seed: "seed",
@@ -52,7 +55,12 @@ export class Form {
       }
     });
     this.form.addEventListener("input", () => this.clear());
-    $("mode").addEventListener("change", () => this.#showMode());
+    this.loras = new Loras();
+    this.modes = new Modes(() => this.#showMode());
+    this.picture = new Picture({
+      changed: () => this.clear(),
+      failed: (problem) => setTimeout(() => this.showError(problem)),
+    });
   }
 
   draft() {
@@ -61,6 +69,9 @@ export class Form {
       const text = $(name).value.trim();
       if (text && !$(name).disabled) draft[key] = typed(name, text);
     }
+    if (this.modes.asked) draft.mode = this.modes.asked;
+    if (this.loras.chosen.length) draft.loras = this.loras.chosen;
+    if (this.picture.file) draft.strength = this.picture.strength;
     return draft;
   }
 
@@ -80,7 +91,7 @@ export class Form {
     $("error").scrollIntoView({ block: "nearest" });
     const field = $(ALIASES[problem.field] ?? problem.field);
     if (!field || !this.form.contains(field)) return;
-    if ($("advanced").contains(field)) $("advanced").open = true;
+    if ($("more").contains(field)) $("more").open = true;
     field.setAttribute("aria-invalid", "true");
     field.setAttribute("aria-errormessage", "error");
     field.focus();
@@ -97,16 +108,13 @@ export class Form {
     const shown = JSON.stringify(answer);
     if (this.shown === shown) return; // a list that is open would close
     this.shown = shown;
-    const { current, modes } = answer;
-    this.modes = new Map(modes.map((mode) => [mode.name, mode]));
-    this.current = current;
-    const title = this.modes.get(current)?.title ?? current;
-    fill($("mode"), [["", `${title} (current)`], ...modes.map((m) => [m.name, m.title])]);
+    this.mostBytes = answer.max_image_bytes;
+    this.modes.show(answer);
     this.#showMode();
   }
 
   #showMode() {
-    const mode = this.modes.get($("mode").value || this.current);
+    const mode = this.modes.chosen;
     if (!mode) return;
     const [width, height] = mode.default_size;
     const step = mode.size_step;
@@ -120,7 +128,8 @@ export class Form {
       ["", `${mode.default_sampler} (default)`],
       ...mode.samplers.map((name) => [name, name]),
     ]);
-    $("mode-help").textContent = mode.description || "The model and its ways.";
+    this.loras.setMode(mode);
+    this.picture.setDefaults({ strength: mode.default_strength, bytes: this.mostBytes });
     $("size-help").textContent = mode.sizes.length
       ? `${mode.sizes.map((sides) => sides.join("x")).join(", ")}.`
       : `Sides of ${mode.min_size} to ${mode.max_size}, by ${step}.`;

@@ -1,9 +1,9 @@
 // Brings the form, the cards and the server together.
 
-import { call, listen } from "./api.js";
+import { base64, call, listen, Problem } from "./api.js";
 import { Card } from "./card.js";
 import { Form } from "./form.js";
-import { announcementOf, modeCommand } from "./words.js";
+import { announcementOf, modeCommand, modeListOf } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const DISMISSED = "dream-lab-dismissed";
@@ -22,21 +22,23 @@ let underWay = null;
 
 function send() {
   const draft = form.draft();
-  const shape = JSON.stringify(draft);
+  const file = form.picture.file;
+  const shape = JSON.stringify([draft, file?.name, file?.size, file?.lastModified]);
   if (shape === underWay) return; // pressed twice
   underWay = shape;
   form.clear();
   sending = sending.then(async () => {
-    await deliver(draft);
+    await deliver(draft, file);
     if (underWay === shape) underWay = null;
   });
 }
 
-async function deliver(draft) {
+async function deliver(draft, file) {
   try {
     const command = modeCommand(draft.prompt);
     if (command) await runModeCommand(command);
     else {
+      if (file) draft.image = await base64(file);
       meet(await call("POST", "/api/jobs", draft));
       // On a phone the keyboard would hide the picture.
       if (matchMedia("(pointer: coarse)").matches) form.prompt.blur();
@@ -51,9 +53,7 @@ async function runModeCommand({ verb, name }) {
     const mode = await call("POST", "/api/modes/switch", { mode: name });
     form.showNotice(`Switching to ${mode.title}. Its model is being loaded.`);
   } else {
-    const { current, modes } = await call("GET", "/api/modes");
-    const named = modes.map((mode) => mode.name + (mode.name === current ? " (current)" : ""));
-    form.showNotice(`Modes: ${named.join(", ")}. Switch with /mode switch NAME.`);
+    form.showNotice(modeListOf(await call("GET", "/api/modes")));
   }
 }
 
@@ -67,7 +67,10 @@ async function act(verb, job, button) {
   button.ariaDisabled = "true"; // not disabled: that would throw the focus away
   try {
     const path = `/api/jobs/${job.id}`;
-    if (verb === "delete") {
+    if (verb === "from") {
+      form.picture.take(await pictureOf(job));
+      form.prompt.focus();
+    } else if (verb === "delete") {
       await call("DELETE", path);
       remove(job.id);
     } else if (verb === "cancel") {
@@ -80,6 +83,12 @@ async function act(verb, job, button) {
   } finally {
     button.ariaDisabled = null;
   }
+}
+
+async function pictureOf({ images: [{ url, seed }] }) {
+  const answer = await fetch(url).catch(() => null);
+  if (!answer?.ok) throw new Problem("The picture is not there any more.");
+  return new File([await answer.blob()], `${seed}.png`, { type: "image/png" });
 }
 
 // Shows a job that was just asked for. Once the stream has told of it, the answer is old news.
@@ -168,7 +177,7 @@ listen({
   gone: ({ id }) => remove(id),
   status(status) {
     showStatus(status.state, status.text);
-    if (status.mode !== form.current) refreshModes();
+    if (status.mode !== form.modes.current) refreshModes();
   },
   offline: () => showStatus("offline", "Offline, trying again"),
 });
@@ -179,5 +188,5 @@ function showStatus(state, text) {
 }
 
 // The modes file may be edited at any time; these are the moments at which it matters here.
-$("advanced").addEventListener("toggle", refreshModes);
+$("more").addEventListener("toggle", refreshModes);
 addEventListener("focus", refreshModes);

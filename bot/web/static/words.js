@@ -31,6 +31,7 @@ export function factsOf(job) {
     ["Sampler", request.sampler],
     ["Mode", request.mode],
   ];
+  if (request.strength !== null) facts.push(["Begun with", `a picture, strength ${request.strength}`]);
   if (request.negative_prompt) facts.push(["Without", request.negative_prompt]);
   if (job.seconds !== null) facts.push(["Time", `${job.seconds.toFixed(1)} s`]);
   return facts.map(([name, value]) => [name, String(value)]);
@@ -46,6 +47,26 @@ export function announcementOf(job, before) {
     failed: `Not drawn: ${job.error}`,
     cancelled: `Cancelled: ${job.request.prompt}`,
   }[job.status];
+}
+
+// What a mode's card says in small beside its title.
+export function modeNoteOf(mode, current) {
+  const notes = [mode.default_size.join("x")];
+  if (mode.name === current) notes.unshift("current");
+  if (mode.nsfw) notes.push("NSFW");
+  if (mode.roles.length) notes.push(`on Discord for ${mode.roles.join(" or ")}`);
+  return notes.join(", ");
+}
+
+// What "/mode list" answers, a line for each mode.
+export function modeListOf({ current, modes, problems }) {
+  const lines = modes.map((mode) => {
+    const name = mode.title === mode.name ? mode.name : `${mode.title} (${mode.name})`;
+    const about = mode.description ? `: ${mode.description}` : "";
+    return `${name}, ${modeNoteOf(mode, current)}${about}`;
+  });
+  const refused = problems.map((problem) => `The last edit was refused: ${problem}`);
+  return [...refused, ...lines, "Switch with /mode switch NAME."].join("\n");
 }
 
 // "/mode list" and "/mode switch NAME" are the page's own; all else goes to the server as it is.
