@@ -43,7 +43,7 @@ def refused(content: bytes) -> str:
         read_source(content)
     assert caught.value.field == "image"
     assert "PNG, JPEG, WebP or GIF" in caught.value.allowed
-    return str(caught.value)
+    return str(caught.value.value)
 
 
 def near(picture: Image.Image, at: tuple[int, int], colour: tuple[int, int, int]) -> bool:
@@ -222,7 +222,7 @@ def webp_claiming(side: int) -> bytes:
         png_claiming(60_000, 60_000),
         png_claiming(2**31 - 1, 2**31 - 1),
         png_claiming(50_000_001, 1),
-        b"GIF89a" + struct.pack("<HH", 65535, 65535) + bytes(20),
+        b"GIF89a" + struct.pack("<HH", 65535, 65535) + encoded(halves(), "GIF")[10:],
         webp_claiming(16383),
     ],
     ids=["56M", "144M", "3.6G", "huge", "line", "gif", "webp"],

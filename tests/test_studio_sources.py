@@ -6,6 +6,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -88,6 +89,17 @@ async def test_the_same_picture_is_kept_once_and_goes_with_the_last_that_uses_it
     await room.studio.delete(second.id, ADA)
     await room.studio.delete(other.id, ADA)
     assert files(tmp_path) == []
+
+
+async def test_the_store_gives_back_only_what_no_job_holds(room: Room) -> None:
+    first, second = await done(room), await done(room)
+    path = str(first.request.source)
+
+    assert await room.store.unknown([path, "sources/other.png"]) == ["sources/other.png"]
+    assert await room.store.forget_images(first.id) == []
+    assert await room.store.forget_images(first.id) == []
+    assert await room.store.forget([second.id]) == [second.images[0].path, path]
+    assert await room.store.unknown([path]) == [path]
 
 
 @pytest.mark.parametrize("vary", [False, True])
@@ -214,10 +226,10 @@ async def test_a_disk_that_takes_no_picture_is_told_and_nothing_is_stored(
 
 
 async def test_reading_a_picture_does_not_keep_others_waiting(room: Room) -> None:
-    noise = Image.effect_noise((5000, 4000), 60).convert("RGB")
+    noise = Image.frombytes("RGB", (2000, 2000), np.random.default_rng(1).bytes(12_000_000))
     buffer = io.BytesIO()
-    noise.save(buffer, "PNG", compress_level=1)
-    large = RequestDraft("x", image=buffer.getvalue()[: 20 * 2**20])
+    noise.save(buffer, "PNG", compress_level=0)
+    large = RequestDraft("x", image=buffer.getvalue()[:11_000_000])
 
     reading = asyncio.create_task(room.studio.submit(large, ADA, WEB))
     turns = 0
