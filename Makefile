@@ -34,6 +34,9 @@ adherence: $(DEV) ## Measures how well the demo model draws what it is asked
 bench: $(DEV) ## Measures the step loop against the stock pipeline
 	$(BIN)/python -m benchmarks.step_loop
 
+chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
+	$(BIN)/python -m tests.chaos $(ARGS)
+
 constraints: $(DEV) ## Writes down the installed versions as those to install
 	{ echo "# The versions that were tested together; pip takes exactly these. Made by 'make constraints'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
@@ -54,4 +57,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence bench constraints clean
+.PHONY: help run check test lint adherence bench chaos constraints clean
