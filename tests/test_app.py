@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.discord_double import DiscordDouble
 from tests.program_kit import PATIENCE, ROOT, a_program
+from tests.tiny_models import write_json
 
 RED_CIRCLE = {"prompt": "a red circle on a white background", "seed": 7}
 
@@ -125,14 +126,22 @@ async def test_a_saved_modes_file_is_live_and_a_broken_one_changes_nothing(tmp_p
 
 async def test_sighup_reads_the_modes_again(tmp_path: Path) -> None:
     modes = tmp_path / "modes.yaml"
-    modes.write_text("model_root: .\nmodes: {one: {model: x}}")
+    modes.write_text("model_root: models\nmodes: {one: {model: x}}")
     settings = {"MODES_FILE": str(modes)}
-    async with a_program(tmp_path / "data", settings) as program:
-        await program.says("http://")
-        modes.write_text("modes: {")
+    async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
+
+        async def size() -> list[int]:
+            answer = await page.get("/api/modes")
+            default: list[int] = answer.json()["modes"][0]["default_size"]
+            return default
+
+        assert await size() == [512, 512]
+        # The modes file stays as it is, so that nobody but the signal tells of its model.
+        write_json(tmp_path / "models/x/unet/config.json", {"cross_attention_dim": 2048})
         program.process.send_signal(signal.SIGHUP)
 
-        await program.says("not in force")
+        await program.says("Modes: one")
+        assert await size() == [1024, 1024]
         assert program.process.returncode is None
 
 
