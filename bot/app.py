@@ -7,10 +7,12 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from bot.housekeeping import Housekeeper, Limits
 from bot.image_folder import ImageFolder
 from bot.outbox import Outbox
 from bot.settings import Settings
@@ -53,6 +55,7 @@ class App:
     pool: WorkerPool
     outbox: Outbox
     studio: Studio
+    housekeeper: Housekeeper
 
 
 @asynccontextmanager
@@ -75,7 +78,12 @@ async def open_app(
     if executors is None:
         devices = settings.devices or await asyncio.to_thread(find_devices)
         executors = [
-            LocalExecutor(device, may_fall_back=not settings.devices) for device in devices
+            LocalExecutor(
+                device,
+                may_fall_back=not settings.devices,
+                ledger=settings.data / "measured.json",
+            )
+            for device in devices
         ]
     async with await Store.open(settings.data / "dreamlab.db") as store:
         pool = WorkerPool(
@@ -88,9 +96,10 @@ async def open_app(
         outbox = Outbox(store, lambda job_id: studio.view(job_id))
         images = ImageFolder(settings.data / "images")
         async with Studio(store, pool, catalog, images, on_settled=outbox.wake) as studio:
+            housekeeper = Housekeeper(store, images, studio.remove_sources, _limits(settings))
             await pool.start()
             try:
-                yield App(settings, catalog, store, pool, outbox, studio)
+                yield App(settings, catalog, store, pool, outbox, studio, housekeeper)
             finally:
                 await pool.shutdown()
 
@@ -154,6 +163,7 @@ async def _start(
         tasks.create_task(web.run(), name="page"),
         tasks.create_task(app.outbox.run(), name="outbox"),
         tasks.create_task(_watch_pool(app.pool), name="pool"),
+        tasks.create_task(app.housekeeper.run(), name="housekeeping"),
         tasks.create_task(
             watch(app.catalog.path, app.catalog.reload, asyncio.Event()), name="modes file"
         ),
@@ -194,6 +204,13 @@ async def _watch_pool(pool: WorkerPool) -> None:
     """Raises what broke the pool: the program must not seem to work without it."""
     await asyncio.shield(pool.failed)
     await asyncio.Event().wait()  # closed in good order
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        timedelta(days=settings.keep_days) if settings.keep_days else None,
+        int(settings.disk_budget_gb * 2**30) if settings.disk_budget_gb else None,
+    )
 
 
 def _load(app: App, mode: str) -> None:

@@ -5,6 +5,7 @@ processes may share it: each reads it again before it writes, and what one forge
 anew.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -92,12 +93,12 @@ class Ledger:
         return _all_numbers(path) * self._width
 
     def note(self, model: ModelSpec, measured: int) -> None:
-        """Remembers what a model took. Where that can't be written, the log says so.
-
-        Raises:
-            ModelError: a file is missing or can't be read.
-        """
-        key = self._key(model)
+        """Remembers what a model took. Where that can't be done, the log says so."""
+        try:
+            key = self._key(model)
+        except ModelError as error:
+            log.warning("What %s took is not remembered: %s", model.path, error)
+            return
         if self._measured.get(key) == measured:
             return
         self._measured = self._read() | self._measured
@@ -143,7 +144,8 @@ class Ledger:
             part.replace(self._path)
         except OSError as error:
             log.warning("%s can't be written: %s", self._path, error.strerror or error)
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink()
 
 
 def _sound(path: Path, found: Any) -> dict[str, int]:

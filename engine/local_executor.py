@@ -107,6 +107,7 @@ class LocalExecutor:
         capacity: int | None = None,
         may_fall_back: bool = False,
         max_rows: int | None = None,
+        ledger: Path | None = None,
         start_seconds: float = START_SECONDS,
         close_seconds: float = CLOSE_SECONDS,
         patience: Patience | None = None,
@@ -119,6 +120,8 @@ class LocalExecutor:
             may_fall_back: whether to draw on the CPU where torch can't use the device; for a
                 device that nobody named.
             max_rows: most rows in a forward pass; None takes the device's usual number.
+            ledger: the file that remembers what models took in memory, shared by all devices; None
+                keeps none.
             start_seconds: how long the process may take until it answers.
             close_seconds: how long it may take to end before it is killed.
             patience: how long its step loop may say nothing before it is killed.
@@ -127,6 +130,7 @@ class LocalExecutor:
         self._capacity = capacity
         self._may_fall_back = may_fall_back
         self._max_rows = max_rows
+        self._ledger = ledger
         self._start_seconds = start_seconds
         self._close_seconds = close_seconds
         self._patience = patience or Patience()
@@ -166,6 +170,7 @@ class LocalExecutor:
                 self._may_fall_back,
                 logging.getLogger().getEffectiveLevel(),
                 self._max_rows,
+                self._ledger,
             )
             self._spawning = asyncio.create_task(
                 _Child.spawn(start, self._start_seconds, self._patience),

@@ -7,6 +7,7 @@ the other's child, so that pickle is no danger here; nothing from outside is eve
 import pickle
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from engine.errors import DreamLabError
@@ -25,12 +26,14 @@ class Start:
         may_fall_back: whether the CPU will do where the device can't be used.
         log_level: the least level of its log lines, as `logging` numbers them.
         max_rows: most rows in a forward pass; None leaves it to the device.
+        ledger: the file of what models took in memory; None keeps none.
     """
 
     device: str
     may_fall_back: bool
     log_level: int
     max_rows: int | None
+    ledger: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import BinaryIO
 
+from engine.ledger import Ledger
 from engine.messages import HEADER, Close, Command, Ready, Reply, Start, Unusable, frame, unframe
 from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
 
@@ -47,7 +48,8 @@ def main() -> None:
     try:
         device = prepare_device(start.device, may_fall_back=start.may_fall_back)
         writer.send(Ready(device))
-        _serve(WorkerHost(device, writer.send, max_rows=start.max_rows), commands)
+        ledger = Ledger(device, start.ledger)
+        _serve(WorkerHost(device, writer.send, ledger=ledger, max_rows=start.max_rows), commands)
     except DeviceUnusableError as error:
         writer.send(Unusable(str(error)))
     finally:
