@@ -5,8 +5,9 @@ Its fixtures are had with ``pytest_plugins = ["tests.discord_kit"]``.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -129,6 +130,22 @@ async def running_bot(
         await discord.connected()
         yield Bot(app, front_end, discord, executor)
     discord.gateway.forget()
+
+
+@contextmanager
+def locked_database(folder: Path) -> Iterator[sqlite3.Connection]:
+    """Keeps the database from being written, as another program does; commits in the end."""
+    with closing(sqlite3.connect(folder / "dreamlab.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        yield db
+        db.execute("COMMIT")
+
+
+def refuse_jobs(db: sqlite3.Connection, words: str) -> None:
+    """Has the database refuse every new job, in a way that nobody foresaw."""
+    db.execute(
+        f"CREATE TRIGGER refusal BEFORE INSERT ON jobs BEGIN SELECT RAISE(ABORT, '{words}'); END"
+    )
 
 
 def unescaped(text: str) -> str:

@@ -10,7 +10,14 @@ from bot.client import DiscordFrontEnd, DiscordLoginError
 from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble
 from tests.discord_double.gateway import IDENTIFY, RESUME
-from tests.discord_kit import Bot, running_bot, serving, settings_for
+from tests.discord_kit import (
+    Bot,
+    locked_database,
+    refuse_jobs,
+    running_bot,
+    serving,
+    settings_for,
+)
 
 pytest_plugins = ["tests.discord_kit"]
 
@@ -139,20 +146,17 @@ async def test_a_command_that_changed_is_explained(bot: Bot) -> None:
 
 
 async def test_a_bug_is_told_with_a_note_and_found_in_the_log(
-    bot: Bot, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bot: Bot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def buggy(*_: object) -> None:
-        raise ZeroDivisionError("secret details")
+    with locked_database(tmp_path) as database:
+        refuse_jobs(database, "secret details")
 
-    monkeypatch.setattr(bot.app.studio, "mode_of", buggy)  # there is no known bug to trigger
-
-    asked = await bot.discord.slash("mode list", overridden=True)
-    word = await bot.discord.private_word(asked)
+    word = await bot.discord.private_word(await bot.imagine())
 
     note = word.content.split("`")[1]
     assert "secret details" not in word.content
     assert f"Note {note}" in caplog.text
-    assert "ZeroDivisionError" in caplog.text
+    assert "secret details" in caplog.text
 
 
 async def test_it_ends_while_discord_answers_nothing(

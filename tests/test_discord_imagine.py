@@ -10,7 +10,7 @@ import pytest
 from engine.errors import DrawingError
 from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble, Interaction
-from tests.discord_kit import Bot, running_bot, unescaped
+from tests.discord_kit import Bot, locked_database, refuse_jobs, running_bot, unescaped
 
 pytest_plugins = ["tests.discord_kit"]
 
@@ -254,45 +254,26 @@ async def test_modes_are_suggested_by_name_title_and_description(bot: Bot) -> No
     assert [choice["name"] for choice in little] == ["Small (small): Little pictures"]
 
 
-async def test_a_submission_that_takes_long_is_acknowledged_first(
-    bot: Bot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = asyncio.Event()
-    add = bot.app.store.add
-
-    async def slow_add(*arguments: Any) -> None:
-        await gate.wait()
-        await add(*arguments)
-
-    # A disk that is busy for seconds can't be had on demand.
-    monkeypatch.setattr(bot.app.store, "add", slow_add)
-    asked = await bot.imagine()
-
-    await bot.discord.until(lambda: asked.acknowledged == 5)
-    gate.set()
+async def test_a_submission_that_takes_long_is_acknowledged_first(bot: Bot, tmp_path: Path) -> None:
+    with locked_database(tmp_path):
+        asked = await bot.imagine()
+        await bot.discord.until(lambda: asked.acknowledged == 5)
 
     assert (await bot.discord.picture(asked)) is asked.original
 
 
-async def test_an_error_after_thinking_is_still_private(
-    bot: Bot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gate = asyncio.Event()
-
-    async def no_add(*_: Any) -> None:
-        await gate.wait()
-        raise OSError("disk full")
-
-    monkeypatch.setattr(bot.app.store, "add", no_add)  # as above
-    asked = await bot.imagine()
-    await bot.discord.until(lambda: asked.acknowledged == 5)
-    gate.set()
+async def test_an_error_after_thinking_is_still_private(bot: Bot, tmp_path: Path) -> None:
+    with locked_database(tmp_path) as database:
+        asked = await bot.imagine()
+        await bot.discord.until(lambda: asked.acknowledged == 5)
+        refuse_jobs(database, "no")
 
     message = await bot.discord.private_word(asked)
 
     assert asked.original is not None
     assert asked.original.deleted
     assert message.ephemeral
+    assert not bot.executor.requests
 
 
 async def test_many_people_at_once_are_all_served(bot: Bot) -> None:
