@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from engine.errors import (
@@ -1213,8 +1214,8 @@ class TestRealWorker:
             drafts = [RequestDraft(prompt="a red cube", seed=seed) for seed in (1, 2)]
             order: list[str] = []
 
-            def note(progress: Progress) -> None:
-                if progress.stage is Stage.DENOISING:
+            def note(progress: Progress | None) -> None:
+                if progress and progress.stage is Stage.DENOISING:
                     order.append(progress.job_id)
 
             jobs = [GenerationJob(request=draft) for draft in drafts]
@@ -1229,8 +1230,8 @@ class TestRealWorker:
             assert victim is not None
             killed: list[int] = []
 
-            def kill(progress: Progress) -> None:
-                if progress.stage is Stage.DENOISING and not killed:
+            def kill(progress: Progress | None) -> None:
+                if progress and progress.stage is Stage.DENOISING and not killed:
                     os.kill(victim, signal.SIGKILL)
                     killed.append(progress.step)
 
@@ -1240,3 +1241,53 @@ class TestRealWorker:
             assert executor.pid not in (None, victim)
             assert again.images == undisturbed.images
         assert executor.pid is None
+
+    async def test_a_poisonous_request_changes_no_picture_of_its_neighbours(self):
+        demo = OneMode("demo", ModelSpec(DEMO), size=64, steps=30)
+        executor = LocalExecutor("cpu")
+        async with WorkerPool([executor], SomeModes(demo)) as pool:
+            drafts = [RequestDraft(prompt="a red cube", seed=seed) for seed in (1, 2)]
+            alone = [await pool.submit_job(GenerationJob(request=draft)) for draft in drafts]
+            poison = GenerationJob(request=RequestDraft(prompt="a blue ball", seed=3))
+            neighbours = [GenerationJob(request=draft) for draft in drafts]
+            drawn: set[str] = set()
+            killed: list[int] = []
+
+            def note(progress: Progress | None) -> None:
+                if progress is None or progress.stage is not Stage.DENOISING:
+                    return
+                drawn.add(progress.job_id)
+                pid = executor.pid
+                together = killed or len(drawn) == 3
+                if progress.job_id == poison.id and together and pid and pid not in killed:
+                    killed.append(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+            futures = [pool.submit_job(job, on_event=note) for job in (*neighbours, poison)]
+            with pytest.raises(PoisonousRequestError, match=r"SIGKILL\. .* isn't tried again"):
+                await futures.pop()
+            results = [await future for future in futures]
+        assert len(killed) == 2
+        assert [result.images for result in results] == [result.images for result in alone]
+
+    @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be stopped here")
+    async def test_shutdown_leaves_no_process_even_of_a_worker_that_hangs(self):
+        demo = OneMode("demo", ModelSpec(DEMO), size=64, steps=400)
+        before = {child.pid for child in psutil.Process().children(recursive=True)}
+        executor = LocalExecutor("cpu", close_seconds=0.5)
+        pool = WorkerPool([executor], SomeModes(demo))
+        await pool.start()
+        drawing = asyncio.Event()
+        future = pool.submit_job(
+            GenerationJob(request=RequestDraft(prompt="a red cube")),
+            on_event=lambda progress: drawing.set() if progress and progress.step else None,
+        )
+        await drawing.wait()
+        assert executor.pid is not None
+        os.kill(executor.pid, signal.SIGSTOP)
+
+        await pool.shutdown(grace=0.1)
+
+        with pytest.raises(PoolClosedError):
+            await future
+        assert {child.pid for child in psutil.Process().children(recursive=True)} <= before
