@@ -326,6 +326,13 @@ def lane(state: LaneState = LaneState.READY, error: str | None = None, busy: int
             0,
             ("unavailable", "The worker on cpu is down and being started again"),
         ),
+        (
+            [lane(LaneState.DOWN, "/home/ada/x is broken")],
+            False,
+            2,
+            ("unavailable", "cpu failed again and again; tried every few minutes"),
+        ),
+        ([lane(LaneState.DOWN, "broken"), lane()], False, 0, ("ready", "Ready")),
     ],
 )
 def test_the_status_in_a_sentence(

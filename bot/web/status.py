@@ -88,6 +88,8 @@ def describe(
     if not _any_ready(lanes):
         if any(lane.last_error for lane in lanes):
             devices = ", ".join(lane.device for lane in lanes)
+            if all(lane.state is LaneState.DOWN for lane in lanes):
+                return "unavailable", f"{devices} failed again and again; tried every few minutes"
             return "unavailable", f"The worker on {devices} is down and being started again"
         return "loading", "Starting"
     if loads:
