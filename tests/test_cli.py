@@ -146,6 +146,8 @@ def test_only_the_standard_library_is_imported_before_a_verb_is_known() -> None:
         ["imagine", "x", "--steps", "many"],
         ["imagine", "x", "--seed", "1.5"],
         ["imagine", "x", "--out", "x.jpg"],
+        ["imagine", "x", "--lora", "snow:much"],
+        ["imagine", "x", "--strength", "half"],
         ["detect"],
         ["check", "--now"],
     ],
@@ -223,6 +225,40 @@ def test_modes_lists_them_with_the_default_marked(tmp_path: Path) -> None:
     assert answer.stdout.startswith("* demo  Demo: ")
 
 
+def test_modes_tells_what_most_modes_do_not_have(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "modes.yaml"
+    path.write_text(
+        """
+model_root: .
+default_mode: a
+modes:
+  a: {model: x}
+  b:
+    model: x
+    clip_skip: 2
+    vae: v.safetensors
+    refiner: {model: r.safetensors, switch_at: 0.75}
+    loras_allowed: [snow.safetensors]
+    max_loras: 1
+    allowed_roles: [Artists]
+""",
+        encoding="utf-8",
+    )
+    (tmp_path / "snow.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MODES_FILE", str(path))
+    assert main(["modes"]) == 0
+    assert [line.strip() for line in capsys.readouterr().out.splitlines()[2:]] == [
+        "clip skip 2",
+        "VAE v.safetensors",
+        "refiner r.safetensors after 75% of the steps",
+        "LoRAs to ask for, 1 at once: snow",
+        "roles that may use it: Artists",
+    ]
+
+
 def test_a_broken_modes_file_is_told_in_full_without_a_traceback(tmp_path: Path) -> None:
     path = tmp_path / "modes.yaml"
     path.write_text("model_root: .\nmodes:\n  a: {model: x, default_steps: lots}\n")
@@ -266,6 +302,28 @@ def test_imagine_draws_and_says_where_the_pictures_are(tmp_path: Path) -> None:
     assert "drawing, " in answer.stderr
 
 
+@pytest.mark.slow
+def test_imagine_starts_from_a_picture_in_its_aspect(tmp_path: Path) -> None:
+    Image.new("RGB", (400, 200), "red").save(tmp_path / "red.jpg")
+    words = ["imagine", "a red circle", "--image", "red.jpg", "--strength=0.4", "--steps=5"]
+    answer = bot(tmp_path, *words, "--seed=7", "--json")
+    assert answer.returncode == 0, answer.stderr
+    told = json.loads(answer.stdout)
+    assert told["request"]["strength"] == 0.4
+    with Image.open(told["paths"][0]) as image:
+        assert image.size == (told["request"]["width"], told["request"]["height"]) == (184, 88)
+        # Less than half of it is drawn anew.
+        red, green, blue = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+        assert red > 150 > 100 > max(green, blue)
+
+
+def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for path in ("none.png", str(tmp_path)):
+        answer = bot(tmp_path, "imagine", "x", "--image", path)
+        assert answer.returncode == 1
+        assert answer.stderr.startswith(f"{path}: ")
+
+
 def test_imagine_refuses_in_the_same_words_as_everywhere(tmp_path: Path) -> None:
     answer = bot(tmp_path, "imagine", "x", "--mode", "nope", "--json")
     assert answer.returncode == 1
@@ -283,6 +341,10 @@ def test_imagine_refuses_in_the_same_words_as_everywhere(tmp_path: Path) -> None
         (["imagine", " "], "prompt: nothing is not allowed"),
         (["imagine", "x", "--guidance", "nan"], "guidance: 'nan' is not allowed"),
         (["imagine", "x", "--size", "100x100"], "width: '100' is not allowed"),
+        (["imagine", "x", "--sampler", "Oiler"], "sampler: 'Oiler' is not allowed"),
+        (["imagine", "x", "--lora", "snow:0.5"], "Allowed: none in this mode"),
+        (["imagine", "x", "--image", str(Path(__file__))], "damaged or of another kind"),
+        (["imagine", "x", "--strength", "0.5"], "strength: '0.5' is not allowed"),
         (["imagine", "x", "--out", "no/such/folder/x.png"], "out: 'no/such/folder/x.png'"),
     ],
 )

@@ -156,6 +156,34 @@ def test_of_two_blank_lines_around_a_removed_mode_one_stays(tmp_path: Path) -> N
     assert edited(path) == head + "\n".join([entries[0], entries[2]])
 
 
+def test_every_key_can_be_set_and_changed(path: Path) -> None:
+    values: dict[str, Any] = {
+        "model": "x.safetensors",
+        "vae": "vae/v.safetensors",
+        "refiner": {"model": "r.safetensors", "switch_at": 0.7},
+        "clip_skip": 2,
+        "loras_allowed": ["snow.safetensors", {"path": "n.safetensors", "name": "night: 2"}],
+        "max_loras": 2,
+        "max_lora_strength": 1.5,
+        "allowed_roles": ["Artists", "80351110224678912", "@everyone"],
+    }
+    with pytest.raises(ModesFileError, match="'night: 2'"):
+        set_mode(path, "a", values)
+    assert edited(path) == TEXT
+    values["loras_allowed"][1]["name"] = "night"
+    mode = set_mode(path, "a", values).modes["a"]
+    assert (mode.clip_skip, mode.refiner_from, mode.max_loras) == (2, 0.7, 2)
+    assert [lora.name for lora in mode.loras_allowed] == ["snow", "night"]
+    assert mode.allowed_roles == ("Artists", "80351110224678912", "@everyone")
+    once = edited(path)
+    assert set_mode(path, "a", values).modes["a"] == mode
+    assert edited(path) == once
+    changed = set_mode(path, "a", values | {"loras_allowed": "*", "refiner": "r.safetensors"})
+    assert changed.modes["a"].lora_folder is not None
+    assert changed.modes["a"].refiner_from == 0.8
+    assert 'loras_allowed: "*"' in edited(path)
+
+
 def test_the_shipped_file_keeps_its_explanations(tmp_path: Path) -> None:
     path = tmp_path / "modes.yaml"
     shutil.copy(SHIPPED, path)
