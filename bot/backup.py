@@ -20,10 +20,10 @@ from bot.database import (
     open_database,
     open_for_reading,
     problem,
-    sync_folder,
     unavailable,
     version_of,
 )
+from bot.disk import sync_folder
 from engine.errors import DreamLabError
 
 DATABASE = "dreamlab.db"

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from packaging.requirements import Requirement
 
 from bot import database
+from bot.housekeeping import lost_pictures
 from bot.settings import Settings, SettingsError
 from engine import devices
 from engine.errors import ModelError
@@ -213,6 +214,15 @@ def judge_disk(free: int) -> Finding:
     return Finding(Level.OK, "disk", text)
 
 
+def judge_pictures(count: int, lost: int) -> Finding:
+    """Says whether every picture that is known has its file."""
+    if lost:
+        hint = "Somebody deleted them, or the disk is failing; `python bot.py restore` brings back"
+        text = f"{lost} of {count} have no file"
+        return Finding(Level.WARNING, "pictures", text, f"{hint} what a backup has")
+    return Finding(Level.OK, "pictures", f"{count}, each with its file")
+
+
 def judge_port(host: str, port: int, problem: str | None, *, running: bool) -> Finding:
     """Says whether the page can be served.
 
@@ -364,7 +374,10 @@ def _data(folder: Path) -> Iterator[Finding]:
         return
     made = "" if folder.exists() else ", made at the first start"
     yield Finding(Level.OK, "data folder", f"{folder}, writable{made}")
-    yield _database(folder / "dreamlab.db")
+    database_found = _database(folder / "dreamlab.db")
+    yield database_found
+    if database_found.level is Level.OK and (folder / "dreamlab.db").exists():
+        yield judge_pictures(*lost_pictures(folder / "dreamlab.db", folder / "images"))
     yield judge_disk(shutil.disk_usage(place).free)
 
 

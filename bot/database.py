@@ -1,13 +1,13 @@
 """The database file: opened, examined, migrated; and what SQLite refuses, in words for people."""
 
 import logging
-import os
 import sqlite3
 from collections.abc import Iterable
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
 
+from bot.disk import sync_folder
 from engine.errors import DreamLabError
 
 log = logging.getLogger(__name__)
@@ -150,16 +150,6 @@ def version_of(db: sqlite3.Connection) -> int:
             " install the newer Dream Lab again."
         )
     return version
-
-
-def sync_folder(folder: Path) -> None:
-    """Makes new names in a folder survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _connect(

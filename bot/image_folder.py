@@ -1,15 +1,33 @@
 """The picture files of the data folder."""
 
 import os
+import re
 from collections.abc import Iterable
-from datetime import date
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 
+from bot.disk import sync_folder
 from bot.records import ImageRecord
 from bot.source_images import SourceImage
 from engine.jobs import GenerationResult, new_job_id
 
 _SOURCES = "sources"
+_OURS = re.compile(r"(\d{4}-\d\d-\d\d|sources)/[\w-]+\.(png|part)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureFile:
+    """A file that is there.
+
+    Attributes:
+        size: bytes.
+        written_at: when it was written.
+    """
+
+    size: int
+    written_at: datetime
 
 
 class ImageFolder:
@@ -31,7 +49,7 @@ class ImageFolder:
         """
         folder = self._root / day.isoformat()
         folder.mkdir(parents=True, exist_ok=True)
-        _sync(self._root)
+        self._sync_above()
         records: list[ImageRecord] = []
         try:
             for image in result.images:
@@ -48,7 +66,7 @@ class ImageFolder:
                         height=image.height,
                     )
                 )
-            _sync(folder)
+            sync_folder(folder)
         except OSError:
             self.remove(records)  # a full disk is no place for half a result
             raise
@@ -72,19 +90,47 @@ class ImageFolder:
         if path.is_file():
             return  # named after its content, and whole
         path.parent.mkdir(parents=True, exist_ok=True)
-        _sync(self._root)
+        self._sync_above()
         _write(path, source.png)
-        _sync(path.parent)
+        sync_folder(path.parent)
 
     def remove_sources(self, paths: Iterable[Path]) -> None:
         """Deletes pictures to draw from; those that are gone are no error."""
         for path in paths:
             self.source_path(path).unlink(missing_ok=True)
 
+    def is_source(self, path: str) -> bool:
+        """Says whether a relative path is that of a picture to draw from."""
+        return path.startswith(f"{_SOURCES}/")
+
+    def survey(self) -> dict[str, PictureFile]:
+        """Returns every file that was written here, by its path as in `ImageRecord`.
+
+        What an owner has put there beside them is none of it.
+        """
+        found = {}
+        for file in self._root.glob("*/*"):
+            path = file.relative_to(self._root).as_posix()
+            if _OURS.fullmatch(path):
+                with suppress(FileNotFoundError):
+                    facts = file.stat()
+                    written_at = datetime.fromtimestamp(facts.st_mtime, UTC)
+                    found[path] = PictureFile(facts.st_size, written_at)
+        return found
+
+    def discard(self, paths: Iterable[str]) -> None:
+        """Deletes files by their paths as in `ImageRecord`; those that are gone are no error."""
+        for path in paths:
+            (self._root / path).unlink(missing_ok=True)
+
     def remove(self, images: Iterable[ImageRecord]) -> None:
         """Deletes files; those that are gone are no error."""
-        for image in images:
-            self.path(image).unlink(missing_ok=True)
+        self.discard(image.path for image in images)
+
+    def _sync_above(self) -> None:
+        """Makes a folder that was just made survive a power cut."""
+        sync_folder(self._root)
+        sync_folder(self._root.parent)
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -98,13 +144,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         part.unlink(missing_ok=True)
         raise
-
-
-def _sync(folder: Path) -> None:
-    """Makes new names in a folder survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

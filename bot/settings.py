@@ -129,6 +129,20 @@ class Settings(BaseModel):
         "What to draw on; empty (auto) takes every CUDA device, or else the CPU.",
         ALLOWED_DEVICES,
     )
+    keep_days: int = _setting(
+        0,
+        "Days after which finished requests and their pictures are deleted; 0 keeps them for ever.",
+        "a whole number from 0 to 36500",
+        ge=0,
+        le=36_500,
+    )
+    disk_budget_gb: float = _setting(
+        0.0,
+        "Gigabytes of pictures, beyond which the oldest requests are deleted; 0 is no limit.",
+        "a number from 0 to 1000000",
+        ge=0,
+        le=1_000_000,
+    )
     log_level: LogLevel = _setting(
         "INFO",
         "How much the log says.",

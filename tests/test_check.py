@@ -1,6 +1,7 @@
 """The check: facts in, findings out, and the next step for each that is not as it should be."""
 
 import socket
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from bot import check
 from bot.check import Finding, Gpu, Level
 from bot.cli import main
 from bot.settings import names
+from bot.store import Store
 from engine.errors import ModelNotFoundError
 from engine.jobs import Family, ModelSpec
 from engine.model_detector import DetectedLora, DetectedModel
 from modes.mode_config import ModeConfig
+from tests.records_kit import a_job, an_image, done
 
 ROOT = Path(__file__).parent.parent
 GIB = 2**30
@@ -252,3 +255,32 @@ def test_the_screen_shows_every_finding_and_the_status_says_whether_all_is_well(
     screen = capsys.readouterr().out
     assert "broken   modes file" in screen
     assert "MODEL_ROOT" in screen
+
+
+# The store
+
+
+async def test_a_lost_picture_is_told(surroundings: Path) -> None:
+    job = a_job()
+    async with await Store.open(surroundings / "dreamlab.db") as store:
+        await store.add(job)
+        await store.settle(done(job), [an_image(job)], carried=False)
+
+    found = examined()["pictures"]
+
+    assert (found.level, found.text) == (Level.WARNING, "1 of 1 have no file")
+    assert "restore" in found.hint
+
+
+async def test_a_database_that_can_not_be_written_is_told(
+    surroundings: Path,
+) -> None:
+    path = surroundings / "dreamlab.db"
+    await (await Store.open(path)).close()
+    with sqlite3.connect(path, isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        found = examined()["database"]
+
+    assert found.level is Level.BROKEN
+    assert "another program keeps the database locked" in found.text
+    assert "none of the old is lost" in found.hint
