@@ -77,7 +77,10 @@ def request_parameters(request: GenerationRequest, seed: int) -> str:
     if request.refiner is not None:
         settings["Refiner"] = _name(request.refiner)
         settings["Refiner switch at"] = _number(request.refiner_from)
-    return format_parameters(Parameters(request.prompt, request.negative_prompt, settings))
+    # The web UI has them in the prompt, the mode's own no less than those that were asked for.
+    tags = (f"<lora:{lora.path.stem}:{_number(lora.strength)}>" for lora in request.model.loras)
+    prompt = " ".join((request.prompt, *tags))
+    return format_parameters(Parameters(prompt, request.negative_prompt, settings))
 
 
 def format_parameters(parameters: Parameters) -> str:

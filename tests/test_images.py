@@ -17,7 +17,7 @@ from engine.images import (
     read_png,
     request_parameters,
 )
-from engine.jobs import MAX_SEED, GenerationRequest, ModelSpec, Sampler
+from engine.jobs import MAX_SEED, GenerationRequest, LoraSpec, ModelSpec, Sampler
 
 REQUEST = GenerationRequest(
     mode="dream",
@@ -88,6 +88,15 @@ def test_a_folder_keeps_its_whole_name() -> None:
     request = replace(REQUEST, model=ModelSpec(Path("models/diffusers/dream-demo")))
 
     assert parse_parameters(request_parameters(request, 1)).settings["Model"] == "dream-demo"
+
+
+def test_loras_stand_in_the_prompt_as_the_web_ui_has_them() -> None:
+    loras = (LoraSpec(Path("l/snow.v1.safetensors"), 0.8), LoraSpec(Path("n.safetensors"), -1.0))
+    request = replace(REQUEST, model=replace(REQUEST.model, loras=loras))
+
+    read = parse_parameters(request_parameters(request, 1))
+
+    assert read.prompt == "a red house <lora:snow.v1:0.8> <lora:n:-1>"
 
 
 def test_a_variation_names_the_second_seed_of_just_that_picture() -> None:
