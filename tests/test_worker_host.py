@@ -47,7 +47,6 @@ from engine.messages import (
     Unload,
 )
 from engine.model_files import file_stamp
-from engine.model_registry import ModelRegistry
 from engine.worker_host import (
     LORAS_KEPT,
     REPORT_SECONDS,
@@ -57,32 +56,7 @@ from engine.worker_host import (
 )
 from engine.workers.base import Drawing, Worker
 from tests.tiny_models import unet_shapes, write_folder, write_lora
-from tests.worker_kit import ask
-
-
-class Room:
-    """A device's memory with room for so many bytes, taken by what is loaded and nothing else."""
-
-    def __init__(self, registry: ModelRegistry, total: int) -> None:
-        self.registry = registry
-        self.bytes = total
-
-    def total(self) -> int:
-        return self.bytes
-
-    def used(self) -> int:
-        return sum(model.vram_bytes for model in self.registry.get_loaded_models().values())
-
-    def free(self) -> int:
-        return self.total() - self.used()
-
-
-class SmallRegistry(ModelRegistry):
-    """The registry of a device with room for so many bytes."""
-
-    def __init__(self, room: int) -> None:
-        super().__init__("cpu")
-        self._memory = Room(self, room)
+from tests.worker_kit import SmallRegistry, ask
 
 
 class OneByteLedger(Ledger):
