@@ -31,8 +31,12 @@ lint: $(DEV) ## Style, types and what may import what
 adherence: $(DEV) ## Measures how well the demo model draws what it is asked
 	$(BIN)/python -m benchmarks.demo_adherence
 
-bench: $(DEV) ## Measures the step loop against the stock pipeline
-	$(BIN)/python -m benchmarks.step_loop
+bench: $(DEV) ## Measures serving against the stock pipeline, and what decisions cost
+	$(BIN)/python -m benchmarks.decisions
+	$(BIN)/python -m benchmarks.serving
+
+bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
+	$(BIN)/python -m benchmarks.serving --profile gpu
 
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)
@@ -57,4 +61,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence bench chaos constraints clean
+.PHONY: help run check test lint adherence bench chaos bench-gpu constraints clean

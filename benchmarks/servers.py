@@ -1,0 +1,332 @@
+"""The servers that are compared: the stock pipeline behind a lock, with a window, and ours."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch  # noqa: TID253 - run by itself, no front end imports it
+from diffusers import DiffusionPipeline  # noqa: TID253 - what is compared with
+
+from benchmarks.workloads import Asked, Served, Workload
+from engine.errors import NotEnoughMemoryError
+from engine.fair_queue import FairQueue
+from engine.images import encode_png, request_parameters
+from engine.jobs import GenerationRequest, GenerationResult, Progress
+from engine.messages import Cancel, JobEvent, JobFailed, Reply, Run
+from engine.model_registry import ModelRegistry
+from engine.samplers import NoiseSchedule, create_scheduler
+from engine.step_batcher import LEAST_CAP
+from engine.worker_host import WorkerHost
+
+WINDOW = 0.05
+"""Seconds that request-level batching waits for company."""
+
+IN_FLIGHT = 8
+"""Requests that a device draws at once behind the fair queue."""
+
+
+class Server(Protocol):
+    """Draws what is asked for, a bit at each turn."""
+
+    name: str
+
+    @property
+    def busy(self) -> bool:
+        """Whether a turn has something to do."""
+
+    def submit(self, asked: Asked) -> None:
+        """Takes a request."""
+
+    def turn(self) -> list[int]:
+        """Does the least it can do at once; returns the numbers of what is finished."""
+
+    def reset(self) -> None:
+        """Forgets what is under way."""
+
+
+def drive(server: Server, workload: Workload, until: int | None = None) -> list[Served]:
+    """Lets a server serve a workload, in real time.
+
+    Args:
+        server: who draws.
+        workload: who asks.
+        until: ends as soon as the request of this number is served; None serves all.
+    """
+    asked: dict[int, Asked] = {}
+    served: list[Served] = []
+    began = time.perf_counter()
+    while True:
+        for each in workload.due(time.perf_counter() - began):
+            asked[each.number] = each
+            server.submit(each)
+        if server.busy:
+            for number in server.turn():
+                served.append(Served(asked[number], time.perf_counter() - began))
+                workload.served(served[-1])
+                if number == until:
+                    server.reset()
+                    return served
+        else:
+            at = workload.next_at()
+            if at is None:
+                return served
+            time.sleep(max(0.0, began + at - time.perf_counter()))
+
+
+class StockServer:
+    """Diffusers' own pipeline, one request after another, as behind a lock."""
+
+    name = "stock"
+
+    def __init__(self, model: Path, device: str) -> None:
+        dtype = torch.float32 if device == "cpu" else torch.float16
+        self.pipeline: Any = DiffusionPipeline.from_pretrained(
+            model, dtype=dtype, local_files_only=True
+        ).to(device)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.schedule = NoiseSchedule.read(model / "scheduler" / "scheduler_config.json")
+        self._waiting: deque[Asked] = deque()
+
+    @property
+    def busy(self) -> bool:
+        """See `Server`."""
+        return bool(self._waiting)
+
+    def submit(self, asked: Asked) -> None:
+        """See `Server`."""
+        self._waiting.append(asked)
+
+    def turn(self) -> list[int]:
+        """Draws a whole request."""
+        return self._draw([self._waiting.popleft()])
+
+    def reset(self) -> None:
+        """See `Server`."""
+        self._waiting.clear()
+
+    def _draw(self, batch: Sequence[Asked]) -> list[int]:
+        request = batch[0].request
+        self.pipeline.scheduler = create_scheduler(request.sampler, self.schedule, request.steps)
+        images = self.pipeline(
+            [asked.request.prompt for asked in batch],
+            negative_prompt=[asked.request.negative_prompt for asked in batch],
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            generator=[torch.Generator().manual_seed(asked.request.seed) for asked in batch],
+        ).images
+        for asked, image in zip(batch, images, strict=True):
+            encode_png(image, request_parameters(asked.request, asked.request.seed))
+        return [asked.number for asked in batch]
+
+
+class WindowServer(StockServer):
+    """The stock pipeline with request-level batching: who comes within a window shares a call.
+
+    Only those share it who agree in all that a call of the pipeline has one of: size, steps,
+    guidance and sampler.
+    """
+
+    name = "window"
+
+    def __init__(self, stock: StockServer, most: int) -> None:
+        self.pipeline, self.schedule = stock.pipeline, stock.schedule
+        self._waiting = deque()
+        self._most = most
+        self._opened: float | None = None
+
+    def turn(self) -> list[int]:
+        """Waits until the window closes, then draws all that fit together."""
+        now = time.perf_counter()
+        if self._opened is None:
+            self._opened = now
+        batch = [each for each in self._waiting if _call(each) == _call(self._waiting[0])]
+        if len(batch) < self._most and now - self._opened < WINDOW:
+            time.sleep(0.001)
+            return []
+        self._opened = None
+        batch = batch[: self._most]
+        for each in batch:
+            self._waiting.remove(each)
+        return self._draw(batch)
+
+    def reset(self) -> None:
+        """See `Server`."""
+        super().reset()
+        self._opened = None
+
+
+def _call(asked: Asked) -> tuple[object, ...]:
+    request = asked.request
+    return request.width, request.height, request.steps, request.guidance_scale, request.sampler
+
+
+class OurServer:
+    """Our step loop: each request joins when it comes."""
+
+    def __init__(
+        self,
+        device: str,
+        *,
+        batching: bool = True,
+        registry: ModelRegistry | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.name = "ours" if batching else "ours, one by one"
+        self.registry = registry or ModelRegistry(device)
+        self._said: list[Reply] = []
+        self.host = WorkerHost(
+            device,
+            self._said.append,
+            registry=self.registry,
+            max_rows=None if batching else LEAST_CAP,
+            clock=clock,
+        )
+        self.loads = 0
+        self.progress: dict[int, Progress] = {}
+        self._under_way: set[int] = set()
+
+    @property
+    def busy(self) -> bool:
+        """See `Server`."""
+        return self.host.busy
+
+    def submit(self, asked: Asked) -> None:
+        """See `Server`."""
+        self._under_way.add(asked.number)
+        self.host.handle(Run(asked.number, str(asked.number), asked.request))
+
+    def turn(self) -> list[int]:
+        """Takes one denoising step."""
+        before = set(self.registry.get_loaded_models())
+        self.host.tick()
+        self.loads += len(set(self.registry.get_loaded_models()) - before)
+        finished = []
+        for reply in self._said:
+            if isinstance(reply, JobFailed):
+                raise reply.error
+            if isinstance(reply, JobEvent) and isinstance(reply.event, Progress):
+                self.progress[reply.run_id] = reply.event
+            if isinstance(reply, JobEvent) and isinstance(reply.event, GenerationResult):
+                finished.append(reply.run_id)
+        self._said.clear()
+        self._under_way.difference_update(finished)
+        return finished
+
+    def reset(self) -> None:
+        """Cancels what is under way; the models stay."""
+        for number in self._under_way:
+            self.host.handle(Cancel(number))
+        self._under_way.clear()
+        self._said.clear()
+        self.progress.clear()
+
+
+@dataclass
+class QueuedServer:
+    """Our step loop behind the queue, as in the pool.
+
+    Attributes:
+        ours: who draws.
+        fair: whether members take turns; otherwise all stand in one line.
+        loaded_first: whether who needs no loading may go before who does.
+    """
+
+    ours: OurServer
+    fair: bool = True
+    loaded_first: bool = True
+    name: str = "ours, queued"
+    _queue: FairQueue = field(default_factory=FairQueue)
+    _asked: dict[int, Asked] = field(default_factory=dict)
+    _in_flight: int = 0
+
+    @property
+    def busy(self) -> bool:
+        """See `Server`."""
+        return bool(len(self._queue)) or self.ours.busy
+
+    def submit(self, asked: Asked) -> None:
+        """See `Server`."""
+        self._asked[asked.number] = asked
+        request = asked.request
+        owner = asked.user if self.fair else "everybody"
+        self._queue.push(str(asked.number), owner, request.cost, key=request.model.key)
+
+    def turn(self) -> list[int]:
+        """Sends who is next, and takes one denoising step."""
+        while self._in_flight < IN_FLIGHT and len(self._queue):
+            loaded = self.ours.registry.get_loaded_models() if self.loaded_first else ()
+            self.ours.submit(self._asked[int(self._queue.pop(loaded).job_id)])
+            self._in_flight += 1
+        finished = self.ours.turn()
+        self._in_flight -= len(finished)
+        return finished
+
+    def reset(self) -> None:
+        """See `Server`."""
+        self.ours.reset()
+        self._queue = FairQueue()
+        self._in_flight = 0
+
+
+class RoomFor(ModelRegistry):
+    """The registry of a device with room for so many models, whatever they weigh."""
+
+    def __init__(self, device: str, models: int) -> None:
+        super().__init__(device)
+        self._room = models
+
+    def make_room(self, vram_bytes: int, model_path: Path | str) -> list[str]:
+        """Names the models to drop: those that have been idle longest."""
+        loaded = list(self.get_loaded_models())
+        idle = [name for name in loaded if not self.in_use(name)]
+        excess = len(loaded) + 1 - self._room
+        if excess > len(idle):
+            raise NotEnoughMemoryError(model_path, vram_bytes, 0, vram_bytes)
+        return idle[: max(0, excess)]
+
+    def could_fit(self, vram_bytes: int) -> bool:
+        """Any model fits once others have gone."""
+        return True
+
+
+def bare_pass(stock: StockServer, request: GenerationRequest, rows: int, passes: int) -> float:
+    """Returns the seconds of one forward pass of the bare UNet, the median of so many."""
+    pipeline = stock.pipeline
+    unet = pipeline.unet
+    scale = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    where = {"device": unet.device, "dtype": unet.dtype}
+    latents = torch.zeros(
+        rows, unet.config.in_channels, request.height // scale, request.width // scale, **where
+    )
+    with torch.inference_mode():
+        told, negative, *pooled = pipeline.encode_prompt(
+            request.prompt, unet.device, 1, do_classifier_free_guidance=True
+        )
+        embeddings = torch.cat([negative, told]).repeat(rows // 2 + 1, 1, 1)[:rows]
+        added = None
+        if pooled:  # SDXL
+            ids = [request.height, request.width, 0, 0, request.height, request.width]
+            added = {
+                "text_embeds": pooled[0].repeat(rows, 1),
+                "time_ids": torch.tensor([ids] * rows, **where),
+            }
+        timesteps = torch.full((rows,), 500.0, device=unet.device)
+        took = []
+        for _ in range(passes):
+            began = time.perf_counter()
+            unet(
+                latents,
+                timesteps,
+                encoder_hidden_states=embeddings,
+                added_cond_kwargs=added,
+                return_dict=False,
+            )
+            if unet.device.type == "cuda":
+                torch.cuda.synchronize()
+            took.append(time.perf_counter() - began)
+    return sorted(took)[len(took) // 2]

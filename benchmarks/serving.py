@@ -1,0 +1,418 @@
+"""Compares how requests are served: the stock pipeline, batching by request, our step loop.
+
+    python -m benchmarks.serving                  on this machine's processor, small pictures
+    python -m benchmarks.serving --profile gpu    random weights in the shapes of SD1.5 and SDXL
+
+All servers draw the same requests with the same model and end with PNG files; ours makes its
+previews as well. Every round lets each server serve each workload, in changing order, so that
+whatever else the machine does meets all alike: what counts are the ratios, round by round.
+
+The servers: *stock* is diffusers' pipeline behind a lock; *window* the same, where requests that
+come within 50 ms and agree in all settings share a call; *ours, one by one* is our step loop
+without shared forward passes; *ours* is what ships. *Bare* is the UNet alone, called in a loop.
+"""
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch  # noqa: TID253 - run by itself, no front end imports it
+
+from benchmarks.machine import RESULTS, headline, machine, write_results
+from benchmarks.plots import draw
+from benchmarks.random_models import random_model
+from benchmarks.servers import (
+    OurServer,
+    QueuedServer,
+    RoomFor,
+    Server,
+    StockServer,
+    WindowServer,
+    bare_pass,
+    drive,
+)
+from benchmarks.workloads import Arrivals, Asked, ClosedLoop, figures, flood, poisson, zipf
+from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
+from engine.worker_host import prepare_device
+
+DEMO = Path(__file__).parent.parent / "models" / "diffusers" / "dream-demo"
+LOADS = (0.5, 0.95, 1.5)
+"""Arrivals, as shares of what the stock pipeline can serve."""
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What is measured.
+
+    Attributes:
+        models: family (None is the demo model) and width of its square pictures.
+        users: crowds of the closed loop.
+        steps: of each picture.
+        each: pictures that each user of a closed loop asks for.
+        arrivals: requests of each open loop.
+        flood: requests of the member who floods.
+        modes: requests of the run with eight models.
+        rounds: how often all of it is done.
+    """
+
+    models: tuple[tuple[Family | None, int], ...]
+    users: tuple[int, ...] = (1, 2, 4, 8)
+    steps: int = 12
+    each: int = 3
+    arrivals: int = 16
+    flood: int = 200
+    modes: int = 40
+    rounds: int = 3
+
+
+PROFILES = {
+    # Latents of 8 x 8, where calling the UNet costs more than what it computes, and of 32 x 32.
+    "tiny": Profile(((None, 64), (None, 256))),
+    "gpu": Profile(
+        ((Family.SD15, 512), (Family.SDXL, 1024)),
+        users=(1, 2, 4, 8, 16, 32),
+        steps=20,
+        each=2,
+        arrivals=32,
+        modes=0,
+        rounds=1,
+    ),
+    # Runs to its end in seconds; its figures say nothing.
+    "smoke": Profile(
+        ((None, 64),), users=(1, 2), steps=4, each=1, arrivals=2, flood=3, modes=4, rounds=1
+    ),
+}
+
+
+SECTIONS = {
+    "bare": ("A step against the bare UNet", "pictures", ("bare_ms", "step_ms", "overhead")),
+    "users": ("Users who ask again at once", "users", ("per_second", "mean", "p95")),
+    "poisson": ("Users who come by chance", "load", ("per_second", "mean", "p95", "p99")),
+    "flood": ("A single request beside a flood", None, ("alone", "beside", "times")),
+    "modes": ("Eight models, room for three", None, ("loads", "per_second", "mean", "p95")),
+    "joins": ("Steps until a newcomer's first", "others", ("steps",)),
+}
+"""Title, what it goes across, and columns of each part of the benchmark."""
+
+
+class Bench:
+    """One model at one size, and all that is measured with it."""
+
+    def __init__(self, profile: Profile, model: Path, size: int, device: str) -> None:
+        self._profile = profile
+        self._device = device
+        self._size = size
+        self._request = GenerationRequest(
+            mode="benchmark",
+            model=ModelSpec(model),
+            prompt="a red house by the sea",
+            negative_prompt="",
+            width=size,
+            height=size,
+            steps=profile.steps,
+            guidance_scale=5.0,
+            sampler=Sampler.EULER,
+            seed=0,
+        )
+        self._stock = StockServer(model, device)
+        self._ours = OurServer(device)
+        self._servers: tuple[Server, ...] = (
+            self._stock,
+            WindowServer(self._stock, most=4 if device == "cpu" else 8),
+            OurServer(device, batching=False),
+            self._ours,
+        )
+        for server in self._servers:
+            drive(server, Arrivals(self._many(1)))  # loads what is loaded late
+        alone = [figures(drive(self._stock, Arrivals(self._many(1))))["seconds"] for _ in "123"]
+        self._capacity = 1 / statistics.median(alone)
+
+    def measure(self, sections: Sequence[str]) -> Iterator[Figure]:
+        """Yields every figure of every round.
+
+        Args:
+            sections: names out of `SECTIONS`.
+        """
+        measures = {
+            "bare": self._bare,
+            "users": self._users,
+            "poisson": self._poisson,
+            "flood": self._flood,
+            "modes": self._modes,
+            "joins": self._joins,
+        }
+        for number, section in itertools.product(range(self._profile.rounds), sections):
+            for figure in measures[section](number):
+                yield {"size": self._size, "round": number, **figure}
+
+    # What is asked for
+
+    def _alike(self, number: int) -> GenerationRequest:
+        return replace(self._request, seed=number)
+
+    def _mixed(self, number: int) -> GenerationRequest:
+        """As members ask: every sampler, and steps that differ by a third."""
+        steps = self._profile.steps
+        return replace(
+            self._request,
+            seed=number,
+            sampler=list(Sampler)[number % len(Sampler)],
+            steps=max(2, steps - steps // 3 + number % (2 * (steps // 3) + 1)),
+        )
+
+    def _many(self, count: int) -> list[Asked]:
+        return [
+            Asked(number, f"user {number}", 0.0, self._alike(number)) for number in range(count)
+        ]
+
+    # What is measured
+
+    def _bare(self, number: int) -> Iterator[Figure]:
+        """One step of the loop against a forward pass of the UNet, of as many rows."""
+        for pictures in (1, 4):
+            for asked in self._many(pictures):
+                self._ours.submit(asked)
+            self._ours.turn()  # begins them, which is no step's work
+            took = [_seconds(self._ours.turn) for _ in range(self._profile.steps - 2)]
+            while self._ours.busy:
+                self._ours.turn()
+            bare = bare_pass(self._stock, self._request, 2 * pictures, self._profile.steps)
+            step = statistics.median(took)
+            yield {
+                "section": "bare",
+                "server": "ours",
+                "pictures": pictures,
+                "bare_ms": bare * 1000,
+                "step_ms": step * 1000,
+                "overhead": step / bare - 1,
+            }
+
+    def _users(self, number: int) -> Iterator[Figure]:
+        """Users who ask again as soon as they have a picture; all with the same settings."""
+        for users in self._profile.users:
+            for server in self._in_turn(number):
+                served = drive(server, ClosedLoop(users, self._profile.each, self._alike))
+                yield {
+                    "section": "users",
+                    "server": server.name,
+                    "users": users,
+                    **figures(served),
+                }
+
+    def _poisson(self, number: int) -> Iterator[Figure]:
+        """Users who know nothing of each other, with settings of their own."""
+        for load in LOADS:
+            asked = poisson(load * self._capacity, self._profile.arrivals, self._mixed, seed=number)
+            for server in self._in_turn(number):
+                served = drive(server, Arrivals(asked))
+                yield {
+                    "section": "poisson",
+                    "server": server.name,
+                    "load": load,
+                    **figures(served),
+                }
+
+    def _flood(self, number: int) -> Iterator[Figure]:
+        """One who asks for very much, and another's single request, as it comes a moment later."""
+        count = self._profile.flood
+        for server in (self._stock, QueuedServer(self._ours)):
+            alone = drive(server, Arrivals(self._many(1)))[-1].latency
+            asked = flood(count, 2 / self._capacity, self._alike)
+            served = drive(server, Arrivals(asked), until=count)[-1]
+            while server.busy:  # what was under way leaves
+                server.turn()
+            yield {
+                "section": "flood",
+                "server": server.name,
+                "alone": alone,
+                "beside": served.latency,
+                "times": served.latency / alone,
+            }
+
+    def _modes(self, number: int) -> Iterator[Figure]:
+        """Eight models of which three fit, some far more popular than others."""
+        if not self._profile.modes:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            models = []
+            for mode in range(8):
+                link = Path(folder) / f"mode-{mode}"
+                link.symlink_to(self._request.model.path.resolve(), target_is_directory=True)
+                models.append(ModelSpec(link))
+            request_of = zipf(models, 1.4, self._alike, seed=number)
+            asked = [
+                Asked(each, f"user {each % 16}", 0.0, request_of(each))
+                for each in range(self._profile.modes)
+            ]
+            for fair in (False, True):
+                ours = OurServer(self._device, registry=RoomFor(self._device, 3))
+                name = "loaded first, within fair turns" if fair else "first come, first served"
+                server = QueuedServer(ours, fair=fair, loaded_first=fair, name=name)
+                served = drive(server, Arrivals(asked))
+                ours.host.close()
+                yield {
+                    "section": "modes",
+                    "server": server.name,
+                    "loads": ours.loads,
+                    **figures(served),
+                }
+
+    def _joins(self, number: int) -> Iterator[Figure]:
+        """Steps that go by between a request's coming and its own first step."""
+        # A clock on which each report is due: every step is told of.
+        ours = OurServer(self._device, clock=itertools.count().__next__)
+        drive(ours, Arrivals(self._many(1)))
+        for others in (1, 3):
+            for asked in self._many(others):
+                ours.submit(asked)
+            ours.turn()
+            ours.submit(Asked(99, "late", 0.0, self._alike(99)))
+            turns = 0
+            while ours.progress.get(99) is None or not ours.progress[99].step:
+                ours.turn()
+                turns += 1
+            while ours.busy:
+                ours.turn()
+            ours.progress.clear()
+            yield {"section": "joins", "server": "ours", "others": others, "steps": turns}
+        ours.host.close()
+
+    def _in_turn(self, number: int) -> Sequence[Server]:
+        at = number % len(self._servers)
+        return (*self._servers[at:], *self._servers[:at])
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """Returns how long a call takes, the device's own work included."""
+    began = time.perf_counter()
+    call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began
+
+
+_UNITS = {
+    "per_second": "pictures/s",
+    "mean": "mean s",
+    "p95": "p95 s",
+    "p99": "p99 s",
+    "bare_ms": "bare ms",
+    "step_ms": "step ms",
+    "alone": "alone s",
+    "beside": "beside s",
+}
+
+
+def table(all_figures: Sequence[Figure]) -> Iterator[str]:
+    """Yields lines for a terminal: medians over the rounds, and beside them ratios to stock."""
+    for size in dict.fromkeys(each["size"] for each in all_figures):
+        for section, (title, across, columns) in SECTIONS.items():
+            rows: dict[tuple[Any, str], list[Figure]] = {}
+            for each in all_figures:
+                if (each["section"], each["size"]) == (section, size):
+                    rows.setdefault((each.get(across), each["server"]), []).append(each)
+            if not rows:
+                continue
+            yield f"\n{title}, {size} x {size} pixels"
+            heads = "".join(f"{_UNITS.get(column, column):>14}" for column in columns)
+            versus = f"{'/s : stock':>14}{'mean : stock':>14}" if "per_second" in columns else ""
+            yield f"{'' if across is None else across:>10}  {'':32}{heads}{versus}"
+            for (value, server), rounds in rows.items():
+                cells = "".join(
+                    f"{statistics.median(each[column] for each in rounds):>14.3f}"
+                    for column in columns
+                )
+                stock = rows.get((value, "stock"))
+                if versus and stock:
+                    cells += "".join(
+                        f"{_ratio(rounds, stock, column):>14.2f}"
+                        for column in ("per_second", "mean")
+                    )
+                yield f"{'' if value is None else value:>10}  {server:32}{cells}"
+
+
+def _ratio(rounds: Sequence[Figure], stock: Sequence[Figure], column: str) -> float:
+    pairs = zip(rounds, stock, strict=True)
+    return statistics.median(ours[column] / theirs[column] for ours, theirs in pairs)
+
+
+def run(
+    profile: Profile,
+    device: str,
+    folder: Path,
+    model: Path,
+    *,
+    tiny: bool = False,
+    sections: Sequence[str] = tuple(SECTIONS),
+) -> list[Figure]:
+    """Returns all figures of a profile.
+
+    Args:
+        profile: what is measured.
+        device: where.
+        folder: for the models that are made.
+        model: draws where the profile names no family.
+        tiny: whether models are made with few and narrow layers.
+        sections: which part of it; all.
+    """
+    prepare_device(device, may_fall_back=False)  # and no progress bars
+    all_figures = []
+    for family, size in profile.models:
+        path = model
+        if family is not None:
+            path = random_model(family, folder / family.value, device, tiny=tiny)
+        width = 64 if tiny and family else size
+        name = family.value if family else path.name
+        bench = Bench(profile, path, width, device)
+        all_figures += [{"model": name, **figure} for figure in bench.measure(sections)]
+    return all_figures
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Reads the command line, measures, prints the table, writes figures and charts."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--profile", choices=PROFILES, default="tiny")
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--model", type=Path, default=DEMO, help="a diffusers folder")
+    parser.add_argument("--rounds", type=int, help="how often all is done")
+    parser.add_argument("--tiny-shapes", action="store_true", help="few, narrow layers; no figures")
+    parser.add_argument("--folder", type=Path, help="keeps the models that are made")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--no-charts", action="store_true")
+    options = parser.parse_args(arguments)
+    profile = PROFILES[options.profile]
+    if options.rounds:
+        profile = replace(profile, rounds=options.rounds)
+    if options.profile == "gpu" and options.tiny_shapes:
+        profile = replace(PROFILES["smoke"], models=profile.models, modes=0)
+    facts = machine()
+    if options.device == "cpu":
+        torch.set_num_threads(1)  # as many threads as rows would hide what batching gains
+        facts["threads"] = 1
+    else:
+        facts["gpu"] = torch.cuda.get_device_name(options.device)
+    print(headline(facts), flush=True)
+    with tempfile.TemporaryDirectory() as made:
+        folder = options.folder or Path(made)
+        tiny = options.tiny_shapes
+        sections = options.sections
+        all_figures = run(
+            profile, options.device, folder, options.model, tiny=tiny, sections=sections
+        )
+    print(*table(all_figures), sep="\n")
+    name = f"serving-{options.profile}"
+    print(f"\n{write_results(name, facts, all_figures)}")
+    if not options.no_charts:
+        print(*draw(all_figures, RESULTS, name), sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""The benchmarks run to their end, and what they ask for is what they say. No figure is judged."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.decisions import measure
+from benchmarks.random_models import random_model
+from benchmarks.serving import PROFILES, SECTIONS, run, table
+from benchmarks.workloads import (
+    Arrivals,
+    Asked,
+    ClosedLoop,
+    Served,
+    figures,
+    flood,
+    poisson,
+    zipf,
+)
+from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
+from engine.model_detector import detect
+from tests.tiny_models import save_pipeline
+
+REQUEST = GenerationRequest("m", ModelSpec(Path("m")), "p", "", 16, 16, 2, 5.0, Sampler.EULER, 1)
+
+
+def ask(number: int) -> GenerationRequest:
+    return replace(REQUEST, seed=number)
+
+
+def test_every_decision_is_measured_at_every_crowd() -> None:
+    found = list(measure([10, 200], calls=5))
+
+    assert {each["crowd"] for each in found} == {10, 200}
+    assert {"push", "pop", "position", "next batch"} <= {each["decision"] for each in found}
+    assert all(each["median"] > 0 for each in found)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
+def test_the_serving_benchmark_runs_to_its_end(tmp_path: Path) -> None:
+    model = save_pipeline(tmp_path / "tiny")
+    profile = replace(PROFILES["smoke"], models=((None, 16),))
+
+    found = run(profile, "cpu", tmp_path, model)
+
+    assert {each["section"] for each in found} == set(SECTIONS)
+    servers = {each["server"] for each in found if each["section"] == "users"}
+    assert servers == {"stock", "window", "ours, one by one", "ours"}
+    assert all(each["steps"] <= 2 for each in found if each["section"] == "joins")
+    lines = list(table(found))
+    assert all(any(title in line for line in lines) for title, _, _ in SECTIONS.values())
+
+
+@pytest.mark.slow
+def test_a_random_model_is_of_the_family_it_was_made_for(tmp_path: Path) -> None:
+    folder = random_model(Family.SD15, tmp_path / "sd15", "cpu", tiny=True)
+
+    assert detect(folder).family is Family.SD15
+
+
+def test_a_closed_loop_asks_again_when_it_is_served() -> None:
+    loop = ClosedLoop(users=2, each=2, request_of=ask)
+    first = loop.due(0.0)
+    assert [each.user for each in first] == ["user 0", "user 1"]
+    assert loop.next_at() is None
+
+    loop.served(Served(first[1], at=3.0))
+    assert loop.next_at() == 3.0
+    assert loop.due(2.9) == []
+    again = loop.due(3.0)
+    assert [(each.number, each.user, each.at) for each in again] == [(2, "user 1", 3.0)]
+    loop.served(Served(again[0], at=4.0))
+    assert loop.next_at() is None  # each of them asks twice
+
+
+def test_arrivals_come_when_they_come() -> None:
+    workload = Arrivals([Asked(0, "late", 2.0, REQUEST), Asked(1, "early", 1.0, REQUEST)])
+
+    assert workload.next_at() == 1.0
+    assert [each.user for each in workload.due(1.5)] == ["early"]
+    assert [each.user for each in workload.due(9.0)] == ["late"]
+    assert workload.next_at() is None
+
+
+def test_poisson_arrivals_have_their_rate_and_their_seed() -> None:
+    asked = poisson(4.0, 4000, ask, seed=1)
+
+    assert asked[-1].at == pytest.approx(1000, rel=0.1)
+    assert asked == poisson(4.0, 4000, ask, seed=1)
+    assert asked != poisson(4.0, 4000, ask, seed=2)
+
+
+def test_the_single_request_beside_a_flood_comes_last() -> None:
+    *many, single = flood(200, 0.5, ask)
+
+    assert {each.user for each in many} == {"flood"}
+    assert (len(many), single.number, single.user, single.at) == (200, 200, "single", 0.5)
+
+
+def test_the_first_model_is_the_most_popular_one() -> None:
+    models = [ModelSpec(Path(str(number))) for number in range(8)]
+    request_of = zipf(models, 1.4, ask, seed=1)
+    drawn = [request_of(number).model for number in range(500)]
+
+    assert drawn.count(models[0]) > 2 * drawn.count(models[1]) > 0
+    assert request_of(3).model == drawn[3]
+
+
+def test_figures_count_from_the_first_request_to_the_last_picture() -> None:
+    served = [Served(Asked(n, "u", float(n), REQUEST), at=n + 1.0) for n in range(4)]
+
+    found = figures(served)
+
+    assert found["seconds"] == 4.0
+    assert found["per_second"] == 1.0
+    assert (found["mean"], found["p50"], found["p99"]) == (1.0, 1.0, 1.0)
