@@ -41,6 +41,9 @@ bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+soak: $(DEV) ## Keeps the bot busy for half an hour and looks whether it grows
+	$(BIN)/python -m tests.soak $(ARGS)
+
 constraints: $(DEV) ## Writes down the installed versions as those to install
 	{ echo "# The versions that were tested together; pip takes exactly these. Made by 'make constraints'."; \
 	  $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//'; } > constraints.txt
@@ -61,4 +64,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence bench chaos bench-gpu constraints clean
+.PHONY: help run check test lint adherence soak bench chaos bench-gpu constraints clean

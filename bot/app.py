@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from bot.housekeeping import Housekeeper, Limits
 from bot.image_folder import ImageFolder
+from bot.loop_lag import LoopLag
 from bot.outbox import Outbox
 from bot.settings import Settings
 from bot.store import Store
@@ -158,8 +159,12 @@ async def _start(
     recovered = await app.studio.recover()
     if recovered:
         say(f"Going on with {len(recovered)} unfinished requests.")
-    web = WebFrontEnd(create_web_app(app.studio, app.catalog, app.pool, app.settings), app.settings)
+    lag = LoopLag()
+    web = WebFrontEnd(
+        create_web_app(app.studio, app.catalog, app.pool, app.settings, lag), app.settings
+    )
     running = [
+        tasks.create_task(lag.run(), name="event loop's lag"),
         tasks.create_task(web.run(), name="page"),
         tasks.create_task(app.outbox.run(), name="outbox"),
         tasks.create_task(_watch_pool(app.pool), name="pool"),

@@ -142,11 +142,15 @@ class Bot:
             )
         await self.discord.connected()
 
+    def process(self) -> psutil.Process:
+        """Returns the program's own process."""
+        assert self._process
+        return psutil.Process(self._process.pid)
+
     def workers(self) -> list[psutil.Process]:
         """Returns its worker processes."""
-        assert self._process
         with contextlib.suppress(psutil.NoSuchProcess):
-            return psutil.Process(self._process.pid).children(recursive=True)
+            return self.process().children(recursive=True)
         return []
 
     async def kill(self, kind: str) -> None:

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from bot.loop_lag import LoopLag
 from bot.settings import Settings
 from bot.studio import Studio
 from bot.web import mode_routes, problems
@@ -43,7 +44,11 @@ class AddressError(DreamLabError):
 
 
 def create_web_app(
-    studio: Studio, catalog: ModeCatalog, pool: WorkerPool, settings: Settings
+    studio: Studio,
+    catalog: ModeCatalog,
+    pool: WorkerPool,
+    settings: Settings,
+    lag: LoopLag | None = None,
 ) -> FastAPI:
     """Returns the page and its API.
 
@@ -52,6 +57,7 @@ def create_web_app(
         catalog: the modes to choose from.
         pool: asked for its state.
         settings: where the page will be.
+        lag: measures how late answers are; by default nobody does.
     """
     app = FastAPI(
         title="Dream Lab",
@@ -66,6 +72,7 @@ def create_web_app(
     app.state.edits = ModeEdits(catalog)
     app.state.board = StatusBoard(pool, catalog)
     app.state.feeds = Feeds()
+    app.state.lag = lag or LoopLag()
     routers = (pages, api, mode_routes.routes, models, drawing)
     for router in routers:
         app.include_router(router)

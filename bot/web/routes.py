@@ -15,8 +15,8 @@ from bot.studio import UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
-from bot.web.services import HERE, YOU, TheBoard, TheFeeds, TheStudio
-from bot.web.status import StatusOut
+from bot.web.services import HERE, YOU, TheBoard, TheFeeds, TheLag, TheStudio
+from bot.web.status import HealthOut, StatusOut
 
 STATIC = Path(__file__).parent / "static"
 
@@ -58,9 +58,9 @@ async def page() -> FileResponse:
 
 
 @pages.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Whether the program answers."""
-    return {"status": "alive"}
+async def healthz(lag: TheLag) -> HealthOut:
+    """Whether the program answers, and how soon."""
+    return HealthOut(loop_lag=lag.worst)
 
 
 @pages.get("/readyz")

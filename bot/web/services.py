@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from bot.loop_lag import LoopLag
 from bot.records import Origin, Owner
 from bot.studio import Studio
 from bot.web.events import Feeds
@@ -48,9 +49,15 @@ def _edits(request: Request) -> ModeEdits:
     return edits
 
 
+def _lag(request: Request) -> LoopLag:
+    lag: LoopLag = request.app.state.lag
+    return lag
+
+
 TheStudio = Annotated[Studio, Depends(_studio)]
 TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
 ThePool = Annotated[WorkerPool, Depends(_pool)]
 TheBoard = Annotated[StatusBoard, Depends(_board)]
 TheFeeds = Annotated[Feeds, Depends(_feeds)]
 TheEdits = Annotated[ModeEdits, Depends(_edits)]
+TheLag = Annotated[LoopLag, Depends(_lag)]

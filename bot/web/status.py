@@ -35,6 +35,15 @@ class StatusOut(BaseModel):
     lanes: list[LaneOut]
 
 
+class HealthOut(BaseModel):
+    """The program answers."""
+
+    status: Literal["alive"] = "alive"
+    loop_lag: float = Field(
+        description="Seconds that the event loop was late at most in the last minute."
+    )
+
+
 class StatusBoard:
     """Looks at the pool and the current mode."""
 
