@@ -1,9 +1,11 @@
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -469,6 +471,34 @@ async def test_a_closed_pipe_ends_it_in_the_middle_of_a_drawing(executor: LocalE
     executor._child._stdin.close()
 
     assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says how full a pipe is on Linux alone")
+async def test_a_closed_pipe_ends_it_while_it_waits_for_somebody_to_read(
+    executor: LocalExecutor,
+) -> None:
+    child, pid = executor._child, executor.pid
+    assert child is not None
+    assert pid is not None
+    # More than a pipe holds: the worker can't end what it has begun to say.
+    events = executor.run("loud", ask(steps=2, width=256, height=256, count=8))
+    await anext(events)
+    said: Any = child._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio shows it nowhere
+    said.pause_reading()
+    while _unread(said.get_extra_info("pipe")) < 32_000:  # noqa: ASYNC110 - it sends no events
+        await asyncio.sleep(0.01)
+
+    child._stdin.close()
+
+    while psutil.pid_exists(pid):  # noqa: ASYNC110 - likewise
+        await asyncio.sleep(0.01)
+    said.resume_reading()
+    assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
+
+
+def _unread(pipe: Any) -> int:
+    """Returns how many bytes wait in a pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 async def _new_workers(parent: int, known: int | None = None) -> set[int | None]:
