@@ -143,6 +143,12 @@ class NotEnoughMemoryError(ModelError):
         self.free = free
         self.total = total
 
+    def beside(self, other: Path) -> "NotEnoughMemoryError":
+        """Returns the same of a model that must be in memory together with another one."""
+        error = NotEnoughMemoryError(self.path, self.needed, self.free, self.total)
+        error.args = (f"{self} beside {other}",)
+        return error
+
 
 class WorkerDiedError(DreamLabError):
     """The process beside the device ended or stopped answering.

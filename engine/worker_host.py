@@ -23,9 +23,11 @@ from engine.errors import (
     JobCancelledError,
     ModelError,
     NotEnoughMemoryError,
+    UnsupportedModelError,
 )
 from engine.executor import LoadReport
 from engine.jobs import (
+    Family,
     GeneratedImage,
     GenerationRequest,
     GenerationResult,
@@ -49,6 +51,7 @@ from engine.messages import (
     Stats,
     Unload,
 )
+from engine.model_detector import FAMILY_NAMES
 from engine.model_files import file_stamp, weight_files
 from engine.model_registry import ModelRegistry
 from engine.step_batcher import LEAST_CAP, StepBatcher
@@ -129,9 +132,20 @@ class _MustWaitError(Exception):
 
 @dataclass(slots=True, eq=False)
 class _Picture:
-    """A drawing and where it is on its way to a file."""
+    """A drawing and where it is on its way to a file.
+
+    Attributes:
+        drawing: what has come of it so far.
+        worker: who makes its next step: the model's, later the refiner's.
+        shared: whether others took part in one of its passes.
+        alone: whether nobody may.
+        image: its file on the way; None before it is decoded.
+    """
 
     drawing: Drawing
+    worker: Worker
+    shared: bool = False
+    alone: bool = False
     image: Future[GeneratedImage] | None = None
 
 
@@ -140,7 +154,7 @@ class _Job:
     """A request that joined."""
 
     run: Run
-    worker: Worker
+    refiner: Worker | None
     lease: ExitStack
     started: float
     pictures: list[_Picture]
@@ -199,6 +213,7 @@ class WorkerHost:
         self._stamps: dict[str, _Stamps] = {}  # a loaded model's files as they were
         self._waiting: deque[Run | Load | Unload] = deque()
         self._jobs: dict[int, _Job] = {}
+        self._joining: tuple[ModelSpec, ...] = ()  # what the request that just joins is drawn with
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
         self._held_up = False  # what waits first can't begin before a job has left
         self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
@@ -253,7 +268,9 @@ class WorkerHost:
         loads = False
         while self._waiting and not loads and not self._held_up:
             command = self._waiting[0]
-            loads = not isinstance(command, Unload) and not self._is_loaded(_model(command))
+            loads = not isinstance(command, Unload) and not all(
+                map(self._is_loaded, _models(command))
+            )
             try:
                 self._begin(command)
             except _MustWaitError:
@@ -279,19 +296,61 @@ class WorkerHost:
 
     def _join(self, run: Run) -> None:
         """Lets a request's pictures take part from the next step on."""
-        key = run.request.model.key
-        self._load(run.request.model, run)
-        worker = self._workers[key]
-        self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
-        with ExitStack() as lease:
-            lease.enter_context(self._registry.lease(key))
-            pictures = [_Picture(drawing) for drawing in worker.begin(run.request)]
-            job = _Job(run, worker, lease.pop_all(), self._clock(), pictures)
+        request = run.request
+        self._check_refiner(request)
+        self._joining = _drawn_with(request)
+        try:
+            with ExitStack() as lease:
+                worker, *more = [self._lease(model, run, lease) for model in self._joining]
+                self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
+                pictures = [_Picture(drawing, worker) for drawing in worker.begin(request)]
+                refiner = more[0] if more else None
+                job = _Job(run, refiner, lease.pop_all(), self._clock(), pictures)
+        finally:
+            self._joining = ()
         self._jobs[job.id] = job
-        size = run.request.width * run.request.height
         for picture in pictures:
-            drawing = picture.drawing
-            self._batcher.join((job, picture), self._key(job, drawing), job.id, drawing.rows, size)
+            self._take_part(job, picture)
+
+    def _take_part(self, job: _Job, picture: _Picture) -> None:
+        """Lets a picture that has just begun share passes from the next one on."""
+        if job.id not in self._jobs:
+            return  # another of its pictures just failed
+        size = job.request.width * job.request.height
+        key, rows = self._key(picture), picture.drawing.rows
+        self._batcher.join((job, picture), key, job.id, rows, size)
+        self._hand_over(job, picture)
+
+    def _lease(self, model: ModelSpec, run: Run, lease: ExitStack) -> Worker:
+        """Returns the worker of a run's model or refiner, which stays in memory until it ends."""
+        try:
+            self._load(model, run)
+        except NotEnoughMemoryError as error:
+            if model is not run.request.refiner:
+                raise
+            raise error.beside(run.request.model.path) from error
+        lease.enter_context(self._registry.lease(model.key))
+        return self._workers[model.key]
+
+    def _check_refiner(self, request: GenerationRequest) -> None:
+        """Refuses a refiner that doesn't go on where the model leaves off.
+
+        Raises:
+            ModelError: one of the two is of another family, or can't be loaded.
+        """
+        if request.refiner is None:
+            return
+        base, refiner = Family.SDXL, Family.SDXL_REFINER
+        pair = ((request.model, base), (request.refiner, refiner))
+        for model, expected in pair:
+            worker = self._workers.get(model.key)
+            family = check_model(model).family if worker is None else worker.family
+            if family is not expected:
+                raise UnsupportedModelError(
+                    model.path,
+                    f"is {FAMILY_NAMES[family]}; where a refiner is named, the model is "
+                    f"{FAMILY_NAMES[base]} and the refiner {FAMILY_NAMES[refiner]}",
+                )
 
     def _load(self, model: ModelSpec, run: Run | None = None) -> LoadReport:
         """Makes sure that a model and its LoRAs are in memory.
@@ -316,9 +375,7 @@ class WorkerHost:
         return LoadReport(model.key, worker.family.value, seconds, worker.weight_bytes)
 
     def _is_loaded(self, model: ModelSpec) -> bool:
-        return (
-            model.key in self._workers and self._is_current(model) and not self._lacking(model)
-        )
+        return model.key in self._workers and self._is_current(model) and not self._lacking(model)
 
     def _is_current(self, model: ModelSpec) -> bool:
         """Returns whether a loaded model's files are still the same; one that is gone counts so."""
@@ -414,12 +471,9 @@ class WorkerHost:
 
     def _wanted(self, model: ModelSpec, *, joining: bool = True) -> set[Path]:
         """Returns the LoRAs that a model is drawn with just now, those of who joins included."""
-        jobs = (job.request for job in self._jobs.values())
-        specs = [spec for request in jobs for spec in (request.model, request.refiner)]
-        specs += [model] if joining else []
-        return {
-            lora.path for spec in specs if spec and spec.key == model.key for lora in spec.loras
-        }
+        specs = [spec for job in self._jobs.values() for spec in _drawn_with(job.request)]
+        specs += [model, *self._joining] if joining else []
+        return {lora.path for spec in specs if spec.key == model.key for lora in spec.loras}
 
     def _shed_idle(self, joining: ModelSpec | None = None) -> bool:
         """Drops the LoRAs that nobody draws with; returns whether there were any."""
@@ -504,23 +558,38 @@ class WorkerHost:
         for job, picture in batch:
             if picture.drawing.done:
                 self._batcher.leave((job, picture))
+            self._hand_over(job, picture)
 
-    def _key(self, job: _Job, drawing: Drawing) -> Hashable:
-        return job.request.model.key, job.worker.batch_key(drawing)
+    def _hand_over(self, job: _Job, picture: _Picture) -> None:
+        """Lets the refiner go on with a picture that is far enough."""
+        if job.refiner is None or not picture.drawing.leaves or job.id not in self._jobs:
+            return
+        try:
+            job.refiner.take_over(picture.drawing)
+        except Exception as error:
+            self._fail(job, self._told(error))
+            return
+        picture.worker = job.refiner
+        size = job.request.width * job.request.height
+        self._batcher.move((job, picture), self._key(picture), size)
+
+    def _key(self, picture: _Picture) -> Hashable:
+        worker, company = picture.worker, id(picture) if picture.alone else None
+        return worker.model.key, worker.batch_key(picture.drawing), company
 
     def _forward(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         """Steps a batch; where it fails as a whole, finds out whose fault it is."""
         drawings = [picture.drawing for _, picture in batch]
-        job = batch[0][0]
+        job, first = batch[0]
         try:
-            job.worker.step(drawings)
+            first.worker.step(drawings)
         except Exception as error:
             if _is_out_of_memory(error):
                 _let_go(error)
             if _is_out_of_memory(error) and self._relieve():
                 return  # what has gone may be enough; nobody has changed, the next round will show
             if _is_out_of_memory(error):
-                self._lower_ceiling(job, drawings)
+                self._lower_ceiling(first, sum(drawing.rows for drawing in drawings))
             if len(batch) == 1:
                 self._fail(job, self._told(error))
             elif _is_out_of_memory(error) and sum(d.rows for d in drawings) <= LEAST_CAP:
@@ -530,6 +599,7 @@ class WorkerHost:
                 self._forward_one_by_one(batch)
             return
         for owner, picture in batch:
+            picture.shared = picture.shared or len(batch) > 1
             if picture.drawing.error is not None and owner.id in self._jobs:
                 self._fail(owner, self._told(picture.drawing.error))
 
@@ -538,10 +608,9 @@ class WorkerHost:
             if job.id in self._jobs:
                 self._forward([(job, picture)])
 
-    def _lower_ceiling(self, job: _Job, drawings: Sequence[Drawing]) -> None:
-        rows = sum(drawing.rows for drawing in drawings)
+    def _lower_ceiling(self, picture: _Picture, rows: int) -> None:
         ceiling = max(LEAST_CAP, rows // 2)
-        self._ceilings[self._key(job, drawings[0])] = ceiling
+        self._ceilings[self._key(picture)] = ceiling
         log.warning("%d rows ran out of memory on %s; at most %d now", rows, self.device, ceiling)
 
     def _decode(self) -> None:
@@ -555,20 +624,44 @@ class WorkerHost:
         for job, picture in finished[:_DECODES_PER_TICK]:
             if job.id not in self._jobs:
                 continue  # another of its pictures just failed
-            drawing = picture.drawing
+            seed = picture.drawing.seed
             try:
-                pixels = job.worker.decode(drawing)
+                pixels = picture.worker.decode(picture.drawing)
+            except DrawingError as error:
+                if picture.shared:
+                    self._draw_alone(job, picture)
+                else:
+                    self._fail(job, error)
             except Exception as error:
+                if _is_out_of_memory(error):
+                    _let_go(error)
+                    if self._relieve():
+                        continue  # the next round tries again, with what has gone meanwhile
                 self._fail(job, self._told(error))
-                continue
-            picture.image = self._encoder.submit(to_image, pixels, job.request, drawing.seed)
+            else:
+                picture.image = self._encoder.submit(to_image, pixels, job.request, seed)
+
+    def _draw_alone(self, job: _Job, picture: _Picture) -> None:
+        """Begins a picture anew by itself: half precision rounds otherwise in company."""
+        request, seed = job.request, picture.drawing.seed
+        log.warning("A picture of %s is no picture; drawing it alone", picture.worker.model.path)
+        variation_seed = request.variation_seed_of(seed)
+        single = replace(request, seed=seed, count=1, variation_seed=variation_seed)
+        picture.worker = self._workers[request.model.key]
+        try:
+            [picture.drawing] = picture.worker.begin(single)
+        except Exception as error:
+            self._fail(job, self._told(error))
+            return
+        picture.shared, picture.alone = False, True
+        self._take_part(job, picture)
 
     def _report(self) -> None:
         """Says how far the jobs are, each at most every `REPORT_SECONDS` within a stage."""
         now = self._clock()
         for job in self._jobs.values():
             step = sum(picture.drawing.step for picture in job.pictures)
-            moving = [p.drawing for p in job.pictures if not p.drawing.done]
+            moving = [picture for picture in job.pictures if not picture.drawing.done]
             stage = Stage.DENOISING if moving else Stage.DECODING
             if step == 0 or (stage is job.reported and now - job.reported_at < REPORT_SECONDS):
                 continue
@@ -576,7 +669,7 @@ class WorkerHost:
                 continue  # nothing new to say
             job.reported, job.reported_at = stage, now
             steps = sum(picture.drawing.steps for picture in job.pictures)
-            preview = _preview(job.worker, moving) if moving else None
+            preview = _preview(moving) if moving else None
             progress = Progress(job.run.job_id, stage, step, steps, preview)
             self._emit(JobEvent(job.id, progress))
 
@@ -628,14 +721,19 @@ def _stamps(model: ModelSpec) -> _Stamps:
     return stamps
 
 
-def _model(command: Run | Load) -> ModelSpec:
-    return command.request.model if isinstance(command, Run) else command.model
+def _models(command: Run | Load) -> tuple[ModelSpec, ...]:
+    return _drawn_with(command.request) if isinstance(command, Run) else (command.model,)
 
 
-def _preview(worker: Worker, drawings: Sequence[Drawing]) -> bytes | None:
+def _drawn_with(request: GenerationRequest) -> tuple[ModelSpec, ...]:
+    return (request.model,) if request.refiner is None else (request.model, request.refiner)
+
+
+def _preview(pictures: Sequence[_Picture]) -> bytes | None:
     """Returns the preview of the one that is farthest; a failing preview is no failing picture."""
+    farthest = max(pictures, key=lambda picture: picture.drawing.step)
     try:
-        return worker.preview(max(drawings, key=lambda drawing: drawing.step))
+        return farthest.worker.preview(farthest.drawing)
     except Exception:
         log.exception("A preview failed")
         return None

@@ -76,7 +76,8 @@ class QuickWorker(Worker):
     """A real worker in all but the drawing: its pictures are one colour, its prompts are orders.
 
     A prompt ``fail at 2`` makes every forward pass fail that has the picture's step 2 in it,
-    ``nan`` what comes out no picture; ``error at 2`` is a fault of the picture alone.
+    ``nan`` what comes out no picture, ``nan in company`` only where others took part in a pass;
+    ``error at 2`` is a fault of the picture alone.
     """
 
     def __init__(self, model: ModelSpec, fits: int = 99) -> None:
@@ -86,6 +87,8 @@ class QuickWorker(Worker):
         self.laid: dict[Path, tuple[int, int]] = {}
         self.fits = fits
         self.batches: list[list[int]] = []
+        self.begun: list[GenerationRequest] = []
+        self.spoilt: list[Drawing] = []
         self.closed = False
 
     @property
@@ -112,6 +115,7 @@ class QuickWorker(Worker):
         assert {lora.path for lora in request.model.loras} <= self.laid.keys()
         if request.prompt == "refuse":
             raise RequestError("prompt", "refuse", "anything else")
+        self.begun.append(request)
         rows = 2 if request.guidance_scale > 1 else 1
         nothing: Any = None
         return [
@@ -142,6 +146,7 @@ class QuickWorker(Worker):
             if _ordered("fail", drawing):
                 raise ValueError("a bug")
         self.batches.append([drawing.seed for drawing in drawings])
+        self.spoilt += drawings if len(drawings) > 1 else []
         for drawing in drawings:
             if _ordered("error", drawing):
                 drawing.error = ValueError("a fault")
@@ -154,7 +159,8 @@ class QuickWorker(Worker):
         return b"step %d" % drawing.step
 
     def decode(self, drawing: Drawing) -> npt.NDArray[np.uint8]:
-        if drawing.request.prompt == "nan":
+        prompt = drawing.request.prompt
+        if prompt == "nan" or (prompt == "nan in company" and drawing in self.spoilt):
             raise DrawingError("no picture")
         request = drawing.request
         return np.full((request.height, request.width, 3), drawing.seed % 256, np.uint8)
@@ -357,6 +363,36 @@ def test_one_requests_failure_harms_nobody_else(
     assert bench.seeds(9) == [9]
     assert isinstance(bench.outcome(2), kind)
     assert not bench.registry.in_use(bench.model("one").key)
+
+
+def test_what_is_no_picture_in_company_is_drawn_again_by_itself(bench: Bench) -> None:
+    varied = {"variation_seed": 30, "variation_strength": 0.5}
+    bench.host.handle(Load(9, bench.model("one")))
+    bench.run(1, steps=3)
+    bench.run(5, steps=2, prompt="nan in company", count=2, **varied)
+
+    bench.finish()
+
+    assert bench.seeds(1) == [1]
+    assert bench.seeds(5) == [5, 6]
+    worker = bench.workers["one"]
+    again = [(r.seed, r.count, r.variation_seed) for r in worker.begun if r.seed > 1]
+    assert again == [(5, 2, 30), (5, 1, 30), (6, 1, 31)]
+    assert worker.batches[:2] == [[1, 5, 6], [1, 5, 6]]
+    assert sorted(worker.batches[2:]) == [[1], [5], [5], [6], [6]]
+
+
+def test_what_is_never_a_picture_is_drawn_twice_at_most(bench: Bench) -> None:
+    bench.host.handle(Load(9, bench.model("one")))
+    bench.run(1, steps=2, prompt="nan")
+    bench.run(2, steps=2, prompt="nan")
+
+    bench.finish()
+
+    assert [isinstance(bench.outcome(number), DrawingError) for number in (1, 2)] == [True, True]
+    batches = bench.workers["one"].batches
+    assert batches[:2] == [[1, 2], [1, 2]]
+    assert sorted(batches[2:]) == [[1], [1], [2], [2]]
 
 
 def test_what_nobody_raised_on_purpose_is_told_in_a_sentence(
