@@ -59,7 +59,7 @@ CRASHES = 2
 STORE_PAUSE = 5.0
 """Seconds until a result is stored anew that the disk or the database has refused."""
 
-_READ_AT_ONCE = 2  # pictures that people send; each may take some 400 MB of memory meanwhile
+_READ_AT_ONCE = 2  # pictures that people send; each may take half a gigabyte meanwhile
 _POSITIONS_EVERY = 0.25
 """Seconds between looks at the queue for those who watch it, however fast it moves."""
 
@@ -304,6 +304,10 @@ class Studio:
         except UnknownModeError:
             return self._catalog.get(self._catalog.default_mode)
 
+    def loaded_models(self) -> frozenset[str]:
+        """Returns the keys of the models that are surely in some device's memory, or on the way."""
+        return frozenset(key for lane in self._pool.status() for key in lane.models)
+
     async def switch_mode(self, name: str, place: str | None, by: Owner) -> ModeConfig:
         """Makes a mode the place's and has its model loaded in the background.
 
@@ -442,9 +446,15 @@ class Studio:
         # The row's path is relative, so that the data folder may be moved.
         request = replace(record.request, source=self.source_path(record.request))
         future = self._pool.submit_job(
-            GenerationJob(id=record.id, owner=record.owner.id, request=request),
+            GenerationJob(
+                id=record.id,
+                owner=record.owner.id,
+                place=record.origin.place,
+                request=request,
+            ),
             on_event=on_event,
             admitted=True,
+            is_suspect=record.attempts > 0,
         )
         self._live[record.id] = live
         future.add_done_callback(lambda _: live.begun.set())
