@@ -18,10 +18,10 @@ from bot.web.mode_schemas import (
     ModelsStatusOut,
     VramOut,
 )
-from bot.web.problems import PROBLEMS, ConflictError
+from bot.web.problems import PROBLEMS, ConflictError, NotDrawnError
 from bot.web.schemas import DraftIn
 from bot.web.services import HERE, YOU, TheCatalog, TheFeeds, ThePool, TheStudio
-from engine.errors import DreamLabError, PoolClosedError, RequestError
+from engine.errors import PoolClosedError, RequestError
 from engine.executor import LoadReport
 from engine.jobs import ModelLoadJob, ModelUnloadJob
 from engine.worker_pool import WorkerPool
@@ -133,7 +133,7 @@ async def _ended(record: JobRecord, request: Request, studio: Studio) -> JobReco
     """Returns a job once it is done.
 
     Raises:
-        DreamLabError: it failed.
+        NotDrawnError: it failed.
         ConflictError: it was cancelled.
         PoolClosedError: it goes on at the next start.
     """
@@ -151,7 +151,7 @@ async def _ended(record: JobRecord, request: Request, studio: Studio) -> JobReco
     if not final.status.is_final:
         raise PoolClosedError
     if final.error is not None:
-        raise DreamLabError(final.error)
+        raise NotDrawnError(final.error)
     if not final.images:
         raise ConflictError("The request was taken back; there is no picture.")
     return final

@@ -90,6 +90,10 @@ class ConflictError(DreamLabError):
     """The request does not fit the state that things are in."""
 
 
+class NotDrawnError(DreamLabError):
+    """A drawing failed, and why; the studio has logged it."""
+
+
 class NotThereError(DreamLabError):
     """The address names something that there is not."""
 
@@ -151,7 +155,8 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
         if not isinstance(error, DreamLabError):
             raise error
         answer = problem_for(error)
-        if answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR or isinstance(error, ModelError):
+        ours_alone = answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+        if isinstance(error, ModelError) or (ours_alone and not isinstance(error, NotDrawnError)):
             logger.error("A request to the web page failed.", exc_info=error)
         return answer
 
