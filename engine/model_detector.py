@@ -76,6 +76,24 @@ _KOHYA_LORA = re.compile(r"lora_unet_.+_attn2_to_k\.lora_down\.weight")
 _DIFFUSERS_LORA = re.compile(
     r".+\.attn2\.(?:processor\.)?to_k(?:\.lora_A(?:\.\w+)?|[._]lora\.down)\.weight"
 )
+# What is trained over text encoders alone; the group is the encoder.
+_TEXT_LORAS: tuple[tuple[Literal["kohya", "diffusers"], re.Pattern[str]], ...] = (
+    (
+        "kohya",
+        re.compile(
+            r"lora_(te|te1|te2)_text_model_encoder_layers_\d+_(?:self_attn_[qkv]_proj|mlp_fc1)"
+            r"\.lora_down\.weight"
+        ),
+    ),
+    (
+        "diffusers",
+        re.compile(
+            r"(text_encoder(?:_2)?)\..*layers\.\d+\.(?:self_attn\.[qkv]_proj|mlp\.fc1)"
+            r"\.(?:lora_A(?:\.\w+)?|lora_linear_layer\.down)\.weight"
+        ),
+    ),
+)
+_ENCODER_WIDTHS = {"te1": 768, "te2": 1280, "text_encoder_2": 1280}
 _ANY_LORA = re.compile(r"\b(?:lora_down|lora_A|lora\.down|to_k_lora|hada_w1_a|lokr_w1)\b")
 
 # What a file without SD's cross-attention is, by the beginning of a key.
@@ -145,7 +163,7 @@ class DetectedLora:
         family: what kind of model it was trained for.
         cross_attention_dim: width of the text that its UNet attends to.
         layout: whose names its tensors have.
-        rank: the largest rank among its cross-attention keys.
+        rank: the largest rank among its cross-attention keys, or else its text encoders'.
         weight_bytes: size of the file.
     """
 
@@ -206,11 +224,47 @@ def detect_lora(path: Path | str) -> DetectedLora:
             dim = _agreed_dim(path, found)
             rank = max(tensor.shape[0] for tensor in found.values())
             return DetectedLora(path, _family(path, dim), dim, layout, rank, file_size(path))
+    for layout, pattern in _TEXT_LORAS:
+        found = _matching(tensors, pattern)
+        if found:
+            return _detected_text_lora(path, layout, pattern, found)
     if any(_ANY_LORA.search(name) for name in tensors):
         raise UnsupportedModelError(
-            path, "a LoRA without UNet cross-attention keys (attn2.to_k), so of no known family"
+            path,
+            "a LoRA without keys of UNet cross-attention (attn2.to_k) or CLIP text encoders, so of "
+            "no known family",
         )
     raise UnsupportedModelError(path, f"no LoRA: it looks like {looks_like(tensors)}")
+
+
+def _detected_text_lora(
+    path: Path,
+    layout: Literal["kohya", "diffusers"],
+    pattern: re.Pattern[str],
+    found: Mapping[str, Tensor],
+) -> DetectedLora:
+    """Tells the family by the text encoders' names and widths.
+
+    SDXL's second encoder has a name of its own, and its trainers write both: what has the first one
+    alone under diffusers' name is for the family of its width.
+    """
+    widths: dict[str, int] = {}
+    for name, tensor in found.items():
+        encoder = pattern.fullmatch(name)
+        assert encoder is not None  # noqa: S101 - that is how it was found
+        width = _agreed_dim(path, {name: tensor})
+        if widths.setdefault(encoder[1], width) != width:
+            raise ModelFormatError(path, f"its {encoder[1]} keys disagree on their width")
+    own = {encoder: width for encoder, width in _ENCODER_WIDTHS.items() if encoder in widths}
+    alone = {768: Family.SD15, 1024: Family.SD2}.get(next(iter(widths.values())))
+    family = Family.SDXL if own else alone
+    if family is None or any(widths[encoder] != width for encoder, width in own.items()):
+        raise UnsupportedModelError(
+            path, f"a LoRA for text encoders of no known family, by their widths: {widths}"
+        )
+    [dim] = [dim for dim, known in FAMILIES.items() if known is family]
+    rank = max(tensor.shape[0] for tensor in found.values())
+    return DetectedLora(path, family, dim, layout, rank, file_size(path))
 
 
 def _detect_file(path: Path) -> DetectedModel:

@@ -514,6 +514,43 @@ def test_scales_of_single_layers_are_those_of_kohyas_alphas(tiny: Tiny, tmp_path
     assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(other))))
 
 
+@every_family
+@pytest.mark.parametrize("layout", ["peft", "diffusers"])
+def test_alphas_beside_diffusers_names_are_kohyas(tiny: Tiny, tmp_path: Path, layout: str) -> None:
+    pairs = random_pairs(tiny.parts, 1, [4, 2], [4.0, 1.0, 3.0])
+    tensors = LAYOUTS[layout](pairs, tiny.family, tiny.parts)
+    for name in list(tensors):
+        stem, found, _ = name.partition(".lora")
+        place = stem.replace(".text_model.", ".", 1) if stem.startswith("text") else stem
+        pair = pairs.get(place) or pairs[stem]
+        tensors[f"{stem}.alpha"] = torch.tensor(pair.alpha)
+        assert found
+    path = save_lora(tmp_path / "alphas.safetensors", tensors)
+
+    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+
+    other = tiny.lora(tmp_path / "kohya.safetensors", pairs)
+    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(other))))
+
+
+@compared
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_lora_over_text_encoders_alone_draws_what_the_stock_pipeline_draws(
+    tiny: Tiny, tmp_path: Path, layout: str
+) -> None:
+    pairs = {
+        place: pair
+        for place, pair in random_pairs(tiny.parts, 1).items()
+        if place.startswith("text")
+    }
+    lora = LoraSpec(tiny.lora(tmp_path / "words.safetensors", pairs, layout), 0.8, "words")
+
+    latents = drawn_with(tiny.with_loras(lora))
+
+    assert torch.equal(latents, stock(tiny, [lora]))
+    assert differs(latents, drawn(tiny.worker))
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -732,6 +769,17 @@ def test_an_alpha_that_is_no_number_is_refused(tiny: Tiny, tmp_path: Path, alpha
     tensors[next(name for name in tensors if name.endswith(".alpha"))] = torch.tensor(alpha)
 
     refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelError)
+
+
+@pytest.mark.parametrize("alpha", [[1.0, 2.0], [], float("nan"), float("inf")])
+def test_an_alpha_beside_diffusers_names_that_is_no_number_is_refused(
+    tiny: Tiny, tmp_path: Path, alpha: Any
+) -> None:
+    tensors = peft(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
+    stem = next(iter(tensors)).partition(".lora_A")[0]
+    path = save_lora(tmp_path / "i.safetensors", tensors | {f"{stem}.alpha": torch.tensor(alpha)})
+
+    refusal(tiny, path, ModelFormatError)
 
 
 def test_a_lora_that_is_named_twice_has_both_strengths(tiny: Tiny, tmp_path: Path) -> None:

@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 _KOHYA_START = "lora_"
 _KOHYA = re.compile(r"(lora_(?:unet|te|te1|te2)_[^.]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
 _PEFT = re.compile(r"(.+)\.lora_(A|B)\.weight")
+_HALF = re.compile(r"\.lora(?:_linear_layer|_[AB])?\.")
+_ALPHA = ".alpha"
 _METADATA = "lora_adapter_metadata"
 """Where diffusers' trainers write how the pairs are scaled."""
 
@@ -129,9 +131,11 @@ class LoraFile:
             if not tensor.is_floating_point():
                 raise ModelFormatError(path, f"has {_named(name)} in whole numbers")
         if not any(name.startswith(_KOHYA_START) for name in tensors):
-            return cls(path, tensors, {}, _scales(path, metadata.get(_METADATA)))
+            pairs = {name: one for name, one in tensors.items() if not name.endswith(_ALPHA)}
+            alphas = {name: _number(path, name, tensors[name]) for name in tensors.keys() - pairs}
+            return cls(path, pairs, alphas, _scales(path, metadata.get(_METADATA)))
         converted: dict[str, torch.Tensor] = {}
-        alphas: dict[str, float] = {}
+        alphas = {}
         for layer, own in _kohya_layers(path, tensors).items():
             try:
                 # The mixins of all families share it. Of several layers together it takes
@@ -203,7 +207,8 @@ class LoraFile:
             [there] = names.values()
             raise ModelFormatError(self.path, f"has {_named(there)} without its other half")
         down, up = (self.tensors[names[half]] for half in "AB")
-        alpha = self.alphas.get(names["A"].split(".lora.")[0] + ".alpha")
+        stems = names["A"].split(".lora.")[0], _HALF.split(names["A"])[0]
+        alpha = next((self.alphas[s + _ALPHA] for s in stems if s + _ALPHA in self.alphas), None)
         if alpha is None:
             alpha = self._alpha(part, layer, len(down) if down.dim() else 0)
         pair = Pair(down, up, alpha)
@@ -415,6 +420,12 @@ def _kohya_layers(
         if not {f"{layer}.lora_down.weight", f"{layer}.lora_up.weight"} <= own.keys():
             raise ModelFormatError(path, f"has one half of {_named(layer)} without the other")
     return layers
+
+
+def _number(path: Path, name: str, tensor: torch.Tensor) -> float:
+    if tensor.numel() != 1:
+        raise ModelFormatError(path, f"its {_named(name)} is no number but {[*tensor.shape]}")
+    return float(tensor)
 
 
 def _not_plain(path: Path, name: str) -> UnsupportedModelError:
