@@ -21,7 +21,9 @@ from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.worker_factory import WorkerFactory
 from engine.workers.base import Drawing
 from engine.workers.latent import LatentWorker
-from engine.workers.prompts import MAX_CHUNKS, MAX_WEIGHT, PromptReader, parse
+from engine.workers.prompts import MAX_CHUNKS, MAX_WEIGHT, PromptEncoder, PromptReader, parse
+from engine.workers.sd import StableDiffusionWorker
+from engine.workers.sdxl import StableDiffusionXLWorker
 from tests.single_file_kit import save_tiny
 from tests.stock_kit import aligned
 from tests.worker_kit import DEMO, ask
@@ -139,6 +141,11 @@ class Tiny:
         pipeline.set_progress_bar_config(disable=True)
         return aligned(pipeline)
 
+    @property
+    def encoder(self) -> PromptEncoder:
+        assert isinstance(self.worker, StableDiffusionWorker | StableDiffusionXLWorker)
+        return self.worker._prompts
+
     def ask(self, **changes: Any) -> GenerationRequest:
         small = {"model": self.worker.model, "width": 64, "height": 64, "steps": 2}
         return ask(**{**small, **changes})
@@ -201,6 +208,10 @@ def words_of(tiny: Tiny, prompt: str) -> list[str]:
 )
 def test_a_prompt_is_read_in_chunks(tiny: Tiny, prompt: str, chunks: list[str]) -> None:
     assert words_of(tiny, prompt) == chunks
+
+
+def test_an_encoder_without_room_ends_the_reading_too(tiny: Tiny) -> None:
+    assert len(tiny.worker._parts.readers[0].chunks("abc", 2)) == 3
 
 
 def test_a_long_prompt_is_what_the_stock_pipeline_makes_of_its_chunks_side_by_side(
@@ -290,6 +301,11 @@ def test_a_chunk_is_read_once(tiny: Tiny) -> None:
         assert (len(calls), torch.equal(first, again)) == (read, True)
         tiny.rows(prompt="kept once, (kept:1.1) twice", clip_skip=1)
         assert len(calls) > read
+        read = len(calls)
+        tiny.encoder.read(tiny.ask(prompt="a"), guided=False, loras="one set")
+        tiny.encoder.read(tiny.ask(prompt="a"), guided=False, loras="another")
+        tiny.encoder.read(tiny.ask(prompt="a"), guided=False, loras="one set")
+        assert len(calls) == read + 2
     finally:
         handle.remove()
 

@@ -129,7 +129,7 @@ class PromptReader:
 
         The word BREAK in capitals begins a chunk, as in the web UI.
         """
-        room = length - 2
+        room = max(length - 2, 1)  # an encoder without any is refused what it can't take, and ends
         comma = self.tokenizer.convert_tokens_to_ids(",</w>")
         chunks, words = [], Words()
         for text, weight in parse(prompt):
