@@ -528,7 +528,19 @@ async def test_the_api_describes_itself(page: Page) -> None:
     assert {
         ("POST", "/api/jobs"),
         ("GET", "/api/jobs/{job_id}/events"),
+        ("GET", "/api/inventory/loras"),
+        ("GET", "/api/inventory/models"),
+        ("GET", "/api/models/status"),
+        ("POST", "/api/models/load"),
+        ("POST", "/api/models/unload"),
+        ("GET", "/api/modes"),
+        ("PUT", "/api/modes"),
+        ("POST", "/api/modes/reload"),
         ("POST", "/api/modes/switch"),
+        ("POST", "/api/modes/{name}"),
+        ("DELETE", "/api/modes/{name}"),
+        ("GET", "/api/vram"),
+        ("POST", "/generate"),
     } <= routes
     assert all(
         operation.get("description")

@@ -185,7 +185,9 @@ async def test_a_refused_request_switches_nothing(
     assert await page.studio.history(YOU.id) == []
 
 
-async def test_a_drawing_that_fails_is_a_problem_and_no_picture(held: Page) -> None:
+async def test_a_drawing_that_fails_is_a_problem_and_no_picture(
+    held: Page, caplog: pytest.LogCaptureFixture
+) -> None:
     asking = asyncio.create_task(held.client.post("/generate", json={"prompt": "x"}))
     await held.executor.until(lambda: bool(held.executor.running))
     held.executor.fail(held.executor.running[0], DrawingError("The picture came out black."))
@@ -194,6 +196,7 @@ async def test_a_drawing_that_fails_is_a_problem_and_no_picture(held: Page) -> N
 
     assert answer.status_code == 500
     assert answer.json()["detail"] == "The picture came out black."
+    assert "Traceback" not in caplog.text  # it is told where it happened, once
 
 
 async def test_a_drawing_that_is_cancelled_is_told(held: Page) -> None:
