@@ -9,12 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from engine.errors import DrawingError
 from engine.images import (
     Parameters,
     encode_png,
     format_parameters,
     parse_parameters,
     read_png,
+    read_source,
     request_parameters,
 )
 from engine.jobs import MAX_SEED, GenerationRequest, LoraSpec, ModelSpec, Sampler
@@ -97,6 +99,26 @@ def test_loras_stand_in_the_prompt_as_the_web_ui_has_them() -> None:
     read = parse_parameters(request_parameters(request, 1))
 
     assert read.prompt == "a red house <lora:snow.v1:0.8> <lora:n:-1>"
+
+
+def test_what_a_picture_began_with_and_who_refined_it_is_said_in_the_web_uis_words() -> None:
+    request = replace(
+        REQUEST,
+        model=replace(REQUEST.model, vae=Path("vae/fine-tuned.v3.safetensors")),
+        source=Path("sources/7f.png"),
+        strength=0.75,
+        clip_skip=2,
+        refiner=ModelSpec(Path("models/checkpoints/fine_1.0.safetensors")),
+        refiner_from=0.8,
+    )
+
+    text = request_parameters(request, 1)
+
+    assert text.endswith(
+        "Model: starry.v2, Mode: dream, VAE: fine-tuned.v3.safetensors, Denoising strength: 0.75, "
+        "Clip skip: 2, Refiner: fine_1.0, Refiner switch at: 0.8"
+    )
+    assert parse_parameters(text).settings["Refiner switch at"] == "0.8"
 
 
 def test_a_variation_names_the_second_seed_of_just_that_picture() -> None:
@@ -196,6 +218,44 @@ def test_text_beyond_latin_letters_goes_into_a_unicode_chunk(text: str, chunk: b
     assert chunk in png
     with Image.open(io.BytesIO(png)) as image:
         assert image.info["parameters"] == text
+
+
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 90), st.integers(1, 90))
+def test_a_source_covers_every_size(
+    tmp_path_factory: pytest.TempPathFactory, width: int, height: int, wide: int, high: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"{width}x{height}.png"
+    Image.new("RGB", (width, height), (10, 200, 90)).save(path)
+
+    picture = read_source(path, wide, high)
+
+    # All of it is the source: no border is left empty.
+    assert (picture.size, picture.getcolors()) == ((wide, high), [(wide * high, (10, 200, 90))])
+
+
+def test_of_a_wide_source_the_middle_is_kept(tmp_path: Path) -> None:
+    wide = Image.new("RGB", (300, 100), "red")
+    wide.paste("blue", (100, 0, 200, 100))
+    wide.save(tmp_path / "wide.png")
+
+    assert read_source(tmp_path / "wide.png", 100, 100).getcolors() == [(10_000, (0, 0, 255))]
+
+
+def test_a_source_of_the_asked_size_stays_as_it_is(tmp_path: Path) -> None:
+    Image.fromarray(PIXELS).save(tmp_path / "small.png")
+
+    picture = read_source(tmp_path / "small.png", PIXELS.shape[1], PIXELS.shape[0])
+
+    assert np.array_equal(np.asarray(picture), PIXELS)
+
+
+def test_a_source_that_is_gone_or_no_picture_is_told_without_its_path(tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+
+    for name, told in (("broken.png", "its file is damaged"), ("none.png", "is gone")):
+        with pytest.raises(DrawingError, match=told) as caught:
+            read_source(tmp_path / name, 8, 8)
+        assert name not in str(caught.value)
 
 
 def test_half_a_surrogate_pair_is_replaced() -> None:
