@@ -44,7 +44,6 @@ def random_model(family: Family, folder: Path, device: str, *, tiny: bool = Fals
     for tokenizer in folder.glob("tokenizer*"):
         for file in VOCABULARY.iterdir():
             shutil.copy(file, tokenizer)
-    dtype = torch.float32 if device == "cpu" else torch.float16
     torch.manual_seed(0)
     for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
         path = folder / part / "config.json"
@@ -59,7 +58,9 @@ def random_model(family: Family, folder: Path, device: str, *, tiny: bool = Fals
                 config["transformer_layers_per_block"] = 1
         with torch.device(device):
             module = _MAKERS[part](config)
-        module.to(dtype).save_pretrained(folder / part)
+        if device != "cpu":
+            module.half()
+        module.save_pretrained(folder / part)
         del module
     return folder
 

@@ -305,7 +305,10 @@ def bare_pass(stock: StockServer, request: GenerationRequest, rows: int, passes:
     )
     with torch.inference_mode():
         told, negative, *pooled = pipeline.encode_prompt(
-            request.prompt, unet.device, 1, do_classifier_free_guidance=True
+            request.prompt,
+            device=unet.device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
         )
         embeddings = torch.cat([negative, told]).repeat(rows // 2 + 1, 1, 1)[:rows]
         added = None
