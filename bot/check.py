@@ -29,7 +29,8 @@ from engine.errors import ModelError
 from engine.model_detector import FAMILY_NAMES, DetectedLora, DetectedModel, detect, detect_lora
 from engine.worker_factory import WORKERS
 from modes.catalog import ModeCatalog
-from modes.mode_config import ModeConfig, ModesFileError
+from modes.mode_config import ModeConfig
+from modes.modes_file import ModesFileError
 
 DISTRIBUTION = "dream-lab"
 

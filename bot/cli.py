@@ -500,7 +500,7 @@ def _guarded(verb: Callable[[], int], *, as_json: bool = False) -> int:
     """Calls a verb; what was foreseen to go wrong is told in a sentence, without a traceback."""
     from bot.settings import SettingsError
     from engine.errors import DreamLabError
-    from modes.mode_config import ModesFileError
+    from modes.modes_file import ModesFileError
 
     status = REFUSED
     try:

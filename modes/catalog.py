@@ -10,13 +10,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.errors import UnknownModeError
-from modes.mode_config import (
-    ModeConfig,
-    ModesFile,
-    ModesFileError,
-    load_fallback,
-    load_modes,
-)
+from modes.mode_config import ModeConfig
+from modes.modes_file import ModesFile, ModesFileError, load_fallback, load_modes
 from modes.yaml_reader import Problem
 
 _log = logging.getLogger(__name__)

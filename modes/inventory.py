@@ -11,7 +11,7 @@ from engine.errors import ModelError
 from engine.jobs import Family
 from engine.model_detector import DetectedLora, DetectedModel, detect, detect_lora
 from engine.model_files import PICKLE_SUFFIXES
-from modes.mode_config import LORA_FOLDERS, MODEL_FOLDERS
+from modes.modes_file import LORA_FOLDERS, MODEL_FOLDERS
 
 MOST = 2000
 """Most entries of a list: a folder that somebody linked by mistake must not take forever."""

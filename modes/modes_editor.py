@@ -17,13 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import UnknownModeError
-from modes.mode_config import (
-    ModesFile,
-    ModesFileError,
-    decode_modes,
-    parse_modes,
-    read_modes,
-)
+from modes.modes_file import ModesFile, ModesFileError, decode_modes, parse_modes, read_modes
 from modes.yaml_reader import MAX_DEPTH, Node, Problem, YamlReader
 
 # Text that means itself to every YAML reader, also between brackets, unless it is such a word.

@@ -7,7 +7,7 @@ import pytest
 
 from engine.errors import UnknownModeError
 from modes.catalog import ModeCatalog
-from modes.mode_config import ModesFileError
+from modes.modes_file import ModesFileError
 
 GOOD = """model_root: models
 default_mode: a

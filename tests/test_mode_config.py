@@ -20,15 +20,8 @@ from engine.jobs import (
     RequestDraft,
     Sampler,
 )
-from modes.mode_config import (
-    ModeConfig,
-    ModesFile,
-    ModesFileError,
-    OfferedLora,
-    load_fallback,
-    load_modes,
-    parse_modes,
-)
+from modes.mode_config import ModeConfig, OfferedLora
+from modes.modes_file import ModesFile, ModesFileError, load_fallback, load_modes, parse_modes
 from modes.native_size import NATIVE_SIDES
 from tests.tiny_models import write_checkpoint, write_json
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from engine.errors import UnknownModeError
 from engine.jobs import Sampler
-from modes.mode_config import ModesFileError, load_modes
 from modes.modes_editor import remove_mode, set_mode
+from modes.modes_file import ModesFileError, load_modes
 
 SHIPPED = Path(__file__).parent.parent / "modes" / "modes.yaml"
 TEXT = """\

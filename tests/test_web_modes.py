@@ -11,7 +11,7 @@ import pytest
 
 from bot.web.guard import MAX_MODES_FILE
 from bot.web.mode_edits import is_below
-from modes.mode_config import load_modes
+from modes.modes_file import load_modes
 from tests.web_kit import MODES, Page, open_page
 
 YAML = {"Content-Type": "application/yaml"}

@@ -12,8 +12,8 @@ from typing import Any
 
 from bot.web.problems import ConflictError
 from modes.catalog import ModeCatalog
-from modes.mode_config import ModesFileError
 from modes.modes_editor import modes_text, plain_modes, remove_mode, replace_modes, set_mode
+from modes.modes_file import ModesFileError
 from modes.yaml_reader import Problem
 
 _PATH_KEYS = ("model", "vae", "refiner", "loras", "loras_allowed")

@@ -24,7 +24,7 @@ from engine.errors import (
     RequestError,
     WorkerDiedError,
 )
-from modes.mode_config import ModesFileError
+from modes.modes_file import ModesFileError
 
 logger = logging.getLogger(__name__)
 
