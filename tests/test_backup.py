@@ -137,8 +137,12 @@ async def test_a_damaged_database_is_replaced_with_its_log(data: Path, file: Pat
     await fill(data)
     before = await kept(data)
     back_up(data, file)
+    log = data / "dreamlab.db-wal"
+    async with await Store.open(data / "dreamlab.db") as store:
+        await store.add(a_job())
+        left = content(log)  # sound, and no part of what comes back
     (data / "dreamlab.db").write_bytes(b"not a database" * 999)
-    (data / "dreamlab.db-wal").write_bytes(b"nor a log" * 999)
+    log.write_bytes(left)
 
     restore(file, data, replace=True)
 
