@@ -13,7 +13,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).parent.parent
-PATIENCE = 120
+PATIENCE = 280
 """Seconds after which a test gives up waiting; nothing is decided by it."""
 
 
