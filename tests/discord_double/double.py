@@ -17,7 +17,7 @@ from tests.discord_double.world import Attachment, Guild, Interaction, Message, 
 MANAGE_MESSAGES = 1 << 13
 MANAGE_GUILD = 1 << 5
 _COMMAND, _COMPONENT, _AUTOCOMPLETE = 2, 3, 4
-_PATIENCE = 60.0
+_PATIENCE = 300.0
 """Seconds after which a test that waits gives up: far more than anything takes."""
 
 T = TypeVar("T")
