@@ -2,7 +2,7 @@
 
 While the interaction's token lives, the answer is edited, which can be repeated. After that a
 message is posted whose nonce is the job's id, so that Discord itself drops a repetition; and since
-Discord remembers nonces for minutes only, the channel is looked through first.
+Discord remembers nonces for minutes only, the channel is looked through first, back to the request.
 """
 
 import asyncio
@@ -38,7 +38,9 @@ _NOBODY_THERE = frozenset({10003, 10004, 50001, 50007, 50013})
 
 _UNKNOWN_MESSAGE = 10008
 _TOO_LARGE = 40005
-_LOOKED_THROUGH = 100
+_LOOKED_THROUGH = 1000
+"""Most messages that are read to see whether a result was posted before."""
+
 _SMALLEST_LIMIT = 2**18
 REPEAT_AFTER = 6.0
 """Seconds after which a result is shown once more where a progress edit before it got no answer:
@@ -117,7 +119,8 @@ class DiscordCourier:
                 await asyncio.sleep(self._repeat_after)
                 await self._edit(client, address, job)
             return
-        if job.status is not JobStatus.CANCELLED:  # who cancelled knows, and no picture is lost
+        is_deleted = job.status is JobStatus.DONE and not job.images
+        if job.status is not JobStatus.CANCELLED and not is_deleted:  # who did either knows
             await self._post(client, address, job)
 
     async def _edit(self, client: "DreamClient", address: Address, job: JobRecord) -> bool:
@@ -163,7 +166,7 @@ class DiscordCourier:
             )
 
         try:
-            if not await self._is_there(channel, job.id):
+            if not await self._is_there(channel, job.id, address.interaction_id):
                 await self._send(job, limit, post)
         except discord.HTTPException as error:
             if error.code == _UNKNOWN_MESSAGE:
@@ -174,10 +177,14 @@ class DiscordCourier:
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from None
 
-    async def _is_there(self, channel: discord.PartialMessageable, job_id: str) -> bool:
-        """Whether the channel's newest messages hold the job's end already."""
+    async def _is_there(
+        self, channel: discord.PartialMessageable, job_id: str, interaction_id: int
+    ) -> bool:
+        """Whether a message after the request holds the job's end already."""
         try:
             async for message in channel.history(limit=_LOOKED_THROUGH):
+                if message.id < interaction_id:
+                    break
                 if message.author.id == channel._state.self_id and views.is_result(message, job_id):
                     return True
         except discord.Forbidden:

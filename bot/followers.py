@@ -53,7 +53,8 @@ class _Follower:
 
     Attributes:
         idle: set while no edit is on its way.
-        in_doubt: whether the newest edit got no answer, so that Discord may do it yet.
+        in_doubt: whether the newest edit got no answer, so that Discord may do it yet. After a
+            restart nobody knows.
     """
 
     address: Address
@@ -95,11 +96,11 @@ class Followers:
 
         Args:
             job: asked for on Discord.
-            shown: what its answer says already.
+            shown: what its answer says already; nothing where a restart came in between.
         """
         if job.id in self._followers:
             return
-        follower = _Follower(Address.from_plain(job.origin.address))
+        follower = _Follower(Address.from_plain(job.origin.address), in_doubt=not shown)
         follower.idle.set()
         follower.task = asyncio.create_task(
             self._run(job.id, follower, shown), name=f"progress of {job.id}"
@@ -133,6 +134,8 @@ class Followers:
         left = follower.address.expires_at - self._now() - FAREWELL
         views = self._watch(job_id)
         try:
+            if left <= -FAREWELL:
+                return  # a dead token shows nothing any more
             async with asyncio.timeout(max(0.0, left.total_seconds())):
                 await self._show(views, follower, shown)
         except TimeoutError:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
 from engine.jobs import GenerationRequest, JobStatus, Progress
@@ -126,6 +127,13 @@ class Delivery:
     attempts: int
 
 
+class Setback(StrEnum):
+    """What has a job wait once more that ran, or was in line, before."""
+
+    RESTART = "restart"
+    WORKER_DIED = "worker died"
+
+
 @dataclass(frozen=True, slots=True)
 class JobView:
     """A job as somebody who waits for it sees it.
@@ -134,8 +142,10 @@ class JobView:
         record: its row.
         position: place in the queue, 1 is next; None where it doesn't wait.
         progress: the newest progress; None where it doesn't run.
+        setback: why it waits once more; None where it doesn't.
     """
 
     record: JobRecord
     position: int | None = None
     progress: Progress | None = None
+    setback: Setback | None = None

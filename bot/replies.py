@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
-from bot.records import JobRecord, JobView
+from bot.records import JobRecord, JobView, Setback
 from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
 from modes.mode_config import ModeConfig
 from modes.request_fields import size_text
@@ -39,6 +39,11 @@ _STAGES = {
     Stage.ENCODING: "Reading the prompt",
     Stage.DENOISING: "Drawing",
     Stage.DECODING: "Finishing",
+}
+
+_SETBACKS = {
+    Setback.RESTART: "Back after a restart",
+    Setback.WORKER_DIED: "This was interrupted and is drawn again",
 }
 
 
@@ -198,12 +203,20 @@ def _headline(record: JobRecord) -> str:
 
 def _stand(view: JobView) -> str:
     if view.record.status is JobStatus.QUEUED:
+        if view.setback:
+            return f"{_SETBACKS[view.setback]}: {_place(view.position)}"
         if view.position is None:
             return "In the queue"
         return (
             "Next in the queue" if view.position == 1 else f"In the queue: number {view.position}"
         )
     return _advance(view.progress)
+
+
+def _place(position: int | None) -> str:
+    if position is None:
+        return "in the queue"
+    return "you are next" if position == 1 else f"you are number {position}"
 
 
 def _advance(progress: Progress | None) -> str:

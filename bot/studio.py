@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 from bot import policy
 from bot.database import StoreUnavailableError
 from bot.image_folder import ImageFolder
-from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner
+from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
 from bot.source_images import SourceImage, read_source
 from bot.store import Store
 from engine.errors import (
@@ -91,8 +91,8 @@ class NotAllowedError(DreamLabError):
 class _Live:
     """A job between its submission and its end, and those who watch it."""
 
-    def __init__(self, record: JobRecord) -> None:
-        self.view = JobView(record)
+    def __init__(self, record: JobRecord, setback: Setback | None) -> None:
+        self.view = JobView(record, setback=setback)
         self.begun = asyncio.Event()
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
@@ -366,7 +366,7 @@ class Studio:
                 await self._settle(record, DreamLabError(_POISONOUS))
         records = await self._store.requeue(RESUMED)
         for record in records:
-            self._enqueue(record)
+            self._enqueue(record, Setback.RESTART)
         return records
 
     async def _record(self, job_id: str) -> JobRecord:
@@ -431,14 +431,14 @@ class Studio:
                 raise DreamLabError(f"The picture can't be kept: {reason}.") from error
             await self._store.add(record)
 
-    def _enqueue(self, record: JobRecord) -> None:
-        live = _Live(record)
+    def _enqueue(self, record: JobRecord, setback: Setback | None = None) -> None:
+        live = _Live(record, setback)
         running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
         def on_event(progress: Progress | None) -> None:
             if progress is None:  # its worker died: it waits again
                 live.begun.clear()
-                live.show(JobView(record))
+                live.show(JobView(record, setback=Setback.WORKER_DIED))
             else:
                 live.begun.set()
                 live.show(JobView(running, progress=progress))

@@ -169,7 +169,8 @@ class Rest:
         self._authorize(call)
         channel = self._world.channel(int(call.params["channel"]))
         limit = int(call.params.get("limit", 50))
-        return [message.payload() for message in self._world.history(channel, limit)]
+        before = int(call.params["before"]) if "before" in call.params else None
+        return [message.payload() for message in self._world.history(channel, limit, before)]
 
     async def _edit(self, call: Call) -> Answer:
         self._authorize(call)

@@ -389,12 +389,14 @@ class World:
         message.edited_at = self.clock.now()
         return message
 
-    def history(self, channel_id: int, limit: int) -> list[Message]:
-        """Returns a channel's newest messages, newest first."""
+    def history(self, channel_id: int, limit: int, before: int | None = None) -> list[Message]:
+        """Returns a channel's newest messages, newest first; those before one, if that is named."""
         seen = [
             message
             for message in self.messages.values()
-            if message.channel_id == channel_id and not (message.deleted or message.ephemeral)
+            if message.channel_id == channel_id
+            and not (message.deleted or message.ephemeral)
+            and (before is None or message.id < before)
         ]
         return sorted(seen, key=lambda message: -message.id)[:limit]
 
