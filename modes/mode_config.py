@@ -217,7 +217,8 @@ class ModeConfig:
             source=source,
             strength=_strength(draft, source, steps),
             clip_skip=self.clip_skip,
-            refiner=self.refiner,
+            # One that takes over at the very end would be loaded for nothing.
+            refiner=self.refiner if self.refiner_from < 1 else None,
             refiner_from=self.refiner_from if self.refiner else 1.0,
         )
 

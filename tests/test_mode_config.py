@@ -244,6 +244,12 @@ def test_what_belongs_to_a_model_is_missed_like_the_model_itself(tmp_path: Path)
     assert missing == ["x.safetensors", "v.safetensors", "r"]
 
 
+def test_a_refiner_that_would_take_over_at_the_end_is_not_loaded_for_nothing() -> None:
+    config = parsed("refiner: {model: r, switch_at: 1}").modes["a"]
+    request = config.build_request(RequestDraft("x"))
+    assert (request.refiner, request.refiner_from) == (None, 1)
+
+
 def test_a_vae_and_a_refiner_are_found_in_their_usual_folders(tmp_path: Path) -> None:
     for folder, name in (("vae", "v"), ("checkpoints", "r"), ("diffusers", "x")):
         (tmp_path / folder).mkdir()
