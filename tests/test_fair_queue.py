@@ -447,12 +447,13 @@ def test_who_overtakes_is_charged_as_always():
 
 def test_overtaking_is_no_way_to_move_a_newcomer_back():
     queue = FairQueue()
-    queue.push("a", "ann", 1000, key="red")
-    queue.push("a-2", "ann", 1000, key="red")
-    queue.push("b", "bob", 10, key="blue")
-    queue.pop({"blue"})
+    queue.push("a-0", "ann", 10, key="red")
+    queue.push("a-1", "ann", 10, key="red")
+    queue.push("b-0", "bob", 1000, key="blue")
+    queue.push("b-1", "bob", 1000, key="blue")
+    assert [queue.pop({"blue"}).job_id for _ in range(2)] == ["b-0", "b-1"]
     queue.push("new", "cem", 10, key="red")
-    assert list(queue) == ["a", "new", "a-2"]
+    assert list(queue) == ["a-0", "new", "a-1"]
 
 
 def test_one_far_behind_is_not_looked_at():

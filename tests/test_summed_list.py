@@ -8,7 +8,10 @@ from engine.summed_list import SummedList
 
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-CHANGES = st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(1, 9)), max_size=120)
+CHANGES = st.lists(
+    st.tuples(st.sampled_from([True, True, False]), st.integers(0, 30), st.integers(1, 9)),
+    max_size=80,
+)
 
 
 @untimed
@@ -40,6 +43,20 @@ def test_it_knows_of_every_entry_and_position_what_a_plain_list_knows(changes, p
             if begins <= position < begins + plain[each]
         ]
         assert summed.covering(position) == (covering[0] if covering else None)
+
+
+def test_what_lies_behind_a_removed_one_moves_up():
+    summed: SummedList[tuple[int]] = SummedList(block=3)
+    for number in range(20):
+        summed.add((number,), number + 1)
+    assert summed.locate((19,)) == (19, 190)
+    summed.remove((1,))
+    assert summed.locate((19,)) == (18, 188)
+    for number in (0, 2):  # the rest of a block
+        summed.remove((number,))
+    assert summed.locate((19,)) == (16, 184)
+    assert summed.covering(183) == (15, (18,), 165)
+    assert summed.covering(204) is None
 
 
 def test_what_is_not_here_is_refused():
