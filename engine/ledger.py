@@ -1,26 +1,23 @@
 """What models take in memory: worked out from their headers at first, measured once loaded.
 
-Measured numbers are kept in a small file, so that the next start knows them. Several worker
-processes may share it: each reads it again before it writes, and what one forgets is measured
-anew.
+Measured numbers are kept in a small file (`engine.measured_file`), so that the next start knows
+them.
 """
 
-import contextlib
 import hashlib
 import json
 import logging
-import os
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from engine.errors import ModelError, ModelNotFoundError
+from engine.errors import ModelError
 from engine.jobs import ModelSpec
+from engine.measured_file import MeasuredFile
 from engine.model_files import (
     file_size,
     file_stamp,
     is_folder,
-    read_config,
     read_header,
     weight_files,
 )
@@ -35,6 +32,8 @@ _PARTS = ("model.diffusion_model.", "cond_stage_model.", "conditioner.", "first_
 """How the names begin that are loaded from a single file; averages of training (EMA) are not."""
 
 _VAE = "first_stage_model."
+
+_SECTION = "bytes"
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ class Ledger:
         """
         self._kind = device.partition(":")[0]
         self._format, self._width = _NUMBERS[self._kind]
-        self._path = path
+        self._file = MeasuredFile(path)
         self._measured = self._read()
 
     def needed(self, model: ModelSpec) -> int:
@@ -106,7 +105,7 @@ class Ledger:
         self._measured[key] = measured
         while len(self._measured) > MOST_KEPT:
             del self._measured[next(iter(self._measured))]
-        self._write()
+        self._file.write(_SECTION, self._measured)
 
     def _numbers(self, file: Path, model: ModelSpec) -> int:
         if is_folder(model.path):
@@ -123,37 +122,11 @@ class Ledger:
         return f"{model.path.name} {digest} {self._kind} {self._format}"
 
     def _read(self) -> dict[str, int]:
-        if self._path is None:
-            return {}
-        try:
-            found = read_config(self._path).get("bytes")
-        except ModelNotFoundError:
-            return {}
-        except ModelError as error:
-            log.warning("What models took in memory is measured anew: %s", error)
-            return {}
-        return _sound(self._path, found)
-
-    def _write(self) -> None:
-        if self._path is None:
-            return
-        part = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({"bytes": self._measured}, indent=1), encoding="utf-8")
-            part.replace(self._path)
-        except OSError as error:
-            log.warning("%s can't be written: %s", self._path, error.strerror or error)
-            with contextlib.suppress(OSError):
-                part.unlink()
+        return self._file.read(_SECTION, _bytes)
 
 
-def _sound(path: Path, found: Any) -> dict[str, int]:
-    entries = found.items() if isinstance(found, dict) else ()
-    sound = {key: size for key, size in entries if type(size) is int and size > 0}
-    if not isinstance(found, dict) or len(sound) < len(found):
-        log.warning("%s: what is no number of bytes there is measured anew", path)
-    return sound
+def _bytes(entry: Any) -> int | None:
+    return entry if type(entry) is int and entry > 0 else None
 
 
 def _all_numbers(file: Path) -> int:
