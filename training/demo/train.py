@@ -93,7 +93,7 @@ def read_options() -> Options:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=80,
+        default=100,
         help="wall-clock minutes for all stages together on this machine (default: %(default)s)",
     )
     parser.add_argument(
@@ -132,8 +132,9 @@ def read_options() -> Options:
     parser.add_argument(
         "--scenes",
         choices=tuple(CURRICULA),
-        default="everything",
-        help="what the UNet learns to draw; 'shapes' is one shape at a time (default: %(default)s)",
+        default="shapes",
+        help="what the UNet learns to draw: 'shapes' is one shape at a time, 'everything' is two, "
+        "counts, things and landscapes as well (default: %(default)s)",
     )
     given = vars(parser.parse_args())
     return Options(**given | {"stages": tuple(given["stages"])})
