@@ -55,7 +55,7 @@ from engine.errors import (
     WorkerDiedError,
 )
 from engine.executor import Executor
-from engine.fair_queue import FairQueue
+from engine.fair_queue import FairQueue, Place
 from engine.job_runner import JobRunner, RunnableJob, can_run, is_drawing, model_of
 from engine.jobs import (
     CustomJob,
@@ -335,6 +335,16 @@ class WorkerPool:
             return None
         before = [self._queue.position(errand) or place for errand in self._errands]
         return place - sum(position < place for position in before)
+
+    def place(self, job_id: str) -> Place | None:
+        """Returns where a waiting job stands and behind whom, loads and the like left out."""
+        place, position = self._queue.place(job_id), self.position(job_id)
+        if place is None or position is None:
+            return None
+        others = place.owners_before
+        if others and position < place.position:
+            others -= 1  # loads and switches are all of one owner
+        return replace(place, position=position, owners_before=others)
 
     def get_queue_size(self) -> int:
         """Returns how many jobs wait; what runs is not counted."""
