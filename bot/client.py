@@ -16,8 +16,7 @@ from discord import app_commands
 
 from bot import replies, views
 from bot.address import Address
-from bot.cogs.imagine import imagine
-from bot.cogs.mode import modes
+from bot.cogs.registered import BUTTONS, COMMANDS
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
 from bot.records import JobRecord, Origin, Owner
@@ -90,15 +89,15 @@ class DreamClient(discord.Client):
         self.studio = front_end.studio
         self.catalog = front_end.catalog
         self._front_end = front_end
-        self._tree = DreamTree(self)
+        self.tree = DreamTree(self)
         self._sync: asyncio.Task[None] | None = None
         self._handling: set[asyncio.Task[Any]] = set()
 
     async def setup_hook(self) -> None:
         """Prepares what must be there before the first event comes."""
-        self.add_dynamic_items(*views.BUTTONS)
-        self._tree.add_command(imagine)
-        self._tree.add_command(modes)
+        self.add_dynamic_items(*BUTTONS)
+        for command in COMMANDS:
+            self.tree.add_command(command)
         self._sync = asyncio.create_task(self._sync_commands(), name="command sync")
         self._front_end.logged_in(self)
 
@@ -230,7 +229,7 @@ class DreamClient(discord.Client):
         delay = _FIRST_RETRY
         while True:
             try:
-                await self._tree.sync()
+                await self.tree.sync()
             except app_commands.CommandSyncFailure:
                 log.exception("Discord refuses the commands: this is a bug")
                 return

@@ -6,7 +6,6 @@ Discord remembers nonces for minutes only, the channel is looked through first, 
 """
 
 import asyncio
-import io
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, cast
 import aiohttp
 import discord
 
-from bot import replies, uploads, views
+from bot import replies, views
 from bot.address import Address
+from bot.attachments import attachments
 from bot.followers import Followers
 from bot.outbox import Undeliverable
 from bot.records import ImageRecord, JobRecord, JobView
@@ -199,7 +199,7 @@ class DiscordCourier:
     ) -> None:
         """Sends a job's end, its pictures made smaller where Discord finds them too large."""
         while True:
-            files, notes = await self._files(job, limit)
+            files, notes = await attachments(job.images, self._image_path, job.request, limit)
             try:
                 await send(replies.outcome(job, notes), files)
             except discord.HTTPException as error:
@@ -210,32 +210,6 @@ class DiscordCourier:
                 limit //= 2
             else:
                 return
-
-    async def _files(self, job: JobRecord, limit: int) -> tuple[list[discord.File], list[str]]:
-        """Returns a job's pictures ready to be sent, and what was done to them."""
-        share = uploads.share_of(limit, len(job.images))
-        files, notes = [], []
-        for image in job.images:
-            name = f"dream-{job.id}-{image.seed}"
-            try:
-                upload = await asyncio.to_thread(
-                    uploads.prepare, self._image_path(image), name, share
-                )
-            except FileNotFoundError:
-                continue  # deleted since the job's end was read
-            if upload is None:
-                notes.append("a picture is too large for Discord; the bot's owner has it")
-                continue
-            if upload.note and upload.note not in notes:
-                notes.append(upload.note)
-            files.append(
-                discord.File(
-                    io.BytesIO(upload.content),
-                    filename=upload.filename,
-                    description=replies.alt_text(job.request),
-                )
-            )
-        return files, notes
 
 
 def _unreachable(error: Exception) -> DiscordUnreachableError:

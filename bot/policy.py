@@ -27,6 +27,23 @@ def usable(modes: Iterable[ModeConfig], asker: Owner) -> list[ModeConfig]:
     return [mode for mode in modes if mode_refusal(mode, asker) is None]
 
 
+def is_visible(record: JobRecord, asker: Owner, place: str | None) -> bool:
+    """Says whether somebody may look at a job here: their own, or a finished one of this place.
+
+    Args:
+        record: the job.
+        asker: who looks.
+        place: where they are; None in a direct message.
+    """
+    own = record.owner.id == asker.id
+    return own or (place is not None and record.origin.place == place)
+
+
+def looks_after(record: JobRecord, place: str | None, *, moderator: bool) -> bool:
+    """Says whether who moderates a place may end a job: one that was asked for there."""
+    return moderator and place is not None and record.origin.place == place
+
+
 def job_refusal(record: JobRecord, asker: Owner, verb: str, *, moderator: bool) -> str | None:
     """Returns why somebody may not end or remove a job; None where they may.
 

@@ -115,6 +115,23 @@ class FinishedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """What somebody has asked for so far.
+
+    Attributes:
+        requests: how many, however they ended.
+        pictures: how many were drawn, deleted ones included.
+        seconds: time that drawing them took.
+        since: when the first was asked for; None where there is none.
+    """
+
+    requests: int
+    pictures: int
+    seconds: float
+    since: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A result on its way to the asker.
 

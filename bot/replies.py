@@ -71,13 +71,13 @@ def plain(text: str, limit: int = _SENTENCE_LIMIT) -> str:
 
 def status(view: JobView) -> str:
     """Returns what the asker sees while a job waits or runs."""
-    return f"{_headline(view.record)}\n{_stand(view)}"
+    return f"{headline(view.record)}\n{stand(view)}"
 
 
 def farewell(view: JobView) -> str:
     """Returns the last words of an answer that Discord lets nobody edit any longer."""
     return (
-        f"{_headline(view.record)}\n"
+        f"{headline(view.record)}\n"
         "This takes longer than Discord lets me update this message. "
         "The picture comes as a new message in this channel."
     )
@@ -91,15 +91,15 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
         notes: further small lines, such as that a picture had to be made smaller.
     """
     if record.status is JobStatus.FAILED:
-        return f"{_headline(record)}\n{plain(record.error or 'It failed.', _ERROR_LIMIT)}"
+        return f"{headline(record)}\n{plain(record.error or 'It failed.', _ERROR_LIMIT)}"
     if record.status is JobStatus.CANCELLED:
-        return f"{_headline(record)}\n-# Cancelled."
+        return f"{headline(record)}\n-# Cancelled."
     if not record.images:
-        return f"{_headline(record)}\n-# The pictures were deleted."
+        return f"{headline(record)}\n-# The pictures were deleted."
     small = [_parameters(record)]
     if negative := record.request.shown_negative:
         small.append(f"without {plain(negative, _NEGATIVE_LIMIT)}")
-    return "\n".join([_headline(record), *(f"-# {line}" for line in (*small, *notes))])
+    return "\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))])
 
 
 def alt_text(request: GenerationRequest) -> str:
@@ -166,7 +166,7 @@ def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
     if not mode.negative_allowed:
         lines.append("-# takes no negative prompt of yours")
     lines += [f"-# {line}" for line in _model_lines(mode)]
-    return _cut("\n".join(lines))
+    return cut("\n".join(lines))
 
 
 def mode_switched(mode: ModeConfig) -> str:
@@ -197,11 +197,13 @@ def _visible(character: str) -> str:
     return " " if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character
 
 
-def _headline(record: JobRecord) -> str:
+def headline(record: JobRecord) -> str:
+    """Returns what was asked for, and by whom."""
     return f"**{plain(record.request.shown_prompt, _PROMPT_LIMIT)}** for {mention(record)}"
 
 
-def _stand(view: JobView) -> str:
+def stand(view: JobView) -> str:
+    """Returns how far a job is that waits or runs."""
     if view.record.status is JobStatus.QUEUED:
         if view.setback:
             return f"{_SETBACKS[view.setback]}: {_place(view.position)}"
@@ -290,7 +292,7 @@ def _roles(mode: ModeConfig) -> str:
     return f", for {' or '.join(names)}" if names else ""
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
     """Returns whole lines that a message has room for."""
     lines = text.split("\n")
     while sum(map(len, lines)) + len(lines) > CONTENT_LIMIT:

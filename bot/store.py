@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 
 from bot.database import open_database, open_for_reading, unavailable
 from bot.group_commit import GroupCommit
-from bot.records import Delivery, FinishedJob, ImageRecord, JobRecord, Origin, Owner
+from bot.records import Delivery, Figures, FinishedJob, ImageRecord, JobRecord, Origin, Owner
 from engine.jobs import GenerationRequest, JobStatus
 
 log = logging.getLogger(__name__)
@@ -184,6 +184,80 @@ class Store:
         return await self._jobs(
             "WHERE owner_id = ? ORDER BY sequence DESC LIMIT ?", owner_id, limit
         )
+
+    # What is a member's
+
+    async def pictured(
+        self, owner_id: str, limit: int, *, before: str | None = None, after: str | None = None
+    ) -> list[JobRecord]:
+        """Returns an owner's jobs that have pictures, newest first.
+
+        Args:
+            owner_id: whose.
+            limit: most that are returned.
+            before: only those older than this job of theirs; the nearest to it.
+            after: likewise newer. An id that is none of theirs finds nothing.
+        """
+        anchor = "(SELECT sequence FROM jobs WHERE id = ? AND owner_id = ?)"
+        having = "WHERE owner_id = ? AND id IN (SELECT job_id FROM images)"
+        if after is not None:
+            found = await self._jobs(
+                f"{having} AND sequence > {anchor} ORDER BY sequence LIMIT ?",
+                owner_id,
+                after,
+                owner_id,
+                limit,
+            )
+            return found[::-1]
+        if before is not None:
+            return await self._jobs(
+                f"{having} AND sequence < {anchor} ORDER BY sequence DESC LIMIT ?",
+                owner_id,
+                before,
+                owner_id,
+                limit,
+            )
+        return await self._jobs(f"{having} ORDER BY sequence DESC LIMIT ?", owner_id, limit)
+
+    async def unfinished_of(self, owner_id: str) -> list[JobRecord]:
+        """Returns an owner's jobs that wait or run, oldest first."""
+        return await self._jobs(
+            "WHERE finished_at IS NULL AND owner_id = ? ORDER BY sequence", owner_id
+        )
+
+    async def unfinished_at(self, place: str) -> list[JobRecord]:
+        """Returns a place's jobs that wait or run, oldest first."""
+        return await self._jobs("WHERE finished_at IS NULL AND place = ? ORDER BY sequence", place)
+
+    async def undelivered(self, owner_id: str) -> list[JobRecord]:
+        """Returns an owner's jobs whose result was given up on by the courier, oldest first."""
+        return await self._jobs(
+            "WHERE owner_id = ? AND id IN"
+            " (SELECT job_id FROM outbox WHERE due_at IS NULL AND delivered_at IS NULL)"
+            " ORDER BY sequence",
+            owner_id,
+        )
+
+    async def received(self, job_ids: Sequence[str], now: datetime) -> None:
+        """Notes that results arrived after all that had been given up on."""
+        await self._execute(
+            "UPDATE outbox SET delivered_at = ? WHERE due_at IS NULL AND delivered_at IS NULL"
+            " AND job_id IN (SELECT value FROM json_each(?))",
+            now.timestamp(),
+            json.dumps(list(job_ids)),
+        )
+
+    async def figures(self, owner_id: str) -> Figures:
+        """Returns what an owner has asked for so far, as far as it is not forgotten."""
+        (row,) = await self._rows(
+            "SELECT count(*) AS requests, min(created_at) AS since, total(seconds) AS seconds,"
+            " coalesce(sum(CASE WHEN status = 'done' THEN"
+            "  coalesce(json_extract(request, '$.count'), 1) END), 0) AS pictures"
+            " FROM jobs WHERE owner_id = ?",
+            owner_id,
+        )
+        since = _time(row["since"]) if row["since"] is not None else None
+        return Figures(row["requests"], row["pictures"], row["seconds"], since)
 
     # Pictures
 

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from bot import policy
 from bot.database import StoreUnavailableError
 from bot.image_folder import ImageFolder
+from bot.members import Members
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
 from bot.source_images import SourceImage, read_source
 from bot.store import Store
@@ -25,6 +26,7 @@ from engine.errors import (
     RequestError,
     UnknownModeError,
 )
+from engine.fair_queue import Place
 from engine.jobs import (
     MAX_SEED,
     GenerationJob,
@@ -111,7 +113,11 @@ class _Live:
 
 
 class Studio:
-    """Owns every job from its request to its last state; the only writer of statuses."""
+    """Owns every job from its request to its last state; the only writer of statuses.
+
+    Attributes:
+        members: what is whose.
+    """
 
     def __init__(
         self,
@@ -138,6 +144,7 @@ class Studio:
         self._images = images
         self._on_settled = on_settled
         self._store_pause = store_pause
+        self.members = Members(store)
         self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -288,6 +295,29 @@ class Studio:
                 yield view
             await changed.wait()
         yield JobView(await self._record(job_id))
+
+    async def visible(self, job_id: str, asker: Owner, place: str | None) -> JobRecord:
+        """Returns a job of the asker's own or of the place that they are in.
+
+        Raises:
+            UnknownJobError: there is none; others' are not told from those that never were.
+        """
+        record = await self._record(job_id)
+        if not policy.is_visible(record, asker, place):
+            raise UnknownJobError(job_id)
+        return record
+
+    def line_place(self, job_id: str) -> Place | None:
+        """Returns where a waiting job stands and behind whom; None where it doesn't wait."""
+        return self._pool.place(job_id)
+
+    def drawn_now(self) -> list[GenerationJob]:
+        """Returns the drawings that run now, oldest first."""
+        return [job for job in self._pool.running_jobs() if isinstance(job, GenerationJob)]
+
+    def waiting(self) -> int:
+        """Returns how many jobs wait."""
+        return self._pool.get_queue_size()
 
     async def history(self, owner_id: str, limit: int = 50) -> list[JobRecord]:
         """Returns an owner's newest jobs, newest first."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import discord
 
-from bot import replies
+from bot import policy, replies
 from bot.records import JobRecord
 from engine.jobs import JobStatus
 
@@ -45,6 +45,12 @@ class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:
         client = interaction.client
         async with client.explaining(interaction):
             await self.press(interaction, client)
+
+    async def is_looked_after(self, interaction: Interaction, client: "DreamClient") -> bool:
+        """Says whether whoever pressed it moderates the place where the job was asked for."""
+        job = (await client.studio.view(self.job_id)).record
+        moderates = interaction.permissions.manage_messages
+        return policy.looks_after(job, client.place(interaction), moderator=moderates)
 
     @abstractmethod
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
@@ -91,7 +97,7 @@ class CancelButton(JobButton, template=f"dream:cancel:{_JOB}"):
         cancelled = await client.studio.cancel(
             self.job_id,
             client.owner(interaction),
-            moderator=interaction.permissions.manage_messages,
+            moderator=await self.is_looked_after(interaction, client),
         )
         if not cancelled:
             await interaction.followup.send("This had ended already.", ephemeral=True)
@@ -116,7 +122,7 @@ class DeleteButton(JobButton, template=f"dream:delete:{_JOB}"):
         await client.studio.delete(
             self.job_id,
             client.owner(interaction),
-            moderator=interaction.permissions.manage_messages,
+            moderator=await self.is_looked_after(interaction, client),
         )
         await interaction.delete_original_response()
 

@@ -14,7 +14,13 @@ HEAVY = {"torch", "diffusers", "transformers"}
 WORKER_SIDE = ("engine/workers/", "engine/samplers.py", "engine/previews.py")
 
 OWNERS = {
-    "discord": ("bot/client.py", "bot/courier.py", "bot/views.py", "bot/cogs/"),
+    "discord": (
+        "bot/client.py",
+        "bot/courier.py",
+        "bot/attachments.py",
+        "bot/views.py",
+        "bot/cogs/",
+    ),
     "fastapi": ("bot/web/",),
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),

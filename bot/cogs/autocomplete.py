@@ -30,7 +30,7 @@ _KEPT = 5.0
 """Seconds for which a folder's list of LoRAs is good enough for the next letter."""
 
 
-def _quietly(
+def quietly(
     options: Callable[[Interaction, str], Coroutine[Any, Any, list[Option]]],
 ) -> Callable[[Interaction, str], Coroutine[Any, Any, Choices]]:
     """Makes choices of options. What goes wrong is logged and suggests nothing."""
@@ -48,7 +48,7 @@ def _quietly(
     return suggest
 
 
-@_quietly
+@quietly
 async def suggest_modes(interaction: Interaction, typed: str) -> list[Option]:
     """Suggests the modes that the member may use, by name, title or description."""
     client = interaction.client
@@ -56,7 +56,7 @@ async def suggest_modes(interaction: Interaction, typed: str) -> list[Option]:
     return best(typed, [(_label(mode), mode.name) for mode in usable])
 
 
-@_quietly
+@quietly
 async def suggest_sizes(interaction: Interaction, typed: str) -> list[Option]:
     """Suggests the sizes of the mode that will be drawn with, or its own upright and lying."""
     mode = await _mode(interaction)
@@ -65,14 +65,14 @@ async def suggest_sizes(interaction: Interaction, typed: str) -> list[Option]:
     return best(typed, [(size, size) for size in sizes])
 
 
-@_quietly
+@quietly
 async def suggest_samplers(interaction: Interaction, typed: str) -> list[Option]:
     """Suggests the samplers that the mode allows."""
     mode = await _mode(interaction)
     return best(typed, [(sampler.value, sampler.value) for sampler in mode.samplers])
 
 
-@_quietly
+@quietly
 async def suggest_loras(interaction: Interaction, typed: str) -> list[Option]:
     """Suggests the LoRAs that the mode allows, for the last entry of a list."""
     mode = await _mode(interaction)

@@ -1,0 +1,51 @@
+"""``/me`` and ``/help``: what is yours, and what you may type."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, TypeAlias
+
+import discord
+from discord import app_commands
+
+from bot import replies_members
+
+if TYPE_CHECKING:
+    from bot.client import DreamClient
+
+Interaction: TypeAlias = "discord.Interaction[DreamClient]"
+
+
+@app_commands.command()
+@app_commands.allowed_installs(guilds=True, users=False)
+@app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
+async def me(interaction: Interaction) -> None:
+    """Tells you alone what you have under way and have had drawn."""
+    client = interaction.client
+    async with client.explaining(interaction):
+        members, owner = client.studio.members, client.owner(interaction)
+        text = replies_members.figures(
+            await members.figures(owner.id), await members.unfinished(owner.id)
+        )
+        await interaction.response.send_message(text, ephemeral=True)
+
+
+@app_commands.command(name="help")
+@app_commands.allowed_installs(guilds=True, users=False)
+@app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
+async def show_help(interaction: Interaction) -> None:
+    """Lists what you can type."""
+    client = interaction.client
+    async with client.explaining(interaction):
+        text = replies_members.commands(sorted(_described(client)))
+        await interaction.response.send_message(text, ephemeral=True)
+
+
+def _described(client: "DreamClient") -> Iterator[tuple[str, str, str]]:
+    """Yields each registered command's name, description and default permission."""
+    for command in client.tree.walk_commands():
+        if isinstance(command, app_commands.Command):
+            needed = (command.root_parent or command).default_permissions
+            names = [name for name, is_set in needed or () if is_set]
+            permission = ", ".join(
+                name.replace("guild", "server").replace("_", " ").title() for name in names
+            )
+            yield command.qualified_name, command.description, permission

@@ -1,0 +1,27 @@
+"""Everything that people can type or press, in one list."""
+
+from typing import Any
+
+import discord
+from discord import app_commands
+
+from bot import views
+from bot.cogs import line, me, pictures
+from bot.cogs.imagine import imagine
+from bot.cogs.mode import modes
+
+COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
+    imagine,
+    modes,
+    pictures.history,
+    pictures.show,
+    pictures.results,
+    line.queue,
+    line.cancel,
+    me.me,
+    me.show_help,
+)
+"""What the tree is built of."""
+
+BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (*views.BUTTONS, pictures.PageButton)
+"""To be registered before the client connects."""

@@ -1,0 +1,72 @@
+"""What is whose: a member's pictures, page by page, and what is still theirs to have."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from bot.records import Figures, JobRecord
+from bot.store import Store
+
+PAGE = 4
+"""Requests on a page of somebody's history."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of somebody's history.
+
+    Attributes:
+        jobs: with pictures, newest first.
+        has_newer: whether others come before it.
+        has_older: whether others follow.
+    """
+
+    jobs: tuple[JobRecord, ...]
+    has_newer: bool = False
+    has_older: bool = False
+
+
+class Members:
+    """What the store knows of one member, for this member."""
+
+    def __init__(self, store: Store) -> None:
+        """Takes the store, open."""
+        self._store = store
+
+    async def page(
+        self, owner_id: str, *, before: str | None = None, after: str | None = None
+    ) -> Page:
+        """Returns a page of an owner's pictures; the newest where there is no such page.
+
+        Args:
+            owner_id: whose.
+            before: the oldest job of the page that is left for an older one.
+            after: the newest job of the page that is left for a newer one.
+        """
+        found = await self._store.pictured(owner_id, PAGE + 1, before=before, after=after)
+        if not found and (before or after):
+            return await self.page(owner_id)
+        more = len(found) > PAGE
+        if after:
+            return Page(tuple(found[-PAGE:]), has_newer=more, has_older=True)
+        return Page(tuple(found[:PAGE]), has_newer=before is not None, has_older=more)
+
+    async def unfinished(self, owner_id: str) -> list[JobRecord]:
+        """Returns what an owner has waiting or running, oldest first."""
+        return await self._store.unfinished_of(owner_id)
+
+    async def unfinished_at(self, place: str) -> list[JobRecord]:
+        """Returns what a place has waiting or running, oldest first."""
+        return await self._store.unfinished_at(place)
+
+    async def undelivered(self, owner_id: str) -> list[JobRecord]:
+        """Returns what could not be brought to an owner, oldest first."""
+        return await self._store.undelivered(owner_id)
+
+    async def received(self, jobs: Sequence[JobRecord]) -> None:
+        """Notes that their owner has seen what could not be brought."""
+        await self._store.received([job.id for job in jobs], datetime.now(UTC))
+
+    async def figures(self, owner_id: str) -> Figures:
+        """Returns what an owner has asked for so far."""
+        return await self._store.figures(owner_id)
