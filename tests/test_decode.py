@@ -156,3 +156,53 @@ def test_what_has_no_memory_in_tiles_either_is_told_and_the_worker_draws_on() ->
     assert [r.job_id for r in results if isinstance(r, GenerationResult)] == ["job 2"]
     assert decoders[0].widths.count(80) == 1
     assert decoders[0].widths.count(TILE) == 1
+
+
+class Narrow:
+    """Has a half-precision VAE run out of memory halfway on its way to float32, as a GPU would.
+
+    Mocked, since a CPU has no such limit.
+    """
+
+    def __init__(self, vae: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.left = sum(1 for _ in vae.parameters()) // 2
+        monkeypatch.setattr(vae, "float", lambda: vae._apply(self.widened))
+
+    def widened(self, tensor: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        if self.left < 0:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return tensor.float()
+
+
+def test_no_memory_to_read_a_source_precisely_leaves_the_vae_as_it_was(
+    worker: LatentWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source.png"
+    Image.new("RGB", (64, 64), "red").save(source)
+    vae = worker._parts.vae.half()
+    small = {"width": 64, "height": 64, "steps": 2}
+    before = worker.decode(drawn(worker, ask(**small)))
+    Narrow(vae, monkeypatch)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        worker.begin(ask(**small, source=source))
+
+    assert np.array_equal(worker.decode(drawn(worker, ask(**small))), before)
+
+
+def test_no_memory_for_a_precise_vae_leaves_it_as_it_was(
+    worker: LatentWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae = worker._parts.vae.half()
+    drawing = drawn(worker, ask(width=64, height=64, steps=2))
+    before = worker.decode(drawing)
+    kept = drawing.latents
+    Narrow(vae, monkeypatch)
+    drawing.latents = torch.full_like(kept, 1e6)  # overflows in half precision
+
+    with pytest.raises(torch.OutOfMemoryError):
+        worker.decode(drawing)
+
+    drawing.latents = kept
+    assert np.array_equal(worker.decode(drawing), before)

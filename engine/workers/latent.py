@@ -209,9 +209,9 @@ class LatentWorker(Worker):
         pixels = self._processor.preprocess(image).to(self.device)
         vae = self._parts.vae
         kept = vae.dtype
-        # float16 may overflow here too, and bfloat16 has too few digits to start from.
-        vae.float()
         try:
+            # float16 may overflow here too, and bfloat16 has too few digits to start from.
+            vae.float()
             source: DiagonalGaussianDistribution = self._with_vae(
                 request, lambda: vae.encode(pixels).latent_dist
             )
@@ -289,7 +289,11 @@ class LatentWorker(Worker):
         if vae.dtype == torch.float16 and not pixels.isfinite().all():
             # Some VAEs overflow in half precision. It stays in float32 from here on.
             log.warning("%s: the VAE overflows in float16; using float32.", self.model.path)
-            vae.float()
+            try:
+                vae.float()
+            except torch.OutOfMemoryError:
+                vae.half()  # some of it is float32 already
+                raise
             pixels = self._decoded(drawing)
         if not pixels.isfinite().all():
             raise DrawingError(f"The VAE of {self.model.path.name} returned no numbers.")
