@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from engine.errors import WorkerDiedError
 from engine.jobs import Event, GenerationRequest, ModelSpec
+from engine.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,18 @@ class Executor(Protocol):
     @property
     def capacity(self) -> int:
         """How many requests may usefully be under way at once; at least 1."""
+
+    @property
+    def most_rows(self) -> int:
+        """Most rows in a forward pass."""
+
+    @property
+    def pace(self) -> Pace:
+        """What its device has been measured to take; grows while it draws."""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Keys of the models in its memory."""
 
     async def start(self) -> None:
         """Starts the process and returns once it answers; a running one is left as it is."""

@@ -22,6 +22,7 @@ from engine import messages
 from engine.errors import DreamLabError, WorkerDiedError
 from engine.executor import LoadReport
 from engine.jobs import Event, GenerationRequest, GenerationResult, ModelSpec
+from engine.pace import MOST_ROWS, Pace
 
 START_SECONDS = 180.0
 """How long a process may take until it answers: importing torch from a cold disk takes a minute."""
@@ -120,8 +121,8 @@ class LocalExecutor:
             may_fall_back: whether to draw on the CPU where torch can't use the device; for a
                 device that nobody named.
             max_rows: most rows in a forward pass; None takes the device's usual number.
-            ledger: the file that remembers what models took in memory, shared by all devices; None
-                keeps none.
+            ledger: the file that remembers what was measured, memory and time, shared by all
+                devices; None keeps none.
             start_seconds: how long the process may take until it answers.
             close_seconds: how long it may take to end before it is killed.
             patience: how long its step loop may say nothing before it is killed.
@@ -134,6 +135,7 @@ class LocalExecutor:
         self._start_seconds = start_seconds
         self._close_seconds = close_seconds
         self._patience = patience or Patience()
+        self._pace = Pace()
         self._changing = asyncio.Lock()
         self._child: _Child | None = None
         self._spawning: asyncio.Task[_Child] | None = None
@@ -147,6 +149,21 @@ class LocalExecutor:
     def capacity(self) -> int:
         """See `Executor.capacity`."""
         return self._capacity or _CAPACITY.get(self.device.partition(":")[0], 1)
+
+    @property
+    def most_rows(self) -> int:
+        """See `Executor.most_rows`."""
+        return self._max_rows or MOST_ROWS.get(self.device.partition(":")[0], 1)
+
+    @property
+    def pace(self) -> Pace:
+        """See `Executor.pace`."""
+        return self._pace
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """See `Executor.loaded`."""
+        return () if self._child is None or self._child.death else self._child.loaded
 
     @property
     def pid(self) -> int | None:
@@ -173,7 +190,7 @@ class LocalExecutor:
                 self._ledger,
             )
             self._spawning = asyncio.create_task(
-                _Child.spawn(start, self._start_seconds, self._patience),
+                _Child.spawn(start, self._start_seconds, self._patience, self._pace),
                 name=f"start {self._wanted}",
             )
             try:
@@ -263,18 +280,21 @@ class _Child:
         device: what it draws on.
         pid: its number.
         death: why it ended, continuing "The worker on cuda:0 …"; None while it lives.
+        loaded: keys of the models in its memory.
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, device: str, patience: Patience
+        self, process: asyncio.subprocess.Process, device: str, patience: Patience, pace: Pace
     ) -> None:
         assert process.stdin is not None  # noqa: S101 - both were asked for
         assert process.stdout is not None  # noqa: S101
         self.device = device
         self.pid = process.pid
         self.death: str | None = None
+        self.loaded: tuple[str, ...] = ()
         self._process = process
         self._patience = patience
+        self._pace = pace
         self._heard = True  # whether the step loop has said something since the last look
         self._loading = False  # whether its last word was that it loads a model
         self._gone = asyncio.Event()
@@ -286,7 +306,9 @@ class _Child:
         self._reader: asyncio.Task[None] | None = None
 
     @classmethod
-    async def spawn(cls, start: messages.Start, seconds: float, patience: Patience) -> Self:
+    async def spawn(
+        cls, start: messages.Start, seconds: float, patience: Patience, pace: Pace
+    ) -> Self:
         """Starts a process and waits until it can draw.
 
         Raises:
@@ -303,7 +325,7 @@ class _Child:
             stdout=asyncio.subprocess.PIPE,
             env=_ENVIRONMENT | environment | {"HF_HUB_OFFLINE": "1"},
         )
-        child = cls(process, start.device, patience)
+        child = cls(process, start.device, patience, pace)
         try:
             child._send(start)
             async with asyncio.timeout(seconds):
@@ -438,6 +460,9 @@ class _Child:
                     answer.set_result(value)
                 else:
                     answer.set_exception(error)
+            case messages.Measured(figures, loaded):
+                self.loaded = loaded
+                self._pace.take(figures)
             case messages.JobEvent(run_id, event):
                 self._hand_on(run_id, event.job_id, event, last=isinstance(event, GenerationResult))
             case messages.JobFailed(run_id, job_id, error):

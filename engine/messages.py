@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 from engine.errors import DreamLabError
 from engine.jobs import Event, GenerationRequest, ModelSpec
+from engine.pace import Figure
 
 HEADER = struct.Struct("!Q")
 """What comes before each message: its length in bytes."""
@@ -26,7 +27,7 @@ class Start:
         may_fall_back: whether the CPU will do where the device can't be used.
         log_level: the least level of its log lines, as `logging` numbers them.
         max_rows: most rows in a forward pass; None leaves it to the device.
-        ledger: the file of what models took in memory; None keeps none.
+        ledger: the file of what was measured, memory and time; None keeps none.
     """
 
     device: str
@@ -139,6 +140,19 @@ class Loading:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What things take here has been measured, or what is loaded has changed.
+
+    Attributes:
+        figures: those that are new or have changed notably.
+        loaded: keys of the models in memory.
+    """
+
+    figures: tuple[Figure, ...]
+    loaded: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What a call returned, or the error that it ended with."""
 
@@ -150,7 +164,7 @@ class Answer:
 Command: TypeAlias = Run | Cancel | Load | Unload | Stats | Ping | Close
 """What a worker process is told, once it has started."""
 
-Reply: TypeAlias = JobEvent | JobFailed | Loading | Answer
+Reply: TypeAlias = JobEvent | JobFailed | Loading | Measured | Answer
 """What it says while it works; all of it comes from the step loop, and so shows that it turns."""
 
 

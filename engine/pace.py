@@ -8,7 +8,7 @@ not measured is not known: nothing is worked out from another model or another s
 import enum
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
@@ -25,7 +25,7 @@ GAIN = 0.1
 """Share by which more rows must draw more a second to be worth while."""
 
 RELOOK = 5000
-"""Passes after which it is measured anew whether more rows are worth while."""
+"""Measured passes after which it is looked at anew whether more rows are worth while."""
 
 MOST_KEPT = 300
 """Figures that are kept; the oldest go."""
@@ -96,13 +96,18 @@ class _Latest:
 
 
 class Pace:
-    """What is known of one device. One thread uses it."""
+    """What is known of one device. One thread uses it.
+
+    Attributes:
+        on_take: called after `take`.
+    """
 
     def __init__(self, figures: Iterable[Figure] = ()) -> None:
         self._latest: dict[_Key, _Latest] = {}
         self._rows: dict[tuple[str, int], dict[int, _Latest]] = {}
         self._passes: dict[tuple[str, int], int] = {}
         self._noted: dict[_Key, None] = {}  # since `news`
+        self.on_take: Callable[[], object] = lambda: None
         for figure in figures:
             self._set(figure)
 
@@ -117,10 +122,16 @@ class Pace:
             passes = self._passes[model, pixels] = self._passes.get((model, pixels), 0) + 1
             latest.at = passes
 
+    def lacks_pass(self, model: str, pixels: int, rows: int) -> bool:
+        """Returns whether it takes more passes until something is concluded from them."""
+        latest = self._latest.get((Act.PASS, model, pixels, rows))
+        return latest is None or latest.count < ENOUGH
+
     def take(self, figures: Iterable[Figure]) -> None:
         """Replaces what is known by what somebody else has measured."""
         for figure in figures:
             self._set(figure)
+        self.on_take()
 
     def figures(self) -> tuple[Figure, ...]:
         """Returns all that is known, the oldest first."""
@@ -212,9 +223,9 @@ def knee(seconds: Mapping[int, float]) -> int | None:
     """Returns the rows above which more draw no more a second; see `Pace.knee`.
 
     Args:
-        seconds: of a pass, by its rows.
+        seconds: of a pass, by its rows; 0 was too short for the clock, and tells nothing.
     """
-    if len(seconds) < 2:
+    if len(seconds) < 2 or min(seconds.values()) <= 0:
         return None
     best = min(taken / rows for rows, taken in seconds.items())
     found = min(rows for rows, taken in seconds.items() if taken / rows <= best * (1 + GAIN))

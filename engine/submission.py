@@ -38,6 +38,8 @@ class Submission:
         job: what to do, nothing left open.
         future: how it ends.
         on_event: who hears of its progress, and by None that it waits again.
+        progress: the newest; None while it waits.
+        stage_since: when its stage began, by the event loop's clock.
         deaths: workers that died while it ran.
         died_on: the lane of the last of them.
         attempt: what runs now; None while it waits.
@@ -46,6 +48,8 @@ class Submission:
     job: Job
     future: asyncio.Future[Any]
     on_event: Callable[[Progress | None], None] | None = None
+    progress: Progress | None = None
+    stage_since: float = 0.0
     deaths: int = 0
     died_on: Lane | None = None
     attempt: Attempt | None = None
@@ -62,6 +66,9 @@ class Submission:
 
     def tell(self, progress: Progress | None) -> None:
         """Hands on progress, or by None that it waits again; a listener's error is its own."""
+        before, self.progress = self.progress, progress
+        if before is None or progress is None or before.stage is not progress.stage:
+            self.stage_since = asyncio.get_running_loop().time()
         if self.on_event is None or self.has_ended:
             return
         try:

@@ -34,6 +34,7 @@ from engine.jobs import (
     Progress,
     Stage,
 )
+from engine.pace import Pace
 
 
 def fake_result(
@@ -59,6 +60,8 @@ class FakeExecutor:
     Args:
         device: what it calls itself.
         capacity: how many drawings the pool may give it at once.
+        most_rows: of a forward pass.
+        pace: what drawings are said to take.
         hold: whether drawings wait for `finish`, `fail` or `die` after their first progress.
 
     Attributes:
@@ -77,6 +80,8 @@ class FakeExecutor:
         self.device = device
         self.capacity = capacity
         self.hold = hold
+        self.most_rows = 8
+        self.pace = Pace()
         self.calls: list[tuple[str, ...]] = []
         self.requests: list[GenerationRequest] = []
         self.start_errors: list[Exception] = []

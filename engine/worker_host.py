@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from engine.errors import (
     DrawingError,
@@ -36,6 +36,7 @@ from engine.jobs import (
     Stage,
 )
 from engine.ledger import Ledger
+from engine.measured_file import MeasuredFile
 from engine.messages import (
     Answer,
     Cancel,
@@ -45,6 +46,7 @@ from engine.messages import (
     JobFailed,
     Load,
     Loading,
+    Measured,
     Ping,
     Reply,
     Run,
@@ -54,6 +56,7 @@ from engine.messages import (
 from engine.model_detector import FAMILY_NAMES
 from engine.model_files import file_stamp, weight_files
 from engine.model_registry import ModelRegistry
+from engine.pace import MOST_ROWS, Act, Pace, from_entry, to_entry
 from engine.step_batcher import LEAST_CAP, StepBatcher
 from engine.worker_factory import WORKERS, WorkerFactory, check_model
 from engine.workers.base import Drawing, Worker, to_image
@@ -64,9 +67,9 @@ REPORT_SECONDS = 0.25
 LORAS_KEPT = 16
 """LoRAs that stay in memory beside a model, unless more are drawn with at once."""
 
-_MAX_ROWS = {"cpu": 8, "cuda": 16}
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
 _ENCODER_WAIT = 0.05
+_TIMED_EVERY = 17  # passes; prime, so that keys that take turns are all met
 
 log = logging.getLogger(__name__)
 
@@ -187,6 +190,7 @@ class WorkerHost:
         create: Callable[[ModelSpec], Worker] | None = None,
         registry: ModelRegistry | None = None,
         ledger: Ledger | None = None,
+        measured: MeasuredFile | None = None,
         max_rows: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -198,6 +202,7 @@ class WorkerHost:
             create: loads a model; None takes the factory's.
             registry: what is loaded; None makes the device's.
             ledger: what models take in memory; None makes one that keeps no file.
+            measured: remembers what loads, passes and decodes took; None keeps no file.
             max_rows: most rows in a forward pass; None takes the device's usual number.
             clock: seconds.
         """
@@ -206,7 +211,7 @@ class WorkerHost:
         self._create = create or WorkerFactory(device).create
         self._registry = registry or ModelRegistry(device)
         self._ledger = ledger or Ledger(device)
-        self._max_rows = max(LEAST_CAP, max_rows or _MAX_ROWS[device.partition(":")[0]])
+        self._max_rows = max(LEAST_CAP, max_rows or MOST_ROWS[device.partition(":")[0]])
         self._clock = clock
         self._workers: dict[str, Worker] = {}
         self._beside: dict[str, int] = {}  # bytes that a model took beyond its weights
@@ -216,6 +221,11 @@ class WorkerHost:
         self._joining: tuple[ModelSpec, ...] = ()  # what the request that just joins is drawn with
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
         self._held_up = False  # what waits first can't begin before a job has left
+        self._measured = measured or MeasuredFile(None)
+        self._section = f"seconds on {device}"
+        self._pace = self._remembered_pace()
+        self._loaded: tuple[str, ...] = ()  # as it was told last
+        self._passes = 0
         self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="png")
 
@@ -251,6 +261,7 @@ class WorkerHost:
         self._decode()
         self._report()
         self._deliver()
+        self._tell_pace()
 
     def close(self) -> None:
         """Drops everything; what ran gets no answer. Closing twice is no error."""
@@ -303,7 +314,11 @@ class WorkerHost:
             with ExitStack() as lease:
                 worker, *more = [self._lease(model, run, lease) for model in self._joining]
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
+                began = self._clock()
                 pictures = [_Picture(drawing, worker) for drawing in worker.begin(request)]
+                self._note(
+                    Act.BEGIN, worker, began, 0 if request.source is None else _size(request)
+                )
                 refiner = more[0] if more else None
                 job = _Job(run, refiner, lease.pop_all(), self._clock(), pictures)
         finally:
@@ -316,8 +331,7 @@ class WorkerHost:
         """Lets a picture that has just begun share passes from the next one on."""
         if job.id not in self._jobs:
             return  # another of its pictures just failed
-        size = job.request.width * job.request.height
-        key, rows = self._key(picture), picture.drawing.rows
+        size, key, rows = _size(job.request), self._key(picture), picture.drawing.rows
         self._batcher.join((job, picture), key, job.id, rows, size)
         self._hand_over(job, picture)
 
@@ -389,7 +403,7 @@ class WorkerHost:
         return [path for path in paths if worker is None or not worker.holds_lora(path)]
 
     def _load_weights(self, weights: ModelSpec) -> None:
-        before = self._registry.get_used_vram()
+        before, began = self._registry.get_used_vram(), self._clock()
         stamps = _stamps(weights)  # before they are read, so that no change is missed
         try:
             worker = self._create(weights)
@@ -402,6 +416,7 @@ class WorkerHost:
             worker = None
         if worker is None:
             return self._load_weights(weights)  # with what has gone meanwhile
+        self._note(Act.LOAD, worker, began)
         self._workers[weights.key] = worker
         self._stamps[weights.key] = stamps
         # The CPU's memory is everybody's, so that a difference would tell of others as well.
@@ -551,7 +566,7 @@ class WorkerHost:
 
     def _step(self) -> None:
         """Takes one step for those that share the next forward pass."""
-        batch = self._batcher.next_batch(lambda key: self._ceilings.get(key, self._max_rows))
+        batch = self._batcher.next_batch(self._cap)
         if not batch:
             return
         self._forward(batch)
@@ -570,19 +585,25 @@ class WorkerHost:
             self._fail(job, self._told(error))
             return
         picture.worker = job.refiner
-        size = job.request.width * job.request.height
-        self._batcher.move((job, picture), self._key(picture), size)
+        self._batcher.move((job, picture), self._key(picture), _size(job.request))
 
     def _key(self, picture: _Picture) -> Hashable:
         worker, company = picture.worker, id(picture) if picture.alone else None
-        return worker.model.key, worker.batch_key(picture.drawing), company
+        size = _size(picture.drawing.request)
+        return worker.model.key, size, worker.batch_key(picture.drawing), company
+
+    def _cap(self, key: Any) -> int:
+        """Returns the most rows of a pass of a key: those that fit, and are worth while."""
+        model, size, *_ = key
+        ceiling = self._ceilings.get(key, self._max_rows)
+        return self._pace.most_rows(model, size, ceiling)
 
     def _forward(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         """Steps a batch; where it fails as a whole, finds out whose fault it is."""
         drawings = [picture.drawing for _, picture in batch]
         job, first = batch[0]
         try:
-            first.worker.step(drawings)
+            self._timed_pass(first.worker, drawings)
         except Exception as error:
             if _is_out_of_memory(error):
                 _let_go(error)
@@ -602,6 +623,31 @@ class WorkerHost:
             picture.shared = picture.shared or len(batch) > 1
             if picture.drawing.error is not None and owner.id in self._jobs:
                 self._fail(owner, self._told(picture.drawing.error))
+
+    def _timed_pass(self, worker: Worker, drawings: Sequence[Drawing]) -> None:
+        """Steps a batch, and now and then measures what that takes.
+
+        Kernels on a GPU are only begun when a call returns: to measure it, all of them must have
+        ended before and after, which would cost a little speed each time.
+        """
+        size, rows = _size(drawings[0].request), sum(drawing.rows for drawing in drawings)
+        self._passes += 1
+        if not (
+            self.device == "cpu"
+            or self._passes % _TIMED_EVERY == 0
+            or self._pace.lacks_pass(worker.model.key, size, rows)
+        ):
+            worker.step(drawings)
+            return
+        _synchronize(self.device)
+        began = self._clock()
+        worker.step(drawings)
+        _synchronize(self.device)
+        self._note(Act.PASS, worker, began, size, rows)
+
+    def _note(self, act: Act, worker: Worker, began: float, pixels: int = 0, rows: int = 0) -> None:
+        seconds = self._clock() - began
+        self._pace.note(act, worker.model.key, seconds, pixels=pixels, rows=rows)
 
     def _forward_one_by_one(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         for job, picture in batch:
@@ -624,7 +670,7 @@ class WorkerHost:
         for job, picture in finished[:_DECODES_PER_TICK]:
             if job.id not in self._jobs:
                 continue  # another of its pictures just failed
-            seed = picture.drawing.seed
+            seed, began = picture.drawing.seed, self._clock()
             try:
                 pixels = picture.worker.decode(picture.drawing)
             except DrawingError as error:
@@ -639,6 +685,7 @@ class WorkerHost:
                         continue  # the next round tries again, with what has gone meanwhile
                 self._fail(job, self._told(error))
             else:
+                self._note(Act.DECODE, picture.worker, began, _size(job.request))
                 picture.image = self._encoder.submit(to_image, pixels, job.request, seed)
 
     def _draw_alone(self, job: _Job, picture: _Picture) -> None:
@@ -694,6 +741,24 @@ class WorkerHost:
         result = GenerationResult(job.run.job_id, images, seconds, self.device)
         self._emit(JobEvent(job.id, result))
 
+    def _remembered_pace(self) -> Pace:
+        entries = self._measured.read(self._section, lambda entry: entry)
+        figures = (from_entry(name, entry) for name, entry in entries.items())
+        pace = Pace(figure for figure in figures if figure is not None)
+        if known := pace.figures():
+            self._emit(Measured(known, ()))
+        return pace
+
+    def _tell_pace(self) -> None:
+        """Says and remembers what things take, where that is news."""
+        news, loaded = self._pace.news(), tuple(self._workers)
+        if news:
+            entries = map(to_entry, self._pace.figures())
+            self._measured.write(self._section, dict(entries))
+        if news or loaded != self._loaded:
+            self._loaded = loaded
+            self._emit(Measured(news, loaded))
+
     def _told(self, error: Exception) -> DreamLabError:
         """Returns an error as the asker is told; what nobody raised on purpose is logged.
 
@@ -710,6 +775,18 @@ class WorkerHost:
         if _is_device_failure(error):
             raise DeviceUnusableError(f"failed: {_first_line(error)}") from error
         return DrawingError(f"Drawing failed: {type(error).__name__}: {_first_line(error)}")
+
+
+def _size(request: GenerationRequest) -> int:
+    return request.width * request.height
+
+
+def _synchronize(device: str) -> None:
+    """Waits until a device has done all that it was told."""
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize(device)
 
 
 def _stamps(model: ModelSpec) -> _Stamps:

@@ -78,6 +78,7 @@ from engine.lane import (
     second_opinion,
 )
 from engine.mode_source import CurrentMode, Mode, ModeSource
+from engine.outlook import Outlook
 from engine.submission import Attempt, Submission
 
 __all__ = [
@@ -126,8 +127,8 @@ class WorkerPool:
     Attributes:
         queue_max: as given.
         queue_max_per_owner: as given.
-        queue_listeners: called after the positions of waiting jobs may have changed, once for
-            all the changes of one turn of the event loop.
+        queue_listeners: called after the positions of waiting jobs, or when they will be done, may
+            have changed, once for all the changes of one turn of the event loop.
 
     Raises:
         ValueError: no executor, a number below 1, or a time that is not above 0.
@@ -169,6 +170,7 @@ class WorkerPool:
         self._lanes = [
             Lane(executor, pause=restart_pause, on_ready=self._wake) for executor in executors
         ]
+        self._outlook = Outlook(self._lanes, self._submissions, lambda: self._queue)
         self._mode = CurrentMode(modes)
         self._runner = JobRunner(self._lanes, self._mode, self._start_helper)
         self._supervisors: list[asyncio.Task[None]] = []
@@ -178,6 +180,8 @@ class WorkerPool:
         self._failed: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._cut = asyncio.Event()
+        for executor in executors:
+            executor.pace.on_take = self._touch_queue  # what is expected may have changed
 
     # Lifetime ---------------------------------------------------------------------------------
 
@@ -346,6 +350,14 @@ class WorkerPool:
             others -= 1  # loads and switches are all of one owner
         return replace(place, position=position, owners_before=others)
 
+    def seconds_left(self, job_id: str) -> float | None:
+        """Returns in how many seconds a job will be done, whether it waits or runs.
+
+        None where that isn't known: it takes something that was never measured on a device, or
+        something before it does; it is far back in the queue; no device works.
+        """
+        return self._outlook.seconds(job_id)
+
     def get_queue_size(self) -> int:
         """Returns how many jobs wait; what runs is not counted."""
         return len(self._queue)
@@ -425,6 +437,7 @@ class WorkerPool:
             self._begin(lane)
         if self._queue_changed:
             self._queue_changed = False
+            self._outlook.change()
             self._tell_queue_listeners()
 
     def _begin(self, lane: Lane) -> None:

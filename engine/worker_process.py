@@ -16,6 +16,7 @@ import threading
 from typing import BinaryIO
 
 from engine.ledger import Ledger
+from engine.measured_file import MeasuredFile
 from engine.messages import HEADER, Close, Command, Ready, Reply, Start, Unusable, frame, unframe
 from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
 
@@ -48,8 +49,14 @@ def main() -> None:
     try:
         device = prepare_device(start.device, may_fall_back=start.may_fall_back)
         writer.send(Ready(device))
-        ledger = Ledger(device, start.ledger)
-        _serve(WorkerHost(device, writer.send, ledger=ledger, max_rows=start.max_rows), commands)
+        host = WorkerHost(
+            device,
+            writer.send,
+            ledger=Ledger(device, start.ledger),
+            measured=MeasuredFile(start.ledger),
+            max_rows=start.max_rows,
+        )
+        _serve(host, commands)
     except DeviceUnusableError as error:
         writer.send(Unusable(str(error)))
     finally:
