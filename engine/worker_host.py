@@ -585,7 +585,10 @@ class WorkerHost:
             self._fail(job, self._told(error))
             return
         picture.worker = job.refiner
-        self._batcher.move((job, picture), self._key(picture), _size(job.request))
+        if picture.drawing.done:  # its steps lie elsewhere than the model's, all of them before
+            self._batcher.leave((job, picture))
+        else:
+            self._batcher.move((job, picture), self._key(picture), _size(job.request))
 
     def _key(self, picture: _Picture) -> Hashable:
         worker, company = picture.worker, id(picture) if picture.alone else None

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -337,6 +338,21 @@ def test_whoever_is_on_one_side_shares_its_passes_and_nobody_else(pair: Pair) ->
     assert [1, 3] in both[Family.SDXL_REFINER]
     assert all(3 not in seeds for seeds in both[Family.SDXL])
     assert all(2 not in seeds for seeds in both[Family.SDXL_REFINER])
+
+
+def test_a_refiner_whose_steps_lie_elsewhere_may_have_none_left(pair: Pair, tmp_path: Path) -> None:
+    refiner = tmp_path / "trailing"
+    shutil.copytree(pair.refiner.path, refiner)
+    config = refiner / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"timestep_spacing": "trailing"}))
+
+    # The base has a step below a fifth of the noise, the refiner none.
+    with bench(pair) as it:
+        it.run(1, refiner=ModelSpec(refiner), refiner_from=0.8, steps=4, count=3)
+        it.run(2, refiner=ModelSpec(refiner), refiner_from=0.5, steps=4)
+        it.finish()
+
+        assert all(isinstance(it.outcome(number), GenerationResult) for number in (1, 2))
 
 
 @pytest.mark.parametrize("ticks", [2, 5])
