@@ -6,7 +6,6 @@ not measured is not known: nothing is worked out from another model or another s
 """
 
 import enum
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -257,6 +256,6 @@ def from_entry(name: str, value: Any) -> Figure | None:
     seconds, count = value
     if type(seconds) not in (int, float) or not 1 <= count <= LATEST:
         return None
-    if not (math.isfinite(seconds) and 0 <= seconds <= _LONGEST):
+    if not 0 <= seconds <= _LONGEST:  # NaN is no more between them than infinity
         return None
     return Figure(Act(words[0]), words[3], float(seconds), count, int(words[1]), int(words[2]))

@@ -203,6 +203,7 @@ def test_what_is_no_figure_is_none(name, value):
         ("pass 64 2 m", [float("nan"), 1]),
         ("pass 64 2 m", [-1.0, 1]),
         ("pass 64 2 m", [1e9, 1]),
+        ("pass 64 2 m", [10**400, 1]),
         ("pass 64 2 m", [1.0, 0]),
         ("pass 64 2 m", [1.0, True]),
         ("pass 64 2 m", ["1", 1]),
