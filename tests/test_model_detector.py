@@ -99,44 +99,6 @@ class TestSingleFile:
         assert f"cross_attention_dim {dim} " in reason
         assert ALL_NUMBERS in reason
 
-    @pytest.mark.parametrize(
-        ("key", "width", "family"),
-        [
-            ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down", 768, Family.SD15),
-            ("lora_te_text_model_encoder_layers_9_self_attn_q_proj.lora_down", 1024, Family.SD2),
-            ("lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down", 768, Family.SDXL),
-            ("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down", 1280, Family.SDXL),
-            ("text_encoder.text_model.encoder.layers.0.mlp.fc1.lora_A", 768, Family.SD15),
-            ("text_encoder.encoder.layers.0.self_attn.k_proj.lora_A.default", 1024, Family.SD2),
-            (
-                "text_encoder_2.text_model.encoder.layers.0.mlp.fc1.lora_linear_layer.down",
-                1280,
-                Family.SDXL,
-            ),
-        ],
-    )
-    def test_text_encoders_alone_show_it_too(
-        self, file: Path, key: str, width: int, family: Family
-    ) -> None:
-        found = detect_lora(write_tensors(file, {f"{key}.weight": (3, width)}))
-
-        assert (found.family, found.rank) == (family, 3)
-        assert FAMILIES[found.cross_attention_dim] is family
-
-    @pytest.mark.parametrize(
-        ("encoder", "width"), [("te1", 1024), ("te2", 768), ("te", 1280), ("te", 640)]
-    )
-    def test_text_encoders_of_no_family(self, file: Path, encoder: str, width: int) -> None:
-        key = f"lora_{encoder}_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"
-        with pytest.raises(UnsupportedModelError, match=str(width)):
-            detect_lora(write_tensors(file, {key: (2, width)}))
-
-    def test_text_encoders_that_disagree(self, file: Path) -> None:
-        key = "lora_te_text_model_encoder_layers_{}_mlp_fc1.lora_down.weight"
-        shapes = {key.format(number): (2, dim) for number, dim in enumerate((768, 1024))}
-        with pytest.raises(ModelFormatError, match="disagree"):
-            detect_lora(write_tensors(file, shapes))
-
     def test_keys_that_disagree(self, file: Path) -> None:
         extra = {LDM + "output_blocks.3.1.transformer_blocks.0.attn2.to_k.weight": (2, 1024)}
         assert "disagree on their width: 768, 1024" in malformed(
