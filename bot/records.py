@@ -160,9 +160,13 @@ class JobView:
         position: place in the queue, 1 is next; None where it doesn't wait.
         progress: the newest progress; None where it doesn't run.
         setback: why it waits once more; None where it doesn't.
+        before: who goes before it, such as ``2 members``; None far from the front.
+        expected_at: when it will be done; None where nobody knows.
     """
 
     record: JobRecord
     position: int | None = None
     progress: Progress | None = None
     setback: Setback | None = None
+    before: str | None = None
+    expected_at: datetime | None = None

@@ -1,5 +1,6 @@
 """What Discord shows, as text: a waiting job, a result, an error, the modes. Pure."""
 
+import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -206,13 +207,19 @@ def stand(view: JobView) -> str:
     """Returns how far a job is that waits or runs."""
     if view.record.status is JobStatus.QUEUED:
         if view.setback:
-            return f"{_SETBACKS[view.setback]}: {_place(view.position)}"
+            return f"{_SETBACKS[view.setback]}: {_place(view.position)}{_end(view)}"
         if view.position is None:
-            return "In the queue"
-        return (
-            "Next in the queue" if view.position == 1 else f"In the queue: number {view.position}"
-        )
-    return _advance(view.progress)
+            return f"In the queue{_end(view)}"
+        if view.position == 1:
+            return f"Next in the queue{_end(view)}"
+        before = f", {view.before} before you" if view.before else ""
+        return f"In the queue: number {view.position}{before}{_end(view)}"
+    return f"{_advance(view.progress)}{_end(view)}"
+
+
+def _end(view: JobView) -> str:
+    """Returns when it will be done, as a moment that Discord counts down to."""
+    return f" · done <t:{math.ceil(view.expected_at.timestamp())}:R>" if view.expected_at else ""
 
 
 def _place(position: int | None) -> str:

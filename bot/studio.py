@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from bot import policy
 from bot.database import StoreUnavailableError
+from bot.expectation import expected_at
 from bot.image_folder import ImageFolder
 from bot.members import Members
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
@@ -38,6 +39,7 @@ from engine.jobs import (
     RequestDraft,
     new_job_id,
 )
+from engine.outlook import FORESEEN
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
@@ -98,6 +100,7 @@ class _Live:
         self.begun = asyncio.Event()
         self.changed = asyncio.Event()
         self.task: asyncio.Task[None] | None = None
+        self.expected_at: datetime | None = None  # as it was told last
         self.is_refused = False  # what came of it can't be stored yet
 
     def show(self, view: JobView) -> None:
@@ -571,8 +574,17 @@ class Studio:
 
     def _seen(self, live: _Live) -> JobView:
         waits = not live.begun.is_set()
-        position = self._pool.position(live.view.record.id) if waits else None
-        return replace(live.view, position=position)
+        job_id = live.view.record.id
+        position = self._pool.position(job_id) if waits else None
+        place = self._pool.place(job_id) if position and position <= FORESEEN else None
+        seconds = self._pool.seconds_left(job_id)
+        live.expected_at = expected_at(live.expected_at, seconds, datetime.now(UTC))
+        return replace(
+            live.view,
+            position=position,
+            before=place.before if place else None,
+            expected_at=live.expected_at,
+        )
 
     def _queue_moved(self) -> None:
         if self._look is None:

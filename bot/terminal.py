@@ -3,12 +3,14 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bot.expectation import seconds_text
 from bot.records import JobView
 from engine.jobs import JobStatus, Stage
 
@@ -47,6 +49,13 @@ def describe(view: JobView) -> str:
     if view.record.status is JobStatus.QUEUED and (view.position or 0) > 1:
         return f"waiting, {(view.position or 0) - 1} before it"
     return "starting"
+
+
+def describe_end(view: JobView, now: datetime) -> str:
+    """Returns when a job will be done, in words after others; nothing where nobody knows."""
+    if view.record.status.is_final or view.expected_at is None:
+        return ""
+    return f", done in {seconds_text(view.expected_at, now)}"
 
 
 def open_display(stream: TextIO) -> Display:
@@ -114,7 +123,7 @@ class LineDisplay:
             words += f", {view.progress.steps} steps"
         if words != self._said:
             self._said = words
-            self._stream.write(f"{words}\n")
+            self._stream.write(f"{words}{describe_end(view, datetime.now(UTC))}\n")
             self._stream.flush()
 
 
@@ -151,7 +160,7 @@ class BarDisplay:
         counted = progress if drawing and progress and progress.steps else None
         self._progress.update(
             self._task,
-            description=describe(view),
+            description=describe(view) + describe_end(view, datetime.now(UTC)),
             total=counted.steps if counted else None,
             completed=counted.step if counted else 0,
             step=f"step {counted.step}/{counted.steps}" if counted else "",

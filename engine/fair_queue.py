@@ -100,18 +100,24 @@ class Place:
     owners_before: int | None
     overtaken: int
 
-    def __str__(self) -> str:
-        """Says it to people."""
-        if self.position == 1:
-            return "next"
+    @property
+    def before(self) -> str | None:
+        """Who is before it, in words; None where nobody is, or nobody counted them."""
+        if self.owners_before is None or self.position == 1:
+            return None
         before = []
         if self.own_before:
             before.append(f"{self.own_before} of your own")
         if self.owners_before:
             before.append(f"{self.owners_before} member{'s' if self.owners_before > 1 else ''}")
-        if self.owners_before is None or not before:
-            return f"number {self.position}"
-        return f"number {self.position}: {' and '.join(before)} before you"
+        return " and ".join(before) or None
+
+    def __str__(self) -> str:
+        """Says it to people."""
+        if self.position == 1:
+            return "next"
+        place = f"number {self.position}"
+        return f"{place}: {self.before} before you" if self.before else place
 
 
 # (start tag within the group, number of arrival, job id)

@@ -11,7 +11,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -22,7 +23,7 @@ from rich.console import Console
 from bot.cli import main
 from bot.records import JobRecord, JobView, Origin, Owner
 from bot.settings import names
-from bot.terminal import BarDisplay, LineDisplay, describe, open_display
+from bot.terminal import BarDisplay, LineDisplay, describe, describe_end, open_display
 from engine.jobs import GenerationRequest, JobStatus, ModelSpec, Progress, Sampler, Stage
 
 ROOT = Path(__file__).parent.parent
@@ -435,6 +436,10 @@ def drawing(step: int) -> JobView:
 
 def test_every_state_has_its_words() -> None:
     assert describe(view(JobStatus.QUEUED, position=3)) == "waiting, 2 before it"
+    now = datetime(2026, 5, 4, tzinfo=UTC)
+    soon = replace(view(JobStatus.QUEUED, position=3), expected_at=now + timedelta(seconds=12))
+    assert describe_end(soon, now) == ", done in about 12 s"
+    assert describe_end(view(JobStatus.QUEUED, position=3), now) == ""
     assert describe(view(JobStatus.QUEUED, position=1)) == "starting"
     assert describe(view()) == "starting"
     assert describe(drawing(3)) == "drawing"

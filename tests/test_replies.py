@@ -3,6 +3,7 @@
 import re
 import unicodedata
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,19 @@ def test_a_waiting_job_says_where_it_stands(position: int | None, words: str) ->
     text = replies.status(JobView(a_discord_job(), position=position))
 
     assert text.splitlines()[1] == words
+
+
+def test_a_waiting_job_says_who_is_before_it_and_when_it_will_be_done() -> None:
+    end = datetime(2026, 5, 4, 12, tzinfo=UTC) + timedelta(seconds=0.4)
+    view = JobView(a_discord_job(), position=4, before="1 of your own and 2 members")
+
+    words = "In the queue: number 4, 1 of your own and 2 members before you"
+    moment = f"<t:{int(end.timestamp()) + 1}:R>"
+    assert replies.status(view).splitlines()[1] == words
+    told = replies.status(replace(view, expected_at=end))
+    assert told.splitlines()[1] == f"{words} · done {moment}"
+    running = replace(progress(a_discord_job(), Stage.DECODING, 20), expected_at=end)
+    assert replies.status(running).splitlines()[1] == f"Finishing · done {moment}"
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from engine.errors import (
     UnknownModeError,
 )
 from engine.jobs import JobStatus, RequestDraft
+from engine.pace import Act, Figure
 from engine.testing import FakeExecutor
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
@@ -161,6 +163,33 @@ async def test_those_who_wait_see_their_place_move(slow_room: Room) -> None:
 
     assert await positions.get() == 1
     watching.cancel()
+
+
+async def test_those_who_wait_are_told_behind_whom_and_until_when(slow_room: Room) -> None:
+    first = await slow_room.studio.submit(DRAFT, BOB, WEB)
+    await slow_room.drawing(first)
+    mine = [await slow_room.studio.submit(DRAFT, ADA, WEB) for _ in range(2)]
+    unknown = await slow_room.studio.view(mine[1].id)
+    assert (unknown.before, unknown.expected_at) == ("1 of your own", None)
+    watching = slow_room.studio.watch(mine[1].id)
+    await anext(watching)
+
+    request = mine[1].request
+    key, pixels = request.model.key, request.width * request.height
+    slow_room.executor.pace.take(
+        [
+            Figure(Act.BEGIN, key, 10.0),
+            Figure(Act.PASS, key, 60.0, 5, pixels, 2),
+            Figure(Act.DECODE, key, 10.0, 1, pixels),
+        ]
+    )
+
+    told = await anext(watching)
+    assert told.expected_at is not None
+    drawing = timedelta(seconds=10 + request.steps * 60 + 10)
+    assert datetime.now(UTC) + 2 * drawing < told.expected_at < datetime.now(UTC) + 3 * drawing
+    again = await slow_room.studio.view(mine[1].id)
+    assert again.expected_at == told.expected_at  # it is not told anew for a few seconds
 
 
 async def test_an_ended_job_can_still_be_watched(room: Room) -> None:

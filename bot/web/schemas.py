@@ -196,6 +196,10 @@ class JobOut(BaseModel):
     id: str
     status: JobStatus
     position: int | None = Field(description="Place in the queue, 1 is next.")
+    before: str | None = Field(description="Who goes before it, such as '2 members'.")
+    expected_at: datetime | None = Field(
+        description="When it will be done; null where what it takes was never measured."
+    )
     progress: ProgressOut | None
     request: RequestOut
     images: list[ImageOut]
@@ -213,6 +217,8 @@ class JobOut(BaseModel):
             id=record.id,
             status=record.status,
             position=view.position,
+            before=view.before,
+            expected_at=view.expected_at,
             progress=ProgressOut.of(view.progress) if view.progress else None,
             request=RequestOut.of(record.request),
             images=[ImageOut.of(image) for image in record.images],

@@ -1,6 +1,6 @@
 // One job as a card. update() changes only what is different, so that focus and reading stay put.
 
-import { factsOf, stageOf } from "./words.js";
+import { endOf, factsOf, stageOf } from "./words.js";
 
 const template = document.getElementById("card");
 
@@ -54,7 +54,10 @@ export class Card {
 
   #showWay() {
     this.way.hidden = this.job.status === "done" || this.job.status === "failed";
-    setText(this.stage, stageOf(this.job));
+    setText(this.stage, stageOf(this.job) + endOf(this.job));
+    clearTimeout(this.ticking);
+    if (!this.ended && this.job.expected_at)
+      this.ticking = setTimeout(() => this.element.isConnected && this.#showWay(), 1000);
     this.progress.hidden = this.job.status !== "running";
     this.progress.setAttribute("aria-label", `Progress of ${this.job.request.prompt}`);
     const fraction = this.job.progress?.stage === "loading" ? 0 : this.job.progress?.fraction;

@@ -9,7 +9,9 @@ const STAGES = {
 export function stageOf(job) {
   if (job.status === "queued") {
     if (job.position === null) return "Waiting";
-    return job.position === 1 ? "Next in the queue" : `Number ${job.position} in the queue`;
+    if (job.position === 1) return "Next in the queue";
+    const before = job.before ? `, ${job.before} before you` : "";
+    return `Number ${job.position} in the queue${before}`;
   }
   if (job.status === "running") {
     const { stage, step, steps } = job.progress ?? {};
@@ -17,6 +19,14 @@ export function stageOf(job) {
     return STAGES[stage] ?? "Beginning";
   }
   return { done: "Done", failed: "Not drawn", cancelled: "Cancelled" }[job.status];
+}
+
+// How long it will take, such as "about 12 s"; nothing where nobody knows.
+export function endOf(job, now = Date.now()) {
+  if (!job.expected_at || !["queued", "running"].includes(job.status)) return "";
+  const seconds = Math.max(1, Math.round((Date.parse(job.expected_at) - now) / 1000));
+  if (seconds < 100) return `, about ${seconds} s`;
+  return seconds < 5400 ? `, about ${Math.round(seconds / 60)} min` : `, about ${Math.round(seconds / 3600)} h`;
 }
 
 export function factsOf(job) {
