@@ -22,6 +22,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
 
@@ -35,7 +36,15 @@ DISCORD_API_URL = "https://discord.com/api/v10"
 LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 _TOKEN = re.compile(r"[\w-]{20,}\.[\w-]{6,}\.[\w-]{20,}")
-_SECRET = "discord_token"  # noqa: S105 - the setting's name, not its value
+_SECRETS = frozenset({"discord_token", "web_token", "web_artist_token", "web_viewer_token"})
+_WEB_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # RFC 6750's, of some length
+_HOST = re.compile(
+    r"(?:(?P<scheme>https?)://)?"
+    r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)"
+    r"(?::(?P<port>\d{1,5}))?"
+)
+_MAKE_A_TOKEN = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'  # noqa: S105
+_A_WEB_TOKEN = f"16 or more of the characters A-Z a-z 0-9 . _ ~ + / -; {_MAKE_A_TOKEN} makes one"
 _NAMES_UNLIKE_THEIR_FIELD = {"data": "DREAMLAB_DATA"}
 _ALIKE = 0.8  # similarity from which a name in .env is taken for a slip of the pen
 
@@ -112,10 +121,27 @@ class Settings(BaseModel):
         ge=0,
         le=604_800,
     )
+    web_token: SecretStr | None = _setting(
+        None,
+        "What an admin of the page signs in with; without one the page is this machine's alone.",
+        _A_WEB_TOKEN,
+    )
+    web_artist_token: tuple[SecretStr, ...] = _setting(
+        (), "Likewise those who draw; each token has pictures of its own.", _A_WEB_TOKEN
+    )
+    web_viewer_token: tuple[SecretStr, ...] = _setting(
+        (), "Likewise those who look at how things stand.", _A_WEB_TOKEN
+    )
     web_host: str = _setting(
         "127.0.0.1",
         "The address that the page listens on.",
-        "127.0.0.1, ::1 or localhost",
+        "127.0.0.1, ::1 or localhost; with WEB_TOKEN any address of this machine",
+    )
+    web_names: tuple[str, ...] = _setting(
+        (),
+        "Further names under which browsers open the page.",
+        "names such as pictures.lan, or addresses such as https://pictures.example, with commas "
+        "between them",
     )
     web_port: int = _setting(
         4200,
@@ -218,15 +244,51 @@ class Settings(BaseModel):
         except RuntimeError:
             raise ValueError("this machine has no such home folder") from None
 
+    @field_validator("web_token")
+    @classmethod
+    def _web_token_is_long(cls, token: SecretStr | None) -> SecretStr | None:
+        return _long(token) if token and token.get_secret_value() else None
+
+    @field_validator("web_artist_token", "web_viewer_token", mode="before")
+    @classmethod
+    def _tokens_are_split(cls, value: object) -> object:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("web_artist_token", "web_viewer_token")
+    @classmethod
+    def _web_tokens_differ(
+        cls, tokens: tuple[SecretStr, ...], info: ValidationInfo
+    ) -> tuple[SecretStr, ...]:
+        for token in tokens:
+            _long(token)
+        if tokens and "web_token" in info.data and info.data["web_token"] is None:
+            raise ValueError(f"it needs WEB_TOKEN, the admin's; {_MAKE_A_TOKEN} makes one")
+        admin = info.data.get("web_token")
+        others = [*([admin] if admin else []), *info.data.get("web_artist_token", ())]
+        if len({*others, *tokens}) < len(others) + len(tokens):
+            raise ValueError("one token stands in two places")
+        return tokens
+
     @field_validator("web_host")
     @classmethod
-    def _page_stays_on_this_machine(cls, host: str) -> str:
+    def _others_need_a_token(cls, host: str, info: ValidationInfo) -> str:
+        if not host.isprintable() or " " in host:
+            raise ValueError("it is no address")
         if not _is_loopback(host):
-            raise ValueError(
-                "the page has no login yet, so that anyone who reaches it could use it; "
-                "it serves this machine alone"
-            )
+            _need_web_token(info)
         return host
+
+    @field_validator("web_names", mode="before")
+    @classmethod
+    def _names_are_split(cls, value: object) -> object:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("web_names")
+    @classmethod
+    def _names_are_plain(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if names:
+            _need_web_token(info)
+        return tuple(map(_web_name, names))
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -305,10 +367,42 @@ def _problems(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[s
 
 
 def _shown(field: str, value: str, limit: int = 80) -> str:
-    """Returns a value for a message: never the token, nor what looks like one."""
-    if field == _SECRET or _TOKEN.search(value):
+    """Returns a value for a message: never a token, nor what looks like Discord's."""
+    if field in _SECRETS or _TOKEN.search(value):
         return "the value (kept secret)"
     return repr(value) if len(value) <= limit else repr(value[:limit]) + "…"
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _long(token: SecretStr) -> SecretStr:
+    if not _WEB_TOKEN.fullmatch(token.get_secret_value()):
+        raise ValueError("it is too short or holds other characters")
+    return token
+
+
+def _need_web_token(info: ValidationInfo) -> None:
+    """Raises where others could reach the page and nothing would keep them out."""
+    # A token that is itself refused is not there; that is told by its own name.
+    if "web_token" in info.data and info.data["web_token"] is None:
+        raise ValueError(
+            "others could reach the page, so that it needs WEB_TOKEN, which people sign in with; "
+            f"{_MAKE_A_TOKEN} makes one"
+        )
+
+
+def _web_name(text: str) -> str:
+    """Returns a name as browsers send it: in small letters, without the scheme's own port."""
+    found = _HOST.fullmatch(text.lower().removesuffix("/"))
+    if found is None or int(found["port"] or 1) not in range(1, 65536):
+        raise ValueError("one of them is no name")
+    scheme = found["scheme"] or ("http" if found["port"] else None)
+    if scheme is None:
+        return found["host"]
+    is_default = found["port"] in (None, {"http": "80", "https": "443"}[scheme])
+    return f"{scheme}://{found['host']}" + ("" if is_default else f":{int(found['port'])}")
 
 
 def _private_url(url: str, private: str, plain: str) -> str:

@@ -591,3 +591,37 @@ async def test_a_refused_edit_of_the_modes_is_told(tab: Tab, held: Page) -> None
     await expect(tab.locator("#mode-problem")).to_contain_text("modes.yaml, line 2: not YAML")
     await send(tab, "/mode list")
     await expect(tab.locator("#notice")).to_contain_text("The last edit was refused: modes.yaml")
+
+
+async def test_whoever_has_a_token_signs_in_draws_and_signs_out(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    tokens = {"web_token": "a" * 16, "web_viewer_token": ("v" * 16,)}
+    async with open_page(tmp_path, **tokens) as page:
+        tab = await context.new_page()
+        await tab.goto(page.url)
+        await expect(tab).to_have_url(f"{page.url}/login")
+        await tab.get_by_label("Your token?").fill("no such token")
+        await tab.keyboard.press("Enter")
+        await expect(tab.get_by_role("alert")).to_have_text("That token is none of this page's.")
+        await tab.get_by_label("Your token?").fill("a" * 16)
+        await tab.keyboard.press("Enter")
+        await expect(tab.get_by_role("status").first).to_have_text("Ready")
+        await send(tab, "a red circle")
+        await expect(tab.locator(".job")).to_have_attribute("data-status", "done")
+        assert "dream-lab" not in await tab.evaluate("document.cookie")
+        await tab.goto(f"{page.url}/login")  # as a link on another site leads there
+        await expect(tab).to_have_url(f"{page.url}/")
+
+        await tab.get_by_role("button", name="Sign out").click()
+        await expect(tab).to_have_url(f"{page.url}/login")
+        await tab.get_by_label("Your token?").fill("v" * 16)
+        await tab.keyboard.press("Enter")
+        await expect(tab.get_by_role("status").first).to_have_text("Ready")
+        await expect(tab.get_by_label("What do you see?")).to_be_hidden()
+
+        # A session that ends elsewhere leads back to the login.
+        await context.clear_cookies()
+        page.front_end.app.state.feeds.close()
+        await expect(tab).to_have_url(f"{page.url}/login")
+        await tab.close()

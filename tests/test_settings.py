@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from bot.settings import Settings, SettingsError, names
 
 TOKEN = "MTIzNDU2Nzg5MDEyMzQ1Njc4.GAbCdE.abcdefghijklmnopqrstuvwxyz0123456789AB"
+WEB_TOKEN = "an-admin-of-the-page"
 EXAMPLE = Path(__file__).parent.parent / ".env.example"
 NOWHERE = Path("/nonexistent/.env")
 
@@ -133,11 +134,69 @@ def test_what_is_not_allowed_is_refused_by_name(name: str, value: str) -> None:
     assert "Allowed: " in message
 
 
-def test_a_page_that_others_could_reach_is_refused_with_the_reason() -> None:
-    for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):  # noqa: S104 - refused
-        assert "no login yet" in refused(WEB_HOST=host)
-    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
-        assert load(WEB_HOST=host).web_host == host
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])  # noqa: S104
+def test_a_page_that_others_could_reach_needs_a_token_and_says_how_to_make_one(host: str) -> None:
+    said = refused(WEB_HOST=host)
+    assert said.startswith(f"WEB_HOST (environment): '{host}' is not allowed: others could reach")
+    assert 'needs WEB_TOKEN, which people sign in with; python -c "import secrets' in said
+    assert load(WEB_HOST=host, WEB_TOKEN=WEB_TOKEN).web_host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_a_page_for_this_machine_alone_needs_none(host: str) -> None:
+    assert load(WEB_HOST=host).web_host == host
+
+
+def test_a_page_with_other_names_needs_a_token_too() -> None:
+    # A proxy before it has everybody come from this machine.
+    assert "needs WEB_TOKEN" in refused(WEB_NAMES="pictures.example")
+
+
+def test_names_are_read_as_browsers_send_them() -> None:
+    names = (
+        "Pictures.LAN, https://Pictures.example/ ,https://a.example:443,nas:8080,http://[fd00::1]"
+    )
+    assert load(WEB_TOKEN=WEB_TOKEN, WEB_NAMES=names).web_names == (
+        "pictures.lan",
+        "https://pictures.example",
+        "https://a.example",
+        "http://nas:8080",
+        "http://[fd00::1]",
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["*", "a b", "ftp://x", "https://x/y", "https://me@x", "x:0", "x:99999", "-x", "x\r\ny"]
+)
+def test_what_is_no_name_is_refused(name: str) -> None:
+    assert refused(WEB_TOKEN=WEB_TOKEN, WEB_NAMES=name).startswith("WEB_NAMES (environment): ")
+
+
+@pytest.mark.parametrize("token", ["brief", "x" * 15, "two words of some length", "ümlaut" * 5])
+@pytest.mark.parametrize("name", ["WEB_TOKEN", "WEB_ARTIST_TOKEN", "WEB_VIEWER_TOKEN"])
+def test_a_weak_web_token_is_refused_and_not_shown(name: str, token: str) -> None:
+    said = refused(**{"WEB_TOKEN": WEB_TOKEN, name: token})
+    assert said.startswith(f"{name} (environment): the value (kept secret) is not allowed: it is")
+    assert token not in said
+
+
+def test_one_token_opens_one_thing() -> None:
+    tokens = {"WEB_TOKEN": WEB_TOKEN, "WEB_ARTIST_TOKEN": f"{'a' * 16}, {'b' * 16}"}
+    assert len(load(**tokens).web_artist_token) == 2
+    for name, token in (
+        ("WEB_ARTIST_TOKEN", WEB_TOKEN),
+        ("WEB_ARTIST_TOKEN", f"{'c' * 16},{'c' * 16}"),
+        ("WEB_VIEWER_TOKEN", "b" * 16),
+    ):
+        assert f"{name} (environment): " in refused(**{**tokens, name: token})
+    assert "needs WEB_TOKEN" in refused(WEB_ARTIST_TOKEN="a" * 16)
+
+
+def test_web_tokens_are_shown_nowhere() -> None:
+    settings = load(WEB_TOKEN=WEB_TOKEN, WEB_ARTIST_TOKEN="a" * 16, WEB_VIEWER_TOKEN="v" * 16)
+    shown = repr(settings) + str(settings) + settings.model_dump_json()
+    for token in (WEB_TOKEN, "a" * 16, "v" * 16):
+        assert token not in shown
 
 
 def test_addresses_on_this_machine_may_be_plain() -> None:

@@ -13,13 +13,14 @@ from PIL import Image
 
 from bot.records import Origin, Owner
 from bot.settings import Settings
+from bot.web.access import YOU
 from bot.web.app import AddressError, WebFrontEnd, listen
 from bot.web.events import Feed
 from bot.web.guard import SECURITY_HEADERS
 from bot.web.mode_schemas import ModeOut
 from bot.web.problems import problem_for
 from bot.web.schemas import GoneOut, parse_imagine
-from bot.web.services import HERE, YOU
+from bot.web.services import HERE
 from bot.web.status import describe
 from engine.errors import (
     DreamLabError,

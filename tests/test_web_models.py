@@ -9,7 +9,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from bot.web.services import YOU
+from bot.web.access import YOU
 from engine.errors import DrawingError, UnsupportedModelError
 from engine.jobs import JobStatus
 from engine.testing import FakeExecutor

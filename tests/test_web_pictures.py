@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bot.source_images import MAX_BYTES
-from bot.web.services import YOU
+from bot.web.access import YOU
 from tests.web_kit import MODES, Page, open_page
 
 STYLED = MODES.replace(

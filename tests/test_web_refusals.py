@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from bot.web.access import YOU
 from bot.web.guard import MAX_BODY, MAX_DRAFT
-from bot.web.services import YOU
 from engine.errors import RequestError
 from engine.jobs import RequestDraft
 from tests.web_kit import Page, open_page

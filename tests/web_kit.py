@@ -87,15 +87,20 @@ async def _events(answer: httpx.Response) -> AsyncIterator[tuple[str, Any]]:
 
 @asynccontextmanager
 async def open_page(
-    folder: Path, executor: FakeExecutor | None = None, *, queue_max: int = 64, modes: str = MODES
+    folder: Path,
+    executor: FakeExecutor | None = None,
+    *,
+    queue_max: int = 64,
+    modes: str = MODES,
+    **more: Any,
 ) -> AsyncIterator[Page]:
-    """Opens the page over a data folder and closes everything after it."""
+    """Opens the page over a data folder, with more settings, and closes everything after it."""
     executor = executor or FakeExecutor()
     for name in ("small", "other"):
         (folder / f"{name}.safetensors").touch()
     modes_file = folder / "modes.yaml"
     modes_file.write_text(modes.format(root=folder), encoding="utf-8")
-    settings = Settings(data=folder, modes_file=modes_file, web_port=0)
+    settings = Settings(data=folder, modes_file=modes_file, web_port=0, **more)
     catalog = ModeCatalog(modes_file)
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(await Store.open(folder / "dreamlab.db"))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 from collections.abc import Iterator
@@ -17,15 +16,25 @@ from bot.loop_lag import LoopLag
 from bot.settings import Settings
 from bot.studio import Studio
 from bot.web import mode_routes, problems
+from bot.web.access import Access
 from bot.web.events import Feeds
-from bot.web.guard import LOOPBACK, Guard
+from bot.web.gate import Gate
+from bot.web.guard import LOOPBACK, Guard, host_name
 from bot.web.mode_edits import ModeEdits
 from bot.web.model_routes import drawing, models
-from bot.web.routes import STATIC, api, pages
+from bot.web.routes import api, pages
+from bot.web.services import STATIC
+from bot.web.session_routes import login, sessions
 from bot.web.status import StatusBoard
 from engine.errors import DreamLabError
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
+
+_ABOUT = """Where the page needs a token, send it as `Authorization: Bearer TOKEN`. What is wrong is
+told as problem details (RFC 9457)."""
+
+_MOST_CONNECTIONS = 512
+"""Open at once; one more is answered that the page is busy."""
 
 _GRACE = 3
 """Seconds that open requests get to end when the page closes."""
@@ -61,6 +70,7 @@ def create_web_app(
     """
     app = FastAPI(
         title="Dream Lab",
+        description=_ABOUT,
         openapi_url="/api/openapi.json",
         # FastAPI's pages for these load their scripts from another host.
         docs_url=None,
@@ -73,12 +83,16 @@ def create_web_app(
     app.state.board = StatusBoard(pool, catalog)
     app.state.feeds = Feeds()
     app.state.lag = lag or LoopLag()
-    routers = (pages, api, mode_routes.routes, models, drawing)
+    app.state.access = Access(settings)
+    routers = (login, sessions, pages, api, mode_routes.routes, models, drawing)
     for router in routers:
         app.include_router(router)
     app.mount("/static", _Static(directory=STATIC))
     problems.install(app, routers)
-    app.add_middleware(Guard, names=(*LOOPBACK, _host_name(settings.web_host)))
+    # The last one added is asked first.
+    app.add_middleware(Gate, access=app.state.access)
+    names = (*LOOPBACK, host_name(settings.web_host), *settings.web_names)
+    app.add_middleware(Guard, names=names)
     return app
 
 
@@ -184,7 +198,7 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if sockets and not self._address.done():
             host, port = sockets[0].getsockname()[:2]
-            self._address.set_result(f"http://{_host_name(host)}:{port}")
+            self._address.set_result(f"http://{host_name(host)}:{port}")
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -201,15 +215,8 @@ def _config(app: FastAPI) -> uvicorn.Config:
         lifespan="off",
         ws="none",
         server_header=False,
-        # Nothing stands before the page, so that no header may speak for the connection.
+        # No header may speak for the connection; a proxy's names stand in WEB_NAMES.
         proxy_headers=False,
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_GRACE,
     )
-
-
-def _host_name(host: str) -> str:
-    """Returns a host as it stands in an address."""
-    with contextlib.suppress(ValueError):
-        if ipaddress.ip_address(host).version == 6:
-            return f"[{host}]"
-    return host

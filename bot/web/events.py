@@ -9,14 +9,22 @@ from typing import Self
 from fastapi.sse import ServerSentEvent
 from pydantic import BaseModel
 
-from bot.records import JobRecord
+from bot.records import JobRecord, Owner
 from bot.studio import Studio, UnknownJobError
+from bot.web.problems import TooManyError
+from bot.web.roles import Visitor
 from bot.web.schemas import GoneOut, JobOut, JobsOut
 
 logger = logging.getLogger(__name__)
 
 STATUS_EVERY = 1.0
 """Seconds between two looks at the studio's status; only a change is sent."""
+
+MOST = 256
+"""Streams that may be open at once."""
+
+MOST_OF_ONE = 64
+"""Streams of one owner; a browser keeps one for each of its tabs."""
 
 RETRY = 1000
 """Milliseconds after which a browser whose stream broke asks again."""
@@ -131,33 +139,59 @@ class Feeds:
     """The open streams: a new job reaches each, and a shutdown ends them."""
 
     def __init__(self) -> None:
-        self._all: set[Feed] = set()
-        self._of_owner: set[Feed] = set()
+        self._all: dict[Feed, Visitor] = {}
+        self._of_everything: set[Feed] = set()
         self._closed = False
 
     @contextmanager
-    def open(self, feed: Feed, *, everything: bool = False) -> Iterator[None]:
-        """Counts a stream in while it is read; one that wants everything hears of new jobs."""
-        self._all.add(feed)
+    def open(self, feed: Feed, visitor: Visitor, *, everything: bool = False) -> Iterator[None]:
+        """Counts a stream in while it is read; it ends with the session that it was opened with.
+
+        Args:
+            feed: the stream.
+            visitor: who reads it.
+            everything: whether it hears of its reader's new jobs.
+
+        Raises:
+            TooManyError: as many are open as there may be.
+        """
+        theirs = sum(known.owner == visitor.owner for known in self._all.values())
+        if theirs >= MOST_OF_ONE or len(self._all) >= MOST:
+            raise TooManyError("Too many streams of events are open; close some of them first.")
+        self._all[feed] = visitor
         if everything:
-            self._of_owner.add(feed)
+            self._of_everything.add(feed)
         if self._closed:
             feed.end()
+        expiry = None
+        if visitor.expires is not None:
+            expiry = asyncio.get_running_loop().call_at(visitor.expires, feed.end)
         try:
             yield
         finally:
-            self._all.discard(feed)
-            self._of_owner.discard(feed)
+            if expiry:
+                expiry.cancel()
+            del self._all[feed]
+            self._of_everything.discard(feed)
 
-    def announce(self, job_id: str) -> None:
-        """Has every stream of everything follow a new job."""
-        for feed in self._of_owner:
+    def announce(self, job_id: str, owner: Owner) -> None:
+        """Has an owner's streams of everything follow a new job."""
+        for feed in self._of(owner):
             feed.follow(job_id)
 
-    def announce_gone(self, job_id: str) -> None:
-        """Tells every stream of everything that a job was deleted."""
-        for feed in self._of_owner:
+    def announce_gone(self, job_id: str, owner: Owner) -> None:
+        """Tells an owner's streams of everything that a job was deleted."""
+        for feed in self._of(owner):
             feed.tell("gone", job_id, GoneOut(id=job_id))
+
+    def end_of(self, visitor: Visitor) -> None:
+        """Ends every stream that was opened with a visitor's session."""
+        for feed, known in tuple(self._all.items()):
+            if visitor.session is not None and known.session == visitor.session:
+                feed.end()
+
+    def _of(self, owner: Owner) -> list[Feed]:
+        return [feed for feed in self._of_everything if self._all[feed].owner == owner]
 
     def close(self) -> None:
         """Ends every stream, those to come included."""

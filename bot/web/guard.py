@@ -1,11 +1,13 @@
 """Who may talk to the page: hosts, origins, body sizes, and the headers of every answer.
 
-The page has no login; being on this machine is what lets somebody in. So another site that is
-open in the same browser must not get through it: neither by a name that it lets point at this
-machine (DNS rebinding), nor by sending forms here (cross-site request forgery), nor by framing
-the page or loading its pictures.
+Being on this machine, or a cookie, is what lets a browser in (`bot/web/gate.py`). So another site
+that is open in the same browser must not get through it: neither by a name that it lets point at
+this machine (DNS rebinding), nor by sending forms here (cross-site request forgery), nor by
+framing the page or loading its pictures.
 """
 
+import contextlib
+import ipaddress
 import logging
 from http import HTTPStatus
 
@@ -71,30 +73,60 @@ class RefusedError(Exception):
         self.status = status
 
 
-def check(
-    method: str, path: str, headers: Headers, names: tuple[str, ...], port: int | None
-) -> None:
-    """Decides whether a request may pass.
+def host_name(host: str) -> str:
+    """Returns a host as it stands in an address."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).version == 6:
+            return f"[{host}]"
+    return host
+
+
+def known_hosts(names: tuple[str, ...], address: str, port: int) -> dict[str, str]:
+    """Returns what the header ``Host`` may say, each with the origin that the page has there.
+
+    The address itself is among them. No other site can have it as its origin, so that taking it
+    opens no way for DNS rebinding, which needs a name.
+
+    Args:
+        names: host names that the page answers to, or whole origins such as
+            ``https://pictures.example`` where a proxy stands before it.
+        address: the one that the connection came in on.
+        port: likewise.
+    """
+    known: dict[str, str] = {}
+    for name in (*names, host_name(address)):
+        scheme, _, host = name.rpartition("://")
+        if scheme:
+            known[host] = name
+            continue
+        known[f"{host}:{port}"] = f"http://{host}:{port}"
+        if port == 80:  # browsers leave it out
+            known[host] = f"http://{host}"
+    return known
+
+
+def check(method: str, path: str, headers: Headers, known: dict[str, str]) -> str:
+    """Decides whether a request may pass, and returns the origin that the page has for it.
 
     Args:
         method: HTTP method.
         path: of its address.
         headers: as they came.
-        names: host names that the page answers to.
-        port: the port that the request came in on.
+        known: see `known_hosts`.
 
     Raises:
         RefusedError: it may not, and why.
     """
     hosts = headers.getlist("host")
-    known = {f"{name}:{port}" for name in names} | (set(names) if port == 80 else set())
-    if len(hosts) != 1 or hosts[0].lower() not in known:
-        allowed = ", ".join(f"{name}:{port}" for name in names)
-        detail = f"The page does not answer to this host name. Allowed: {allowed}."
+    ours = known.get(hosts[0].lower()) if len(hosts) == 1 else None
+    if ours is None:
+        detail = (
+            f"The page does not answer to this host name. Allowed: {', '.join(known)}; "
+            "the setting WEB_NAMES allows others."
+        )
         raise RefusedError(HTTPStatus.MISDIRECTED_REQUEST, detail)
     # Browsers send one or both of these with whatever a page makes them send; curl sends neither.
     origins = headers.getlist("origin")
-    ours = f"http://{hosts[0].lower()}"
     site = headers.get("sec-fetch-site", "same-origin")
     foreign = any(origin.lower() != ours for origin in origins)
     foreign = foreign or site not in ("same-origin", "none")
@@ -103,7 +135,7 @@ def check(
         detail = "Another site may neither act nor look here; open the page itself."
         raise RefusedError(HTTPStatus.FORBIDDEN, detail)
     if method in SAFE_METHODS:
-        return
+        return ours
     media = headers.get("content-type", "").split(";")[0].strip().lower()
     taken = _MEDIA.get((method, path), (_JSON,))
     if method != "DELETE" and media not in taken:
@@ -114,6 +146,7 @@ def check(
     limit = limit_of(method, path)
     if not length.isdecimal() or int(length) > limit:
         raise RefusedError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+    return ours
 
 
 def limit_of(method: str, path: str) -> int:
@@ -140,12 +173,15 @@ class Guard:
         answer = _Answer(send)
         method, path = scope["method"], scope["path"]
         # The address that the connection itself came in on; no header can say otherwise.
-        port = (scope.get("server") or (None, None))[1]
+        address, port = scope.get("server") or ("127.0.0.1", 0)
         try:
-            check(method, path, Headers(scope=scope), self._names, port)
+            ours = check(
+                method, path, Headers(scope=scope), known_hosts(self._names, address, port or 0)
+            )
         except RefusedError as error:
             await problem(error.status, str(error))(scope, receive, answer)
             return
+        scope["scheme"] = ours.partition("://")[0]
         try:
             await self._app(scope, _limited(receive, limit_of(method, path)), answer)
         except Exception:

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from bot.source_images import MAX_BYTES
 from bot.web.mode_schemas import ModeOut, ModesOut, SwitchIn
 from bot.web.problems import PROBLEMS, NotThereError
-from bot.web.services import HERE, YOU, TheCatalog, TheEdits, TheStudio
+from bot.web.services import HERE, TheCatalog, TheEdits, TheStudio, TheVisitor
 from engine.errors import UnknownModeError
 from engine.jobs import Sampler
 
@@ -67,9 +67,9 @@ async def replace_file(
 
 
 @routes.post("/switch", status_code=HTTPStatus.ACCEPTED)
-async def switch_mode(body: SwitchIn, studio: TheStudio) -> ModeOut:
+async def switch_mode(body: SwitchIn, studio: TheStudio, visitor: TheVisitor) -> ModeOut:
     """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
-    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place, YOU))
+    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place, visitor.owner))
 
 
 @routes.post("/reload")

@@ -19,8 +19,9 @@ from bot.web.mode_schemas import (
     VramOut,
 )
 from bot.web.problems import PROBLEMS, ConflictError, NotDrawnError
+from bot.web.roles import Role
 from bot.web.schemas import DraftIn
-from bot.web.services import HERE, YOU, TheCatalog, TheFeeds, ThePool, TheStudio
+from bot.web.services import HERE, TheCatalog, TheFeeds, ThePool, TheStudio, TheVisitor
 from engine.errors import PoolClosedError, RequestError
 from engine.executor import LoadReport
 from engine.jobs import ModelLoadJob, ModelUnloadJob
@@ -66,17 +67,23 @@ async def vram(pool: ThePool, catalog: TheCatalog) -> VramOut:
 
 
 @models.post("/models/load")
-async def load_model(body: LoadIn, pool: ThePool, catalog: TheCatalog) -> LoadOut:
+async def load_model(
+    body: LoadIn, pool: ThePool, catalog: TheCatalog, visitor: TheVisitor
+) -> LoadOut:
     """Loads a mode's model, making room first; answers when it is loaded."""
     mode = catalog.get(body.mode)
-    report: LoadReport = await pool.submit_job(ModelLoadJob(owner=YOU.id, model=mode.model))
+    job = ModelLoadJob(owner=visitor.owner.id, model=mode.model)
+    report: LoadReport = await pool.submit_job(job)
     return LoadOut(mode=mode.name, family=report.family, seconds=report.seconds, bytes=report.bytes)
 
 
 @models.post("/models/unload", status_code=HTTPStatus.NO_CONTENT)
-async def unload_model(body: LoadIn, pool: ThePool, catalog: TheCatalog) -> None:
+async def unload_model(
+    body: LoadIn, pool: ThePool, catalog: TheCatalog, visitor: TheVisitor
+) -> None:
     """Gives a mode's memory back once nobody draws with it; one that isn't loaded is no error."""
-    await pool.submit_job(ModelUnloadJob(owner=YOU.id, model=catalog.get(body.mode).model))
+    model = catalog.get(body.mode).model
+    await pool.submit_job(ModelUnloadJob(owner=visitor.owner.id, model=model))
 
 
 @models.get("/inventory/models")
@@ -109,18 +116,24 @@ async def lora_inventory(catalog: TheCatalog) -> InventoryOut:
 
 @drawing.post("/generate", response_class=Response, responses=_PICTURE)
 async def generate(
-    body: DraftIn, request: Request, studio: TheStudio, pool: ThePool, feeds: TheFeeds
+    body: DraftIn,
+    request: Request,
+    studio: TheStudio,
+    pool: ThePool,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
 ) -> Response:
     """Draws one picture and answers with it; whoever hangs up first takes the request back.
 
-    Where a mode is named, it is switched to, as the original did.
+    Where an admin names a mode, it is switched to, as the original did.
     """
     if body.count not in (None, 1):
         raise RequestError("count", body.count, "1 here; /api/jobs draws several")
-    record = await studio.submit(body.draft(), YOU, HERE)
-    feeds.announce(record.id)
-    if body.mode is not None and body.mode != pool.get_current_mode():
-        await studio.switch_mode(body.mode, HERE.place, YOU)
+    record = await studio.submit(body.draft(), visitor.owner, HERE)
+    feeds.announce(record.id, visitor.owner)
+    other = body.mode if body.mode != pool.get_current_mode() else None
+    if other is not None and visitor.role is Role.ADMIN:
+        await studio.switch_mode(other, HERE.place, visitor.owner)
     final = await _ended(record, request, studio)
     image = final.images[0]
     content = await asyncio.to_thread(studio.image_path(image).read_bytes)
@@ -143,7 +156,7 @@ async def _ended(record: JobRecord, request: Request, studio: Studio) -> JobReco
     try:
         await asyncio.wait({watching, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not watching.done():
-            await studio.cancel(record.id, YOU)
+            await studio.cancel(record.id, record.owner)
         final = await watching
     finally:
         leaving.cancel()

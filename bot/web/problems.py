@@ -33,6 +33,11 @@ MEDIA_TYPE = "application/problem+json"
 _MOST_ERRORS = 50
 """A file can be wrong in more ways than anybody reads."""
 
+
+class TooManyError(DreamLabError):
+    """Somebody has as many of these as one may have."""
+
+
 # The first kind that fits decides, so the narrow ones stand before the wide ones.
 _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (UnknownJobError, HTTPStatus.NOT_FOUND),
@@ -41,6 +46,7 @@ _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (OwnerQueueFullError, HTTPStatus.TOO_MANY_REQUESTS),
     (RequestError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (NotAllowedError, HTTPStatus.FORBIDDEN),
+    (TooManyError, HTTPStatus.TOO_MANY_REQUESTS),
     (JobCancelledError, HTTPStatus.CONFLICT),
     (StoreUnavailableError, HTTPStatus.SERVICE_UNAVAILABLE),
     (PoolClosedError, HTTPStatus.SERVICE_UNAVAILABLE),

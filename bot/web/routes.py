@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -15,10 +14,8 @@ from bot.studio import UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
-from bot.web.services import HERE, YOU, TheBoard, TheFeeds, TheLag, TheStudio
+from bot.web.services import HERE, STATIC, TheBoard, TheFeeds, TheLag, TheStudio, TheVisitor
 from bot.web.status import HealthOut, StatusOut
-
-STATIC = Path(__file__).parent / "static"
 
 _HISTORY = 50
 
@@ -26,10 +23,10 @@ pages = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/api", responses=PROBLEMS)
 
 
-async def _own_job(job_id: str, studio: TheStudio) -> JobView:
-    """Returns one of the page's own jobs; to the page, those of others don't exist."""
+async def _own_job(job_id: str, studio: TheStudio, visitor: TheVisitor) -> JobView:
+    """Returns one of the visitor's own jobs; to them, those of others don't exist."""
     view = await studio.view(job_id)
-    if view.record.owner.id != YOU.id:
+    if view.record.owner.id != visitor.owner.id:
         raise UnknownJobError(job_id)
     return view
 
@@ -37,16 +34,20 @@ async def _own_job(job_id: str, studio: TheStudio) -> JobView:
 OwnJob = Annotated[JobView, Depends(_own_job)]
 
 
-async def _feed_of_job(view: OwnJob, studio: TheStudio, feeds: TheFeeds) -> AsyncIterator[Feed]:
+async def _feed_of_job(
+    view: OwnJob, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor
+) -> AsyncIterator[Feed]:
     async with Feed(studio) as feed:
-        with feeds.open(feed):
+        with feeds.open(feed, visitor):
             feed.follow(view.record.id)
             yield feed
 
 
-async def _feed_of_all(studio: TheStudio, board: TheBoard, feeds: TheFeeds) -> AsyncIterator[Feed]:
+async def _feed_of_all(
+    studio: TheStudio, board: TheBoard, feeds: TheFeeds, visitor: TheVisitor
+) -> AsyncIterator[Feed]:
     async with Feed(studio) as feed:
-        with feeds.open(feed, everything=True):
+        with feeds.open(feed, visitor, everything=True):
             feed.follow_status(board.now)
             yield feed
 
@@ -79,20 +80,24 @@ async def get_status(board: TheBoard) -> StatusOut:
 
 
 @api.post("/jobs", status_code=HTTPStatus.CREATED)
-async def submit(body: DraftIn, studio: TheStudio, feeds: TheFeeds, response: Response) -> JobOut:
+async def submit(
+    body: DraftIn, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor, response: Response
+) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
-    record = await studio.submit(body.draft(), YOU, HERE)
-    feeds.announce(record.id)
+    record = await studio.submit(body.draft(), visitor.owner, HERE)
+    feeds.announce(record.id, visitor.owner)
     response.headers["Location"] = f"/api/jobs/{record.id}"
     return JobOut.of(await studio.view(record.id))
 
 
 @api.get("/jobs")
 async def history(
-    studio: TheStudio, limit: Annotated[int, Query(ge=1, le=200)] = _HISTORY
+    studio: TheStudio,
+    visitor: TheVisitor,
+    limit: Annotated[int, Query(ge=1, le=200)] = _HISTORY,
 ) -> JobsOut:
     """Your newest jobs, newest first."""
-    records = await studio.history(YOU.id, limit)
+    records = await studio.history(visitor.owner.id, limit)
     return JobsOut(jobs=[JobOut.of_record(record) for record in records])
 
 
@@ -103,7 +108,7 @@ async def get_job(view: OwnJob) -> JobOut:
 
 
 @api.delete("/jobs/{job_id}", status_code=HTTPStatus.NO_CONTENT)
-async def delete(view: OwnJob, studio: TheStudio, feeds: TheFeeds) -> None:
+async def delete(view: OwnJob, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor) -> None:
     """Deletes the pictures of a job that has ended.
 
     One that has not is refused (409): whoever cancels as the last step ends must not lose the
@@ -112,24 +117,29 @@ async def delete(view: OwnJob, studio: TheStudio, feeds: TheFeeds) -> None:
     job_id = view.record.id
     if not view.record.status.is_final:
         raise ConflictError("The request is still on its way; cancel it first.")
-    await studio.delete(job_id, YOU)
-    feeds.announce_gone(job_id)
+    await studio.delete(job_id, visitor.owner)
+    feeds.announce_gone(job_id, visitor.owner)
 
 
 @api.post("/jobs/{job_id}/cancel")
-async def cancel(view: OwnJob, studio: TheStudio) -> JobOut:
+async def cancel(view: OwnJob, studio: TheStudio, visitor: TheVisitor) -> JobOut:
     """Takes a job back; one that has ended already stays as it is."""
-    await studio.cancel(view.record.id, YOU)
+    await studio.cancel(view.record.id, visitor.owner)
     return JobOut.of(await studio.view(view.record.id))
 
 
 @api.post("/jobs/{job_id}/again", status_code=HTTPStatus.CREATED)
 async def again(
-    body: AgainIn, view: OwnJob, studio: TheStudio, feeds: TheFeeds, response: Response
+    body: AgainIn,
+    view: OwnJob,
+    studio: TheStudio,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
+    response: Response,
 ) -> JobOut:
     """Asks for the same once more with a fresh seed, or for a variation of it."""
-    record = await studio.again(view.record.id, YOU, HERE, vary=body.vary)
-    feeds.announce(record.id)
+    record = await studio.again(view.record.id, visitor.owner, HERE, vary=body.vary)
+    feeds.announce(record.id, visitor.owner)
     response.headers["Location"] = f"/api/jobs/{record.id}"
     return JobOut.of(await studio.view(record.id))
 
@@ -146,7 +156,7 @@ async def job_events(
 
 @api.get("/events", response_class=EventSourceResponse)
 async def all_events(
-    studio: TheStudio, feed: Annotated[Feed, Depends(_feed_of_all)]
+    studio: TheStudio, visitor: TheVisitor, feed: Annotated[Feed, Depends(_feed_of_all)]
 ) -> AsyncIterator[ServerSentEvent]:
     """A stream of everything of yours, of which the page keeps one open.
 
@@ -155,7 +165,7 @@ async def all_events(
     each job would use them up.)
     """
     yield ServerSentEvent(retry=RETRY)
-    async for event in feed.everything(lambda: studio.history(YOU.id, _HISTORY)):
+    async for event in feed.everything(lambda: studio.history(visitor.owner.id, _HISTORY)):
         yield event
 
 
@@ -163,11 +173,12 @@ async def all_events(
 async def image(
     image_id: str,
     studio: TheStudio,
+    visitor: TheVisitor,
     download: Annotated[bool, Query(description="Have it saved instead of shown.")] = False,
 ) -> Response:
     """A picture as PNG, its parameters in the text chunk ``parameters``."""
     record = await studio.image(image_id)
-    if (await studio.view(record.job_id)).record.owner.id != YOU.id:
+    if (await studio.view(record.job_id)).record.owner.id != visitor.owner.id:
         raise UnknownImageError(image_id)
     try:
         content = await asyncio.to_thread(studio.image_path(record).read_bytes)

@@ -1,20 +1,22 @@
 """What routes are given: the services behind the page, and who asks."""
 
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from bot.loop_lag import LoopLag
-from bot.records import Origin, Owner
+from bot.records import Origin
 from bot.studio import Studio
+from bot.web.access import Access
 from bot.web.events import Feeds
 from bot.web.mode_edits import ModeEdits
+from bot.web.roles import Visitor
 from bot.web.status import StatusBoard
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 
-YOU = Owner("web:local", "you", is_trusted=True)
-"""Whoever sits at this machine; the page has no login."""
+STATIC = Path(__file__).parent / "static"
 
 HERE = Origin("web")
 
@@ -54,6 +56,16 @@ def _lag(request: Request) -> LoopLag:
     return lag
 
 
+def _access(request: Request) -> Access:
+    access: Access = request.app.state.access
+    return access
+
+
+def _visitor(request: Request) -> Visitor:
+    visitor: Visitor = request.scope["visitor"]
+    return visitor
+
+
 TheStudio = Annotated[Studio, Depends(_studio)]
 TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
 ThePool = Annotated[WorkerPool, Depends(_pool)]
@@ -61,3 +73,5 @@ TheBoard = Annotated[StatusBoard, Depends(_board)]
 TheFeeds = Annotated[Feeds, Depends(_feeds)]
 TheEdits = Annotated[ModeEdits, Depends(_edits)]
 TheLag = Annotated[LoopLag, Depends(_lag)]
+TheAccess = Annotated[Access, Depends(_access)]
+TheVisitor = Annotated[Visitor, Depends(_visitor)]

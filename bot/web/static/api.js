@@ -1,13 +1,14 @@
 // Talks to the server. Every refusal becomes a Problem whose message is the server's sentence.
 
 export class Problem extends Error {
-  constructor(detail, field = null) {
+  constructor(detail, { field = null, status = null } = {}) {
     super(detail);
     this.field = field;
+    this.status = status;
   }
 }
 
-export async function call(method, path, body) {
+export async function ask(method, path, body) {
   const options = { method };
   if (method === "POST") {
     options.headers = { "Content-Type": "application/json" };
@@ -21,9 +22,20 @@ export async function call(method, path, body) {
   }
   const content = answer.status === 204 ? null : await answer.json().catch(() => null);
   if (!answer.ok) {
-    throw new Problem(content?.detail ?? `The server answered ${answer.status}.`, content?.field);
+    const { detail = `The server answered ${answer.status}.`, field } = content ?? {};
+    throw new Problem(detail, { field, status: answer.status });
   }
   return content;
+}
+
+// Asks; whose session has ended signs in anew.
+export async function call(method, path, body) {
+  try {
+    return await ask(method, path, body);
+  } catch (problem) {
+    if (problem.status === 401) location.assign("/login");
+    throw problem;
+  }
 }
 
 // Returns a file as base64.
@@ -31,7 +43,7 @@ export function base64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
-    reader.onerror = () => reject(new Problem("image: the file can't be read.", "image"));
+    reader.onerror = () => reject(new Problem("image: the file can't be read.", { field: "image" }));
     reader.readAsDataURL(file);
   });
 }
@@ -46,6 +58,8 @@ export function listen(handlers) {
   }
   source.addEventListener("error", () => {
     handlers.offline();
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => listen(handlers), SILENCE);
+    if (source.readyState !== EventSource.CLOSED) return;
+    call("GET", "/api/session").catch(() => {}); // leads to the login where the session has ended
+    setTimeout(() => listen(handlers), SILENCE);
   });
 }

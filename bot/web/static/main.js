@@ -187,6 +187,28 @@ function showStatus(state, text) {
   if ($("status").textContent !== text) $("status").textContent = text;
 }
 
+// Who may do what is for the server to say; here only what is of no use is left out.
+async function showWhoAsks() {
+  try {
+    const { role, can_sign_out } = await call("GET", "/api/session");
+    document.body.dataset.role = role;
+    $("sign-out").hidden = !can_sign_out;
+  } catch {
+    // The status says that the server is away.
+  }
+}
+
+$("sign-out").addEventListener("click", async () => {
+  try {
+    await call("DELETE", "/api/session");
+    location.assign("/login");
+  } catch (problem) {
+    form.showError(problem);
+  }
+});
+
+showWhoAsks();
+
 // The modes file may be edited at any time; these are the moments at which it matters here.
 $("more").addEventListener("toggle", refreshModes);
 addEventListener("focus", refreshModes);

@@ -41,7 +41,7 @@ export class Picture {
   take(file) {
     if (file && this.most && file.size > this.most) {
       const most = Math.floor(this.most / 2 ** 20);
-      this.failed(new Problem(`image: ${file.name} is too large. Allowed: ${most} MB.`, "image"));
+      this.failed(new Problem(`image: ${file.name} is too large. Allowed: ${most} MB.`, { field: "image" }));
       file = null;
     }
     URL.revokeObjectURL($("image-preview").src);

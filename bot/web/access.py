@@ -1,0 +1,182 @@
+"""Who comes in: tokens, the sessions of browsers, and a bound on guessing."""
+
+import hashlib
+import hmac
+import ipaddress
+import logging
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+
+from bot.records import Owner
+from bot.settings import Settings
+from bot.web.roles import Role, Visitor
+from engine.errors import DreamLabError
+
+logger = logging.getLogger(__name__)
+
+YOU = Owner("web:local", "you", is_trusted=True)
+"""Who runs Dream Lab: whoever sits at this machine, or has the admin's token."""
+
+SESSION = 7 * 24 * 3600
+"""Seconds that a browser stays signed in."""
+
+MOST_SESSIONS = 1000
+"""Browsers signed in at once; one more ends the oldest."""
+
+MOST_FAILURES = 10
+"""Wrong tokens that an address may send in `WINDOW`."""
+
+WINDOW = 60.0
+"""Seconds after which an address may guess again."""
+
+_MOST_ADDRESSES = 10_000
+
+
+class WrongTokenError(DreamLabError):
+    """Somebody came with a token that opens nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("That token is none of this page's.")
+
+
+class TooManyGuessesError(DreamLabError):
+    """An address sent wrong tokens too often; nothing that it sends is looked at for a while.
+
+    Attributes:
+        seconds: how long.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many wrong tokens came from your address. Wait {seconds} seconds.")
+        self.seconds = seconds
+
+
+class Access:
+    """Turns a token or a session's id into a visitor.
+
+    Sessions are kept in memory: a restart, which may come with other tokens, ends them all.
+
+    Attributes:
+        is_open: whether no token is needed, since only this machine reaches the page.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
+        """Takes the tokens.
+
+        Args:
+            settings: which tokens there are.
+            clock: seconds since some moment, never set back.
+        """
+        self._clock = clock
+        self._visitors = _visitors(settings)
+        self._sessions: OrderedDict[str, Visitor] = OrderedDict()  # by the hash of its id
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self.is_open = not self._visitors
+
+    def by_token(self, token: str, address: str) -> Visitor:
+        """Returns whose token it is.
+
+        Args:
+            token: as it came.
+            address: where from.
+
+        Raises:
+            WrongTokenError: nobody's.
+            TooManyGuessesError: the address had too many of those; this one was not looked at.
+        """
+        guesser = _guesser(address)
+        if wait := self._wait(guesser):
+            raise TooManyGuessesError(wait)
+        digest = _digest(token)
+        found = None
+        for known, visitor in self._visitors:  # all of them, so that the time tells nothing
+            if hmac.compare_digest(known, digest):
+                found = visitor
+        if found is None:
+            self._note_failure(guesser)
+            logger.warning("Somebody at %s sent a wrong token.", address)
+            raise WrongTokenError
+        return found
+
+    def by_session(self, secret: str) -> Visitor | None:
+        """Returns whose session it is; None where there is none, or no longer."""
+        visitor = self._sessions.get(_digest(secret).hex())
+        if visitor is None or visitor.expires is None or visitor.expires <= self._clock():
+            return None
+        return visitor
+
+    def begin_session(self, visitor: Visitor) -> str:
+        """Returns the secret id of a new session."""
+        now = self._clock()
+        for key, known in tuple(self._sessions.items()):
+            if known.expires is not None and known.expires <= now:
+                del self._sessions[key]
+        while len(self._sessions) >= MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        secret = secrets.token_urlsafe(32)
+        key = _digest(secret).hex()
+        self._sessions[key] = replace(visitor, session=key, expires=now + SESSION)
+        return secret
+
+    def end_session(self, visitor: Visitor) -> None:
+        """Ends the session that a visitor came with, if one."""
+        if visitor.session is not None:
+            self._sessions.pop(visitor.session, None)
+
+    def _wait(self, guesser: str) -> int:
+        count, since = self._failures.get(guesser, (0, 0.0))
+        left = since + WINDOW - self._clock()
+        return int(left) + 1 if count >= MOST_FAILURES and left > 0 else 0
+
+    def _note_failure(self, guesser: str) -> None:
+        now = self._clock()
+        count, since = self._failures.pop(guesser, (0, now))
+        if since + WINDOW <= now:
+            count, since = 0, now
+        self._failures[guesser] = (count + 1, since)
+        while len(self._failures) > _MOST_ADDRESSES:
+            self._failures.popitem(last=False)
+
+
+def _visitors(settings: Settings) -> list[tuple[bytes, Visitor]]:
+    """Returns who has which token, by the token's hash."""
+    found: list[tuple[bytes, Visitor]] = []
+    if settings.web_token:
+        admin = Visitor(Role.ADMIN, YOU)
+        found.append((_digest(settings.web_token.get_secret_value()), admin))
+    for tokens, role in (
+        (settings.web_artist_token, Role.ARTIST),
+        (settings.web_viewer_token, Role.VIEWER),
+    ):
+        for token in tokens:
+            text = token.get_secret_value()
+            owner = Owner(f"web:{_owner_id(text)}", f"{role.name.lower()} on the page")
+            found.append((_digest(text), Visitor(role, owner)))
+    return found
+
+
+def _owner_id(token: str) -> str:
+    """Returns an id that stays the same over restarts, and that the token can't be told from."""
+    # The database and its backups hold it: guessing a weak token from it shall be slow, too.
+    salt = b"dream lab: owner of a token"
+    return hashlib.scrypt(token.encode(), salt=salt, n=2**14, r=8, p=1, dklen=12).hex()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "replace")).digest()
+
+
+def _guesser(address: str) -> str:
+    """Returns who is counted: an address, or the whole network that an IPv6 customer is given."""
+    try:
+        ip = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return address
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, 64), strict=False))

@@ -1,0 +1,89 @@
+"""The gate: middleware that lets a request in by token or session, before its body is read."""
+
+from http import HTTPStatus
+
+from starlette.requests import HTTPConnection
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from bot.web.access import YOU, Access, TooManyGuessesError, WrongTokenError
+from bot.web.problems import problem
+from bot.web.roles import Role, Visitor, role_needed
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Dream Lab"'}
+_SIGN_IN = "Sign in at /login, or send a token: the header 'Authorization: Bearer TOKEN'."
+
+
+class Gate:
+    """Asks `role_needed` of each request, and puts the visitor into its scope."""
+
+    def __init__(self, app: ASGIApp, access: Access) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on, or answers that it may not pass."""
+        if scope["type"] == "http" and (refusal := self._refusal(scope)):
+            await refusal(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        needed = role_needed(scope["method"], scope["path"])
+        if needed is None:
+            return None
+        connection = HTTPConnection(scope)
+        try:
+            visitor = self._visitor(connection)
+        except (WrongTokenError, TooManyGuessesError) as error:
+            return refusal_of(error)
+        if visitor is None:
+            if scope["path"] == "/":
+                return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+            detail = f"This page needs a token. {_SIGN_IN}"
+            return problem(HTTPStatus.UNAUTHORIZED, detail, headers=_CHALLENGE)
+        if visitor.role < needed:
+            detail = f"Your token is for {_plural(visitor.role)}; this is for {_plural(needed)}."
+            return problem(HTTPStatus.FORBIDDEN, detail)
+        scope["visitor"] = visitor
+        return None
+
+    def _visitor(self, connection: HTTPConnection) -> Visitor | None:
+        if self._access.is_open:
+            return Visitor(Role.ADMIN, YOU)
+        given = connection.headers.getlist("authorization")
+        if given:
+            scheme, _, token = given[0].partition(" ")
+            if len(given) > 1 or scheme.lower() != "bearer":
+                return None
+            return self._access.by_token(token.strip(), address_of(connection))
+        secret = connection.cookies.get(cookie_name(connection))
+        return self._access.by_session(secret) if secret else None
+
+
+def refusal_of(error: WrongTokenError | TooManyGuessesError) -> Response:
+    """Returns the answer for a token that opens nothing."""
+    if isinstance(error, TooManyGuessesError):
+        headers = {"Retry-After": str(error.seconds)}
+        return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=headers)
+    return problem(HTTPStatus.UNAUTHORIZED, str(error), headers=_CHALLENGE, field="token")
+
+
+def address_of(connection: HTTPConnection) -> str:
+    """Returns where a connection comes from; no header can say otherwise."""
+    return connection.client.host if connection.client else "nowhere"
+
+
+def is_private(connection: HTTPConnection) -> bool:
+    """Says whether the browser came by https (`Guard` has said so)."""
+    return bool(connection.scope["scheme"] == "https")
+
+
+def cookie_name(connection: HTTPConnection) -> str:
+    """Returns the session cookie's name."""
+    # The prefix has browsers refuse one that another host or an unencrypted page would set.
+    return "__Host-dream-lab" if is_private(connection) else "dream-lab"
+
+
+def _plural(role: Role) -> str:
+    return f"{role.name.lower()}s"

@@ -1,0 +1,86 @@
+"""(pure) Who may do what over HTTP: roles, who holds one, and the role that each address needs."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from starlette.routing import compile_path
+
+from bot.records import Owner
+
+
+class Role(IntEnum):
+    """What somebody may do; each may do what those before it may."""
+
+    VIEWER = 1
+    """Look at how things stand: status, modes, devices, figures."""
+    ARTIST = 2
+    """Draw, and see their own pictures."""
+    ADMIN = 3
+    """Edit modes, load models, see what lies in the roots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who asks.
+
+    Attributes:
+        role: what they may do.
+        owner: whose the jobs are that they ask for.
+        session: key of the browser's session; None where a token came along, or none is needed.
+        expires: when the session ends, in seconds of the monotonic clock; None likewise.
+    """
+
+    role: Role
+    owner: Owner
+    session: str | None = None
+    expires: float | None = None
+
+
+PUBLIC = None
+"""For everybody who reaches the page."""
+
+RULES: dict[tuple[str, str], Role | None] = {
+    ("GET", "/login"): PUBLIC,
+    ("GET", "/static/{path:path}"): PUBLIC,
+    ("GET", "/healthz"): PUBLIC,
+    ("POST", "/api/session"): PUBLIC,
+    ("GET", "/api/session"): Role.VIEWER,
+    ("DELETE", "/api/session"): Role.VIEWER,
+    ("GET", "/"): Role.VIEWER,
+    ("GET", "/readyz"): Role.VIEWER,
+    ("GET", "/api/openapi.json"): Role.VIEWER,
+    ("GET", "/api/status"): Role.VIEWER,
+    ("GET", "/api/events"): Role.VIEWER,
+    ("GET", "/api/modes"): Role.VIEWER,
+    ("GET", "/api/models/status"): Role.VIEWER,
+    ("GET", "/api/vram"): Role.VIEWER,
+    ("GET", "/api/jobs"): Role.VIEWER,
+    ("POST", "/api/jobs"): Role.ARTIST,
+    ("GET", "/api/jobs/{job_id}"): Role.ARTIST,
+    ("DELETE", "/api/jobs/{job_id}"): Role.ARTIST,
+    ("POST", "/api/jobs/{job_id}/cancel"): Role.ARTIST,
+    ("POST", "/api/jobs/{job_id}/again"): Role.ARTIST,
+    ("GET", "/api/jobs/{job_id}/events"): Role.ARTIST,
+    ("GET", "/api/images/{image_id}"): Role.ARTIST,
+    ("POST", "/generate"): Role.ARTIST,
+    ("PUT", "/api/modes"): Role.ADMIN,
+    ("POST", "/api/modes/switch"): Role.ADMIN,
+    ("POST", "/api/modes/reload"): Role.ADMIN,
+    ("POST", "/api/modes/{name}"): Role.ADMIN,
+    ("DELETE", "/api/modes/{name}"): Role.ADMIN,
+    ("POST", "/api/models/load"): Role.ADMIN,
+    ("POST", "/api/models/unload"): Role.ADMIN,
+    ("GET", "/api/inventory/models"): Role.ADMIN,
+    ("GET", "/api/inventory/loras"): Role.ADMIN,
+}
+"""Every address, with the least role that it needs."""
+
+_COMPILED = [(method, compile_path(path)[0], role) for (method, path), role in RULES.items()]
+
+
+def role_needed(method: str, path: str) -> Role | None:
+    """Returns the least role for a request; what no rule names is for admins alone."""
+    for known, pattern, role in _COMPILED:
+        if known == method and pattern.match(path):
+            return role
+    return Role.ADMIN
