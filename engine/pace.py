@@ -17,7 +17,7 @@ from engine.step_batcher import LEAST_CAP
 LATEST = 15
 """Measurements that a figure is the median of."""
 
-ENOUGH = 5
+ENOUGH = 3
 """Measurements of as many rows from which it is concluded how many are worth while."""
 
 GAIN = 0.1
@@ -82,12 +82,14 @@ class _Latest:
         count: how many there have been, those before the last start included.
         at: passes of the same model and size when the newest was made.
         told: the median that was told last; None before.
+        told_count: the count that was.
     """
 
     seconds: "deque[float]" = field(default_factory=lambda: deque(maxlen=LATEST))
     count: int = 0
     at: int = 0
     told: float | None = None
+    told_count: int = 0
 
     @property
     def median(self) -> float:
@@ -137,13 +139,15 @@ class Pace:
         return tuple(_figure(key, latest) for key, latest in self._latest.items())
 
     def news(self) -> tuple[Figure, ...]:
-        """Returns what has changed notably since it was returned here last."""
+        """Returns what has changed notably, or is `ENOUGH` now, since it was returned here last."""
         changed = []
         for key in self._noted:
             latest = self._latest[key]
             seconds = latest.median
-            if latest.told is None or abs(seconds - latest.told) > _NEWS * latest.told:
-                latest.told = seconds
+            told = latest.told
+            is_news = told is None or abs(seconds - told) > _NEWS * told
+            if is_news or latest.told_count < ENOUGH <= latest.count:
+                latest.told, latest.told_count = seconds, latest.count
                 changed.append(_figure(key, latest))
         self._noted.clear()
         return tuple(changed)
@@ -197,7 +201,7 @@ class Pace:
         latest.seconds.clear()
         latest.seconds.append(figure.seconds)
         latest.count = figure.count
-        latest.told = figure.seconds
+        latest.told, latest.told_count = figure.seconds, figure.count
         latest.at = self._passes.get((figure.model, figure.pixels), 0)
 
     def _entry(self, key: _Key) -> _Latest:

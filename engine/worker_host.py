@@ -5,6 +5,7 @@ lets new requests join, takes one denoising step for those that share a forward 
 finished into pixels, and says how far everybody is. PNG files are made in a thread beside it.
 """
 
+import gc
 import importlib
 import logging
 import time
@@ -56,13 +57,17 @@ from engine.messages import (
 from engine.model_detector import FAMILY_NAMES
 from engine.model_files import file_stamp, weight_files
 from engine.model_registry import ModelRegistry
-from engine.pace import MOST_ROWS, Act, Pace, from_entry, to_entry
+from engine.pace import ENOUGH, MOST_ROWS, Act, Pace, from_entry, to_entry
 from engine.step_batcher import LEAST_CAP, StepBatcher
 from engine.worker_factory import WORKERS, WorkerFactory, check_model
 from engine.workers.base import Drawing, Worker, to_image
 
 REPORT_SECONDS = 0.25
 """Least time between two reports, and so two previews, of one job."""
+
+REHEARSAL_SECONDS = 1.0
+"""Longest that others wait, once for a model and size, while it is measured how many rows share a
+pass at no cost. Where that takes longer it is learned while drawing."""
 
 LORAS_KEPT = 16
 """LoRAs that stay in memory beside a model, unless more are drawn with at once."""
@@ -96,6 +101,8 @@ def prepare_device(device: str, *, may_fall_back: bool) -> str:
         for module in {module for module, _ in WORKERS.values()}:
             importlib.import_module(module)
         _quieten()
+        # What was imported stays: the search for what a dropped model leaves behind passes it over.
+        gc.freeze()
     except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
         raise DeviceUnusableError(f"can't start: {_first_line(error)}") from error
     return usable
@@ -226,6 +233,7 @@ class WorkerHost:
         self._pace = self._remembered_pace()
         self._loaded: tuple[str, ...] = ()  # as it was told last
         self._passes = 0
+        self._rehearsed: set[tuple[str, int]] = set()  # models and sizes
         self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="png")
 
@@ -570,6 +578,7 @@ class WorkerHost:
         if not batch:
             return
         self._forward(batch)
+        self._rehearse(batch)
         for job, picture in batch:
             if picture.drawing.done:
                 self._batcher.leave((job, picture))
@@ -651,6 +660,50 @@ class WorkerHost:
     def _note(self, act: Act, worker: Worker, began: float, pixels: int = 0, rows: int = 0) -> None:
         seconds = self._clock() - began
         self._pace.note(act, worker.model.key, seconds, pixels=pixels, rows=rows)
+
+    def _rehearse(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
+        """Measures, once for a model and size, how many rows share a pass at no cost.
+
+        It begins where real passes have shown what they take, and ends before it takes long.
+        """
+        job, picture = batch[0]
+        worker, drawing = picture.worker, picture.drawing
+        model, size = worker.model.key, _size(job.request)
+        passed = sum(each.drawing.rows for _, each in batch)
+        if job.id not in self._jobs or (model, size) in self._rehearsed:
+            return
+        if self._pace.lacks_pass(model, size, passed):
+            return
+        self._rehearsed.add((model, size))
+        until = self._clock() + REHEARSAL_SECONDS
+        rows = drawing.rows
+        while rows <= self._cap(self._key(picture)):
+            if self._pace.lacks_pass(model, size, rows):
+                taken = self._pace.pass_seconds(model, size, rows)
+                if taken is None or self._clock() + ENOUGH * taken > until:
+                    return
+                if not self._rehearse_rows(picture, rows):
+                    return
+            rows *= 2
+
+    def _rehearse_rows(self, picture: _Picture, rows: int) -> bool:
+        """Measures passes of so many rows; returns whether that went well."""
+        worker, drawing = picture.worker, picture.drawing
+        try:
+            for _ in range(ENOUGH):
+                _synchronize(self.device)
+                began = self._clock()
+                worker.rehearse(drawing, rows)
+                _synchronize(self.device)
+                self._note(Act.PASS, worker, began, _size(drawing.request), rows)
+        except Exception as error:
+            if _is_out_of_memory(error):
+                _let_go(error)
+                self._lower_ceiling(picture, rows)
+            else:
+                log.exception("%d rows can't be tried on %s", rows, self.device)
+            return False
+        return True
 
     def _forward_one_by_one(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         for job, picture in batch:

@@ -140,6 +140,18 @@ def test_only_what_has_changed_notably_is_told():
     }
 
 
+def test_it_is_told_once_when_enough_was_measured_to_conclude_from():
+    pace = passes({2: 1.0}, times=1)
+    pace.news()
+
+    for _ in range(ENOUGH + 1):
+        pace.note(Act.PASS, "m", 1.0, pixels=64, rows=2)
+
+    assert [figure.count for figure in pace.news()] == [ENOUGH + 2]
+    pace.note(Act.PASS, "m", 1.0, pixels=64, rows=2)
+    assert pace.news() == ()
+
+
 def test_what_another_process_tells_is_known_here():
     there, here = passes({2: 1.0, 4: 2.0}), Pace()
 

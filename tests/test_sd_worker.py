@@ -101,6 +101,21 @@ def test_alone_a_request_is_bit_equal_to_the_stock_pipeline(
     assert np.array_equal(levels(worker.finish(drawing).png), expected)
 
 
+@pytest.mark.parametrize("guidance", [5.0, 1.0])
+def test_a_rehearsal_changes_no_picture(worker: StableDiffusionWorker, guidance: float) -> None:
+    request = ask(sampler=Sampler.EULER_A, guidance_scale=guidance, steps=3)
+    expected = alone(worker, request)
+
+    [drawing] = worker.begin(request)
+    while not drawing.done:
+        for rows in (1, 2, 3, 8):
+            worker.rehearse(drawing, rows)
+        worker.step([drawing])
+    worker.rehearse(drawing, 2)
+
+    assert torch.equal(drawing.latents, expected.latents)
+
+
 def test_other_sizes_and_empty_prompts_are_bit_equal_too(
     worker: StableDiffusionWorker, pipeline: Any
 ) -> None:

@@ -1,8 +1,9 @@
+import itertools
 import os
 import re
 import shutil
 import weakref
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from engine.jobs import (
     Stage,
 )
 from engine.ledger import Ledger
+from engine.measured_file import MeasuredFile
 from engine.messages import (
     Answer,
     Cancel,
@@ -48,8 +50,10 @@ from engine.messages import (
     Unload,
 )
 from engine.model_files import file_stamp
+from engine.pace import Act, Pace
 from engine.worker_host import (
     LORAS_KEPT,
+    REHEARSAL_SECONDS,
     REPORT_SECONDS,
     DeviceUnusableError,
     WorkerHost,
@@ -88,6 +92,8 @@ class QuickWorker(Worker):
         self.laid: dict[Path, tuple[int, int]] = {}
         self.fits = fits
         self.batches: list[list[int]] = []
+        self.rehearsed: list[int] = []
+        self.work: Callable[[int], None] = lambda rows: None
         self.begun: list[GenerationRequest] = []
         self.spoilt: list[Drawing] = []
         self.closed = False
@@ -147,12 +153,19 @@ class QuickWorker(Worker):
             if _ordered("fail", drawing):
                 raise ValueError("a bug")
         self.batches.append([drawing.seed for drawing in drawings])
+        self.work(sum(drawing.rows for drawing in drawings))
         self.spoilt += drawings if len(drawings) > 1 else []
         for drawing in drawings:
             if _ordered("error", drawing):
                 drawing.error = ValueError("a fault")
             else:
                 drawing.step += 1
+
+    def rehearse(self, drawing: Drawing, rows: int) -> None:
+        self.rehearsed.append(rows)
+        if rows > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.work(rows)
 
     def preview(self, drawing: Drawing) -> bytes:
         if drawing.request.prompt == "no preview":
@@ -178,12 +191,20 @@ def _ordered(word: str, drawing: Drawing) -> bool:
 class Bench:
     """A host with quick workers, and everything that it said."""
 
-    def __init__(self, folder: Path, room: int = 2, fits: int = 99, max_rows: int = 8) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        room: int = 2,
+        fits: int = 99,
+        max_rows: int = 8,
+        measured: MeasuredFile | None = None,
+    ) -> None:
         self.folder = folder
         self.said: list[Reply] = []
         self.workers: dict[str, QuickWorker] = {}
         self.now = 0.0
         self.fits = fits
+        self.cost: Callable[[int], float] = lambda rows: 0.0
         self.registry = SmallRegistry(room)
         self.host = WorkerHost(
             "cpu",
@@ -191,6 +212,7 @@ class Bench:
             create=self.create,
             registry=self.registry,
             ledger=OneByteLedger(),
+            measured=measured,
             max_rows=max_rows,
             clock=lambda: self.now,
         )
@@ -205,7 +227,12 @@ class Bench:
         if "broken" in model.path.name:
             raise ValueError("a bug while loading")
         worker = self.workers[model.path.name] = QuickWorker(model, self.fits)
+        worker.work = self.work
         return worker
+
+    def work(self, rows: int) -> None:
+        """A pass takes what the test says; no clock runs but this one."""
+        self.now += self.cost(rows)
 
     def run(self, number: int, model: str = "one", **changes: Any) -> None:
         request = ask(model=self.model(model), width=16, height=16, seed=number, **changes)
@@ -1019,3 +1046,122 @@ def test_a_device_that_torch_does_not_have_is_refused() -> None:
 def test_a_device_that_nobody_named_may_become_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
     assert prepare_device("cuda:99", may_fall_back=True) == "cpu"
     assert "Drawing on the CPU instead" in caplog.text
+
+
+def sizes(bench: Bench) -> set[int]:
+    """Rows of the passes that were made, two for each picture."""
+    return {2 * len(batch) for batch in bench.workers["one"].batches}
+
+
+def crowd(bench: Bench, first: int, requests: int = 4, steps: int = 6) -> None:
+    for number in range(first, first + requests):
+        bench.run(number, steps=steps)
+    bench.finish()
+
+
+def flat_up_to(rows: int, seconds: float) -> Callable[[int], float]:
+    return lambda asked: seconds * max(1.0, asked / rows)
+
+
+@pytest.mark.parametrize(("knee", "most"), [(2, 2), (4, 4), (8, 8), (99, 8)])
+def test_pictures_share_passes_up_to_where_more_rows_bring_no_more(
+    tmp_path: Path, knee: int, most: int
+) -> None:
+    bench = Bench(tmp_path)
+    bench.cost = flat_up_to(knee, 0.01)
+    crowd(bench, 1, requests=1)
+    bench.workers["one"].batches.clear()
+
+    crowd(bench, 2)
+
+    assert max(sizes(bench)) == most
+    bench.host.close()
+
+
+def test_how_many_rows_are_worth_while_is_tried_once_for_a_size(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cost = flat_up_to(4, 0.01)
+    crowd(bench, 1)
+    tried = list(bench.workers["one"].rehearsed)
+    crowd(bench, 5)
+
+    assert set(tried) == {2, 4}
+    assert bench.workers["one"].rehearsed == tried
+    bench.host.close()
+
+
+def test_nothing_is_tried_where_it_takes_long_and_it_is_learned_while_drawing(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path)
+    bench.cost = flat_up_to(2, REHEARSAL_SECONDS)
+    crowd(bench, 1, requests=1)
+    crowd(bench, 2)
+    assert bench.workers["one"].rehearsed == []
+    assert max(sizes(bench)) == 8
+    bench.workers["one"].batches.clear()
+
+    crowd(bench, 6)
+
+    assert sizes(bench) == {2}
+    bench.host.close()
+
+
+def test_trying_ends_before_it_takes_long(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cost = flat_up_to(99, REHEARSAL_SECONDS / 10)
+    crowd(bench, 1, requests=1)
+
+    worker = bench.workers["one"]
+    assert sum(bench.cost(rows) for rows in worker.rehearsed) <= REHEARSAL_SECONDS
+    assert worker.rehearsed
+    bench.host.close()
+
+
+def test_trying_rows_that_do_not_fit_is_no_failure(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, fits=4)
+    bench.cost = flat_up_to(99, 0.01)
+    crowd(bench, 1)
+
+    assert [bench.seeds(number) for number in range(1, 5)] == [[1], [2], [3], [4]]
+    assert max(sizes(bench)) == 4
+    bench.host.close()
+
+
+def test_what_things_take_is_told_and_remembered(tmp_path: Path) -> None:
+    file = MeasuredFile(tmp_path / "measured.json")
+    bench = Bench(tmp_path, measured=file)
+    bench.cost = flat_up_to(4, 0.01)
+    crowd(bench, 1)
+    bench.host.close()
+
+    told = Pace()
+    for reply in bench.said:
+        if isinstance(reply, Measured):
+            told.take(reply.figures)
+    key, size = bench.model("one").key, 16 * 16
+    again = Bench(tmp_path, measured=file)
+    [first] = again.said
+    assert isinstance(first, Measured)
+    remembered = Pace(first.figures)
+    for pace in (told, remembered):
+        assert pace.pass_seconds(key, size, 2) == pytest.approx(0.01)
+        assert pace.pass_seconds(key, size, 8) == pytest.approx(0.02)
+        assert pace.most_rows(key, size, 8) == 4
+        assert pace.seconds(Act.LOAD, key) == pace.seconds(Act.BEGIN, key) == 0
+        assert pace.seconds(Act.DECODE, key, size) == 0
+    again.cost = flat_up_to(4, 0.01)
+    crowd(again, 1)
+    assert again.workers["one"].rehearsed == []
+    assert max(sizes(again)) == 4
+    again.host.close()
+
+
+def test_it_says_which_models_are_loaded(bench: Bench) -> None:
+    bench.run(1)
+    bench.finish()
+    bench.host.handle(Unload(2, bench.model("one")))
+    bench.finish()
+
+    loaded = [reply.loaded for reply in bench.said if isinstance(reply, Measured)]
+    assert [names for names, _ in itertools.groupby(loaded)] == [(bench.model("one").key,), ()]

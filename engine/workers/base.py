@@ -142,6 +142,13 @@ class Worker(ABC):
         """
 
     @abstractmethod
+    def rehearse(self, drawing: Drawing, rows: int) -> None:
+        """Makes a forward pass of so many rows like a drawing's, to no effect but the time.
+
+        What it raises is what `step` may raise as a whole.
+        """
+
+    @abstractmethod
     def preview(self, drawing: Drawing) -> bytes | None:
         """Returns what the picture looks like so far as a small JPEG; None before a step."""
 

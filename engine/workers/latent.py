@@ -251,23 +251,50 @@ class LatentWorker(Worker):
             sample = drawing.scheduler.scale_model_input(drawing.latents, drawing.timestep)
             samples += [sample] * drawing.rows
             timesteps += [float(drawing.timestep)] * drawing.rows
-        outputs = self._parts.unet(
+        outputs = self._forward(
             torch.cat(samples),
-            # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
-            torch.tensor(timesteps, dtype=torch.float32).to(self.device),
-            encoder_hidden_states=torch.cat([drawing.embeddings for drawing in drawings]),
-            added_cond_kwargs={
+            timesteps,
+            torch.cat([drawing.embeddings for drawing in drawings]),
+            {
                 name: torch.cat([drawing.added[name] for drawing in drawings])
                 for name in drawings[0].added
             },
-            return_dict=False,
-        )[0]
-        rows = outputs.split([drawing.rows for drawing in drawings])
+        )
+        rows = torch.split(outputs, [drawing.rows for drawing in drawings])
         for drawing, output in zip(drawings, rows, strict=True):
             try:
                 _advance(drawing, output)
             except Exception as error:
                 drawing.error = error
+
+    @torch.inference_mode()
+    def rehearse(self, drawing: Drawing, rows: int) -> None:
+        """See `Worker.rehearse`."""
+        self._parts.loras.wear(self._loras(drawing.request))
+        index = [number % drawing.rows for number in range(rows)]
+        self._forward(
+            torch.cat([drawing.latents] * rows),
+            [float(drawing.scheduler.timesteps[drawing.first])] * rows,
+            drawing.embeddings[index],
+            {name: value[index] for name, value in drawing.added.items()},
+        )
+
+    def _forward(
+        self,
+        samples: torch.Tensor,
+        timesteps: Sequence[float],
+        embeddings: torch.Tensor,
+        added: Mapping[str, torch.Tensor],
+    ) -> torch.Tensor:
+        outputs: torch.Tensor = self._parts.unet(
+            samples,
+            # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
+            torch.tensor(timesteps, dtype=torch.float32).to(self.device),
+            encoder_hidden_states=embeddings,
+            added_cond_kwargs=added,
+            return_dict=False,
+        )[0]
+        return outputs
 
     def preview(self, drawing: Drawing) -> bytes | None:
         """See `Worker.preview`."""
