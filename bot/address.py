@@ -23,6 +23,7 @@ class Address:
         guild_id: the server; None in a direct message.
         user_id: who made it.
         upload_limit: bytes per file that the answer may carry.
+        spoiler: whether pictures are covered until somebody uncovers them.
     """
 
     application_id: int
@@ -32,6 +33,7 @@ class Address:
     guild_id: int | None
     user_id: int
     upload_limit: int
+    spoiler: bool = False
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:

@@ -17,6 +17,8 @@ async def attachments(
     image_path: Callable[[ImageRecord], Path],
     request: GenerationRequest,
     limit: int,
+    *,
+    spoiler: bool = False,
 ) -> tuple[list[discord.File], list[str]]:
     """Returns a job's pictures ready to be sent, and what was done to them.
 
@@ -25,6 +27,7 @@ async def attachments(
         image_path: `Studio.image_path`.
         request: what they were drawn from.
         limit: bytes that one file may have.
+        spoiler: whether they are covered until somebody uncovers them.
     """
     share = uploads.share_of(limit, len(images))
     files, notes = [], []
@@ -43,6 +46,7 @@ async def attachments(
             discord.File(
                 io.BytesIO(upload.content),
                 filename=upload.filename,
+                spoiler=spoiler,
                 description=replies.alt_text(request),
             )
         )

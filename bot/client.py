@@ -6,6 +6,7 @@ import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
@@ -21,7 +22,7 @@ from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
-from bot.studio import Studio
+from bot.studio import NotAllowedError, Studio
 from engine.errors import DreamLabError
 from modes.catalog import ModeCatalog
 
@@ -46,6 +47,15 @@ _NETWORK = (
     OSError,
 )
 """What calls to Discord raise where Discord or the way there is at fault."""
+
+_KEEPABLE = (
+    discord.TextChannel,
+    discord.VoiceChannel,
+    discord.StageChannel,
+    discord.ForumChannel,
+    discord.Thread,
+)
+"""Channels that can be kept for adults."""
 
 Submission: TypeAlias = Callable[[Owner, Origin], Awaitable[JobRecord]]
 """Submits a request for somebody somewhere: a call of the studio's."""
@@ -123,7 +133,10 @@ class DreamClient(discord.Client):
 
     def owner(self, interaction: "discord.Interaction[DreamClient]") -> Owner:
         """Returns who did something, with the roles that they hold here."""
-        user = interaction.user
+        return self.owner_of(interaction.user)
+
+    def owner_of(self, user: discord.User | discord.Member) -> Owner:
+        """Returns somebody, with their roles where Discord has told these."""
         held = user.roles if isinstance(user, discord.Member) else ()
         roles = frozenset(name for role in held for name in (role.name, str(role.id)))
         return Owner(f"discord:{user.id}", user.display_name, roles)
@@ -131,6 +144,20 @@ class DreamClient(discord.Client):
     def place(self, interaction: "discord.Interaction[DreamClient]") -> str | None:
         """Returns whose chosen mode counts; None in a direct message."""
         return f"discord:{interaction.guild_id}" if interaction.guild_id else None
+
+    def origin(self, interaction: "discord.Interaction[DreamClient]") -> Origin:
+        """Returns where something was done, as far as a place's rules go."""
+        channel = interaction.channel
+        ids = {str(interaction.channel_id)}
+        if isinstance(channel, discord.Thread):
+            ids.add(str(channel.parent_id))
+        return Origin(
+            "discord",
+            self.place(interaction),
+            channels=frozenset(ids),
+            # Direct messages, and what Discord says too little of, are for everybody's eyes.
+            is_restricted=isinstance(channel, _KEEPABLE) and channel.is_nsfw(),
+        )
 
     async def take(
         self, interaction: "discord.Interaction[DreamClient]", submission: Submission
@@ -141,7 +168,7 @@ class DreamClient(discord.Client):
             DreamLabError: the studio's own; nothing was stored.
         """
         address = _address(interaction)
-        origin = Origin("discord", self.place(interaction), address.to_plain())
+        origin = replace(self.origin(interaction), address=address.to_plain())
         with self._front_end.acknowledgements.opening(interaction.id):
             # A task of its own, so that the deadline doesn't cut a commit short.
             submitting = asyncio.ensure_future(submission(self.owner(interaction), origin))
@@ -373,6 +400,8 @@ def _address(interaction: discord.Interaction[Any]) -> Address:
 
 def _sentence(error: Exception) -> str:
     """Returns what a person is told; what nobody foresaw goes to the log with a note to find it."""
+    if isinstance(error, NotAllowedError):
+        return replies.refusal(str(error))
     if isinstance(error, DreamLabError):
         return replies.plain(str(error))
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):

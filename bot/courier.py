@@ -199,7 +199,13 @@ class DiscordCourier:
     ) -> None:
         """Sends a job's end, its pictures made smaller where Discord finds them too large."""
         while True:
-            files, notes = await attachments(job.images, self._image_path, job.request, limit)
+            files, notes = await attachments(
+                job.images,
+                self._image_path,
+                job.request,
+                limit,
+                spoiler=Address.from_plain(job.origin.address).spoiler,
+            )
             try:
                 await send(replies.outcome(job, notes), files)
             except discord.HTTPException as error:

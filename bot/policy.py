@@ -1,8 +1,13 @@
 """Who may do what: pure, and each refusal is a sentence for the one who is refused."""
 
+import math
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
-from bot.records import JobRecord, Owner
+from bot.blocked_words import found
+from bot.records import JobRecord, Origin, Owner
+from bot.rules import Nsfw, Rules, Standing, Usage, day_of, told
+from engine.jobs import GenerationRequest
 from modes.mode_config import ModeConfig
 
 
@@ -25,6 +30,108 @@ def mode_refusal(mode: ModeConfig, asker: Owner) -> str | None:
 def usable(modes: Iterable[ModeConfig], asker: Owner) -> list[ModeConfig]:
     """Returns the modes that somebody may draw with, in the same order."""
     return [mode for mode in modes if mode_refusal(mode, asker) is None]
+
+
+def draw_refusal(standing: Standing, mode: ModeConfig, asker: Owner, origin: Origin) -> str | None:
+    """Returns why somebody may not draw here with a mode; None where they may, as far as it goes.
+
+    In the order block, role, channel; then come `words_refusal` and `usage_refusal`.
+    """
+    return (
+        block_refusal(standing)
+        or role_refusal(standing.rules, asker)
+        or mode_refusal(mode, asker)
+        or channel_refusal(standing.rules, origin)
+        or nsfw_refusal(standing.rules, mode, origin)
+    )
+
+
+def show_refusal(
+    standing: Standing, job: JobRecord, mode: ModeConfig | None, asker: Owner, origin: Origin
+) -> str | None:
+    """Returns why somebody may not post a picture here that was drawn before."""
+    return (
+        block_refusal(standing)
+        or role_refusal(standing.rules, asker)
+        or channel_refusal(standing.rules, origin)
+        or (mode and nsfw_refusal(standing.rules, mode, origin))
+        or words_refusal(standing.rules, job.request)
+    )
+
+
+def block_refusal(standing: Standing) -> str | None:
+    """Returns why a moderator keeps somebody from drawing here."""
+    if standing.block is None:
+        return None
+    reason = f": {standing.block.reason}" if standing.block.reason else "; no reason was given"
+    return f"{standing.block.by} has blocked you from drawing in this server{reason}."
+
+
+def role_refusal(rules: Rules, asker: Owner) -> str | None:
+    """Returns why somebody without any of a place's roles may not draw there."""
+    if not rules.roles or not asker.roles.isdisjoint(rules.roles):
+        return None
+    return f"Drawing in this server is for members with a role: {told('roles', rules.roles)}."
+
+
+def channel_refusal(rules: Rules, origin: Origin) -> str | None:
+    """Returns why nobody draws in this channel."""
+    if not rules.channels or not origin.channels.isdisjoint(rules.channels):
+        return None
+    return f"Nobody draws in this channel. Channels for that: {told('channels', rules.channels)}."
+
+
+def nsfw_refusal(rules: Rules, mode: ModeConfig, origin: Origin) -> str | None:
+    """Returns why an NSFW mode is of no use in this channel."""
+    if not mode.nsfw or origin.is_restricted is not False:
+        return None
+    if origin.place is not None and rules.nsfw is Nsfw.SPOILER:
+        return None
+    return f"The mode {mode.title} is NSFW, which is for age-restricted channels alone."
+
+
+def is_covered(mode: ModeConfig | None, origin: Origin) -> bool:
+    """Says whether pictures are shown as spoilers here: NSFW ones, or of a mode that is gone."""
+    return origin.is_restricted is False and (mode is None or mode.nsfw)
+
+
+def words_refusal(rules: Rules, request: GenerationRequest) -> str | None:
+    """Returns why a request's words are not wanted; all that is shown counts."""
+    typed = f"{request.shown_prompt}\n{request.shown_negative}"
+    if word := found(rules.words, typed):
+        return f"This server doesn't want the word {word} in requests."
+    return None
+
+
+def usage_refusal(rules: Rules, usage: Usage, pictures: int, now: datetime) -> str | None:
+    """Returns why somebody must wait before they ask for more.
+
+    Args:
+        rules: the place's.
+        usage: what they have asked for there.
+        pictures: how many they ask for now.
+        now: the time.
+    """
+    if rules.cooldown and usage.last_at is not None:
+        again_at = usage.last_at + timedelta(seconds=rules.cooldown)
+        if now < again_at:
+            return (
+                f"This server allows a request every {rules.cooldown} s: "
+                f"you may ask again <t:{math.ceil(again_at.timestamp())}:R>."
+            )
+    if rules.waiting and usage.unfinished >= rules.waiting:
+        return (
+            f"You have {usage.unfinished} under way; this server allows {rules.waiting} of one "
+            "member at once. Ask again when one is done."
+        )
+    if rules.pictures and usage.pictures + pictures > rules.pictures:
+        midnight = day_of(now) + timedelta(days=1)
+        return (
+            f"This server allows {rules.pictures} pictures of one member a day; you have "
+            f"{max(rules.pictures - usage.pictures, 0)} left and asked for {pictures}. "
+            f"The next day begins <t:{midnight.timestamp():.0f}:R>."
+        )
+    return None
 
 
 def is_visible(record: JobRecord, asker: Owner, place: str | None) -> bool:

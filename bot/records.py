@@ -37,11 +37,16 @@ class Origin:
         place: whose chosen mode counts, such as ``discord:<guild id>``; None has none.
         address: what the front end needs to answer (ids, a token); plain JSON values. Never
             logged, never shown.
+        channels: ids of the channel and of what it is a part of. Neither stored nor compared, as
+            what follows: it counts at the moment of asking.
+        is_restricted: whether only adults read there; None where that is not known of a place.
     """
 
     front_end: str
     place: str | None = None
     address: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    channels: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    is_restricted: bool | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

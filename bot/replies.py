@@ -30,6 +30,8 @@ _ELLIPSIS = "…"
 # Whatever begins a style, a link, a mention, an emoji or a timestamp in Discord's markdown; the
 # slash keeps addresses, invitations included, from becoming links.
 _SPECIAL = re.compile(r"[\\`*_~|\[\]<>/]")
+# What Discord shows by its name: a channel, a role, a moment.
+_LINK = re.compile(r"\\<(#\d+|@&\d+|t:\d+:R)\\>")
 # "#" begins a heading, "-", "+" and "1." a list.
 _LINE_START = re.compile(r"\d*[.#+\-]")
 # Characters that would turn the rest of the message around.
@@ -68,6 +70,11 @@ def plain(text: str, limit: int = _SENTENCE_LIMIT) -> str:
             break
         kept.append(piece)
     return "".join(kept) + _ELLIPSIS
+
+
+def refusal(text: str) -> str:
+    """Returns why something is not allowed; channels, roles and times in it are links."""
+    return _LINK.sub(r"<\1>", plain(text))
 
 
 def status(view: JobView) -> str:

@@ -11,7 +11,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar
@@ -21,12 +21,14 @@ from pydantic import TypeAdapter
 from bot.database import open_database, open_for_reading, unavailable
 from bot.group_commit import GroupCommit
 from bot.records import Delivery, Figures, FinishedJob, ImageRecord, JobRecord, Origin, Owner
+from bot.rules import AuditEntry, Block, Rules, Standing, Usage, changes, day_of
 from engine.jobs import GenerationRequest, JobStatus
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _REQUEST = TypeAdapter(GenerationRequest)
+_RULES = TypeAdapter(Rules)
 
 # Finished, delivered or given up, and nothing unfinished was made from it.
 _DISPOSABLE = (
@@ -74,8 +76,14 @@ class Store:
 
     # Jobs
 
-    async def add(self, job: JobRecord) -> None:
-        """Stores a new job; it is committed when this returns."""
+    async def add(self, job: JobRecord, admit: Callable[[Usage], None] = lambda _: None) -> None:
+        """Stores a new job; it is committed when this returns.
+
+        Args:
+            job: waiting.
+            admit: raises to refuse it, by what its owner has asked for in its place before.
+                Nothing comes between the look and the job.
+        """
         values = (
             job.id,
             job.owner.id,
@@ -90,6 +98,7 @@ class Store:
         )
 
         def work(db: sqlite3.Connection) -> None:
+            admit(_usage(db, job.origin.place, job.owner.id, job.created_at))
             db.execute(
                 "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
                 " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -340,14 +349,92 @@ class Store:
         row = await self._row("SELECT mode FROM places WHERE place = ?", place)
         return str(row["mode"]) if row else None
 
-    async def choose_mode(self, place: str, mode: str) -> None:
-        """Keeps a place's choice."""
-        await self._execute(
-            "INSERT INTO places (place, mode) VALUES (?, ?)"
-            " ON CONFLICT (place) DO UPDATE SET mode = excluded.mode",
-            place,
-            mode,
+    async def choose_mode(
+        self, place: str, mode: str, by: Owner | None = None, now: datetime | None = None
+    ) -> None:
+        """Keeps a place's choice, and who made it."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO places (place, mode) VALUES (?, ?)"
+                " ON CONFLICT (place) DO UPDATE SET mode = excluded.mode",
+                (place, mode),
+            )
+            if by and now:
+                _audit_row(db, place, by, f"Mode: {mode}", now)
+
+        await self._write(work)
+
+    async def standing(self, place: str, member_id: str) -> Standing:
+        """Returns a place's rules and a member's block there."""
+
+        def work(db: sqlite3.Connection) -> Standing:
+            row = db.execute(
+                "SELECT * FROM blocks WHERE place = ? AND member_id = ?", (place, member_id)
+            ).fetchone()
+            block = Block(row["reason"], row["by_name"], _time(row["created_at"])) if row else None
+            return Standing(_rules(db, place), block)
+
+        return await self._read(work)
+
+    async def usage(self, place: str, member_id: str, now: datetime) -> Usage:
+        """Returns what a member has asked for in a place."""
+        return await self._read(partial(_usage, place=place, member_id=member_id, now=now))
+
+    async def change_rules(
+        self, place: str, change: Callable[[Rules], Rules], by: Owner, now: datetime
+    ) -> Rules:
+        """Changes a place's rules, notes what has changed, and returns them."""
+
+        def work(db: sqlite3.Connection) -> Rules:
+            before = _rules(db, place)
+            after = change(before)
+            db.execute(
+                "INSERT INTO rules (place, rules) VALUES (?, ?)"
+                " ON CONFLICT (place) DO UPDATE SET rules = excluded.rules",
+                (place, _RULES.dump_json(after).decode()),
+            )
+            for what in changes(before, after):
+                _audit_row(db, place, by, what, now)
+            return after
+
+        return await self._write(work)
+
+    async def block(self, place: str, member: Owner, reason: str, by: Owner, now: datetime) -> None:
+        """Keeps a member's block; a new reason takes the place of an old one."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT OR REPLACE INTO blocks (place, member_id, reason, by_name, created_at)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (place, member.id, reason, by.name, now.timestamp()),
+            )
+            _audit_row(db, place, by, f"Blocked: {member.name}, {reason or 'no reason given'}", now)
+
+        await self._write(work)
+
+    async def unblock(self, place: str, member: Owner, by: Owner, now: datetime) -> bool:
+        """Removes a member's block; False where there is none."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            cursor = db.execute(
+                "DELETE FROM blocks WHERE place = ? AND member_id = ?", (place, member.id)
+            )
+            if cursor.rowcount:
+                _audit_row(db, place, by, f"Unblocked: {member.name}", now)
+            return cursor.rowcount > 0
+
+        return await self._write(work)
+
+    async def audit(self, place: str, limit: int) -> list[AuditEntry]:
+        """Returns a place's newest changes, newest first."""
+        rows = await self._rows(
+            "SELECT * FROM audit WHERE place = ? ORDER BY sequence DESC LIMIT ?", place, limit
         )
+        return [
+            AuditEntry(Owner(row["by_id"], row["by_name"]), row["what"], _time(row["created_at"]))
+            for row in rows
+        ]
 
     # Housekeeping
 
@@ -501,6 +588,35 @@ def _move(
         (status, *values, job_id, *status.predecessors),
     )
     return cursor.rowcount == 1
+
+
+def _rules(db: sqlite3.Connection, place: str) -> Rules:
+    row = db.execute("SELECT rules FROM rules WHERE place = ?", (place,)).fetchone()
+    return _RULES.validate_json(row["rules"]) if row else Rules()
+
+
+def _usage(db: sqlite3.Connection, place: str | None, member_id: str, now: datetime) -> Usage:
+    row = db.execute(
+        "SELECT coalesce(sum(finished_at IS NULL), 0) AS unfinished, max(created_at) AS last_at,"
+        " coalesce(sum(CASE WHEN created_at >= ? AND status NOT IN ('failed', 'cancelled')"
+        "  THEN coalesce(json_extract(request, '$.count'), 1) END), 0) AS pictures"
+        " FROM jobs WHERE owner_id = ? AND place = ? AND (created_at >= ? OR finished_at IS NULL)",
+        (
+            day_of(now).timestamp(),
+            member_id,
+            place,
+            (now - timedelta(days=1)).timestamp(),
+        ),
+    ).fetchone()
+    last_at = _time(row["last_at"]) if row["last_at"] is not None else None
+    return Usage(row["unfinished"], row["pictures"], last_at)
+
+
+def _audit_row(db: sqlite3.Connection, place: str, by: Owner, what: str, now: datetime) -> None:
+    db.execute(
+        "INSERT INTO audit (place, by_id, by_name, what, created_at) VALUES (?, ?, ?, ?, ?)",
+        (place, by.id, by.name, what, now.timestamp()),
+    )
 
 
 def _release(db: sqlite3.Connection, job_ids: Sequence[str]) -> list[str]:

@@ -14,9 +14,11 @@ from typing import Any, Self, TypeVar
 from bot import policy
 from bot.database import StoreUnavailableError
 from bot.expectation import expected_at
+from bot.house import House
 from bot.image_folder import ImageFolder
 from bot.members import Members
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
+from bot.rules import Rules, Usage
 from bot.source_images import SourceImage, read_source
 from bot.store import Store
 from engine.errors import (
@@ -120,6 +122,7 @@ class Studio:
 
     Attributes:
         members: what is whose.
+        house: what places allow.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class Studio:
         self._on_settled = on_settled
         self._store_pause = store_pause
         self.members = Members(store)
+        self.house = House(store)
         self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -181,14 +185,15 @@ class Studio:
             PoolClosedError: likewise.
         """
         mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
-        _refuse(policy.mode_refusal(mode, owner))
+        rules = await self._enter(mode, owner, origin)
         source = None if draft.image is None else await self._read(draft.image)
         if source and draft.width is None and draft.height is None:
             width, height = mode.size_like(source.width, source.height)
             draft = replace(draft, width=width, height=height)
         path = self._images.source_of(source) if source else None
         request = _built(mode, draft, path)
-        return await self._accept(request, owner, origin, parent_id, source)
+        origin = _covered(mode, origin)
+        return await self._accept(request, owner, origin, rules, parent_id, source)
 
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
@@ -204,7 +209,7 @@ class Studio:
         """
         parent = (await self._record(job_id)).request
         mode = self._catalog.get(parent.mode)
-        _refuse(policy.mode_refusal(mode, owner))
+        rules = await self._enter(mode, owner, origin)
         draft = RequestDraft(
             # As typed: what the mode adds, it adds anew.
             prompt=parent.shown_prompt,
@@ -226,7 +231,7 @@ class Studio:
                 variation_seed=secrets.randbelow(MAX_SEED + 1),
                 variation_strength=VARIATION_STRENGTH,
             )
-        return await self._accept(request, owner, origin, job_id)
+        return await self._accept(request, owner, _covered(mode, origin), rules, job_id)
 
     async def cancel(self, job_id: str, by: Owner, *, moderator: bool = False) -> bool:
         """Takes a job back; False where it had ended already.
@@ -310,6 +315,20 @@ class Studio:
             raise UnknownJobError(job_id)
         return record
 
+    async def refuse_to_show(self, job: JobRecord, asker: Owner, origin: Origin) -> None:
+        """Refuses to have a job's pictures posted where they may not be.
+
+        Raises:
+            NotAllowedError: with the reason.
+        """
+        standing = await self.house.standing(origin.place, asker.id)
+        mode = self._catalog.modes.get(job.request.mode)
+        _refuse(policy.show_refusal(standing, job, mode, asker, origin))
+
+    def is_covered(self, job: JobRecord, origin: Origin) -> bool:
+        """Says whether a job's pictures are shown as spoilers somewhere."""
+        return policy.is_covered(self._catalog.modes.get(job.request.mode), origin)
+
     def line_place(self, job_id: str) -> Place | None:
         """Returns where a waiting job stands and behind whom; None where it doesn't wait."""
         return self._pool.place(job_id)
@@ -356,7 +375,7 @@ class Studio:
         if place is None:
             loading = self._pool.switch_mode(name)
         else:
-            await self._store.choose_mode(place, name)
+            await self._store.choose_mode(place, name, by, datetime.now(UTC))
             loading = self._pool.submit_job(ModelLoadJob(model=mode.model), admitted=True)
         loading.add_done_callback(_log_failure)
         return mode
@@ -408,6 +427,16 @@ class Studio:
             raise UnknownJobError(job_id)
         return record
 
+    async def _enter(self, mode: ModeConfig, owner: Owner, origin: Origin) -> Rules:
+        """Returns what the place allows to somebody who may draw there.
+
+        Raises:
+            NotAllowedError: they may not.
+        """
+        standing = await self.house.standing(origin.place, owner.id)
+        _refuse(policy.draw_refusal(standing, mode, owner, origin))
+        return standing.rules
+
     async def _read(self, content: bytes) -> SourceImage:
         async with self._reading:
             return await asyncio.to_thread(read_source, content)
@@ -417,9 +446,11 @@ class Studio:
         request: GenerationRequest,
         owner: Owner,
         origin: Origin,
+        rules: Rules,
         parent_id: str | None,
         source: SourceImage | None = None,
     ) -> JobRecord:
+        _refuse(policy.words_refusal(rules, request))
         record = JobRecord(
             id=new_job_id(),
             owner=owner,
@@ -429,18 +460,26 @@ class Studio:
             created_at=datetime.now(UTC),
             parent_id=parent_id,
         )
+
+        def admit(usage: Usage) -> None:
+            _refuse(policy.usage_refusal(rules, usage, request.count, record.created_at))
+
         with self._pool.reserve(owner.id):
             if request.source is None:
-                await self._store.add(record)
+                await self._store.add(record, admit)
             else:
-                await self._add_with_source(record, request.source, source)
+                await self._add_with_source(record, request.source, source, admit)
             # A shutdown may have begun meanwhile. What is committed is drawn at the next start.
             with suppress(PoolClosedError):
                 self._enqueue(record)
         return record
 
     async def _add_with_source(
-        self, record: JobRecord, path: Path, source: SourceImage | None
+        self,
+        record: JobRecord,
+        path: Path,
+        source: SourceImage | None,
+        admit: Callable[[Usage], None],
     ) -> None:
         """Commits a job that starts from a picture, which is on the disk before.
 
@@ -448,6 +487,7 @@ class Studio:
             record: the job.
             path: the picture's, as the job has it.
             source: the picture; None where it is there already.
+            admit: as `Store.add` takes it.
 
         Raises:
             RequestError: it is not.
@@ -462,7 +502,7 @@ class Studio:
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 raise DreamLabError(f"The picture can't be kept: {reason}.") from error
-            await self._store.add(record)
+            await self._store.add(record, admit)
 
     def _enqueue(self, record: JobRecord, setback: Setback | None = None) -> None:
         live = _Live(record, setback)
@@ -619,6 +659,13 @@ def _built(mode: ModeConfig, draft: RequestDraft, source: Path | None) -> Genera
             "mode", mode.name, f"a mode that is complete: {missing[0].name} is missing"
         )
     return request
+
+
+def _covered(mode: ModeConfig, origin: Origin) -> Origin:
+    """Returns where a request comes from, with the note that its pictures are spoilers."""
+    if not policy.is_covered(mode, origin):
+        return origin
+    return replace(origin, address={**origin.address, "spoiler": True})
 
 
 def _told(error: DreamLabError) -> str:

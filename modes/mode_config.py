@@ -100,8 +100,8 @@ class ModeConfig:
         max_loras: most LoRAs that one request may ask for.
         max_lora_strength: highest strength of each, and below zero the lowest.
         allowed_roles: names or ids of the roles that may use this mode; empty for everybody.
-        nsfw: whether its pictures may be unfit for some eyes. It is kept and shown; nothing is
-            enforced by it yet.
+        nsfw: whether its pictures may be unfit for some eyes. On Discord they are drawn in
+            age-restricted channels alone, or as spoilers where a server says so.
         metadata: the owner's own notes, plain values.
     """
 

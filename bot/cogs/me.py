@@ -1,12 +1,13 @@
 """``/me`` and ``/help``: what is yours, and what you may type."""
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 import discord
 from discord import app_commands
 
-from bot import replies_members
+from bot import replies_members, replies_rules
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -25,6 +26,11 @@ async def me(interaction: Interaction) -> None:
         text = replies_members.figures(
             await members.figures(owner.id), await members.unfinished(owner.id)
         )
+        house, place = client.studio.house, client.place(interaction)
+        standing = await house.standing(place, owner.id)
+        usage = await house.usage(place, owner.id)
+        if left := replies_rules.limits(standing.rules, usage, datetime.now(UTC)):
+            text += f"\n{left}"
         await interaction.response.send_message(text, ephemeral=True)
 
 

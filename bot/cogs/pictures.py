@@ -102,9 +102,15 @@ async def show(interaction: Interaction, job_id: str) -> None:
             text = replies.outcome(job) if job.status.is_final else replies.status(view)
             await interaction.response.send_message(text, ephemeral=True)
             return
+        origin = client.origin(interaction)
+        await client.studio.refuse_to_show(job, owner, origin)
         await interaction.response.defer(thinking=True)
         files, notes = await attachments(
-            job.images, client.studio.image_path, job.request, interaction.filesize_limit
+            job.images,
+            client.studio.image_path,
+            job.request,
+            interaction.filesize_limit,
+            spoiler=client.studio.is_covered(job, origin),
         )
         await interaction.edit_original_response(
             content=replies.outcome(job, notes), attachments=files, view=views.ended_view(job)
@@ -144,10 +150,15 @@ async def _first_pictures(
 ) -> tuple[list[discord.File], list[str]]:
     """Returns the first picture of each job, and what was done to them."""
     limit = share_of(interaction.filesize_limit, len(jobs))
+    studio, origin = interaction.client.studio, interaction.client.origin(interaction)
     files, notes = [], []
     for job in jobs:
         some, said = await attachments(
-            job.images[:1], interaction.client.studio.image_path, job.request, limit
+            job.images[:1],
+            studio.image_path,
+            job.request,
+            limit,
+            spoiler=studio.is_covered(job, origin),
         )
         files += some
         notes += [note for note in said if note not in notes]

@@ -6,9 +6,10 @@ import discord
 from discord import app_commands
 
 from bot import views
-from bot.cogs import line, me, pictures
+from bot.cogs import line, me, moderation, pictures
 from bot.cogs.imagine import imagine
 from bot.cogs.mode import modes
+from bot.cogs.server import server
 
 COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
     imagine,
@@ -20,6 +21,10 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
     line.cancel,
     me.me,
     me.show_help,
+    server,
+    moderation.block,
+    moderation.unblock,
+    moderation.why,
 )
 """What the tree is built of."""
 

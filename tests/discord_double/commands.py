@@ -3,14 +3,15 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.discord_double.world import Attachment
+from tests.discord_double.world import Attachment, Guild, User
 
-STRING, INTEGER, BOOLEAN, NUMBER, ATTACHMENT = 3, 4, 5, 10, 11
+STRING, INTEGER, BOOLEAN, USER, NUMBER, ATTACHMENT = 3, 4, 5, 6, 10, 11
 _PYTHON_TYPES: dict[int, tuple[type, ...]] = {
     STRING: (str,),
     INTEGER: (int,),
     BOOLEAN: (bool,),
     NUMBER: (int, float),
+    USER: (User,),
     ATTACHMENT: (Attachment,),
 }
 _GUILD_CONTEXT, _BOT_DM_CONTEXT = 0, 1
@@ -55,7 +56,10 @@ def check_offered(
 
 
 def data(
-    path: Sequence[Mapping[str, Any]], values: Mapping[str, Any], focused: str | None = None
+    path: Sequence[Mapping[str, Any]],
+    values: Mapping[str, Any],
+    focused: str | None = None,
+    guild: Guild | None = None,
 ) -> dict[str, Any]:
     """Returns ``data`` of an INTERACTION_CREATE.
 
@@ -63,6 +67,7 @@ def data(
         path: as `find` returns it.
         values: by option name.
         focused: the option being typed, for autocompletion.
+        guild: where it is typed.
     """
     declared = {option["name"]: option for option in path[-1].get("options") or []}
     options = [_option(declared, name, value, focused) for name, value in values.items()]
@@ -72,12 +77,18 @@ def data(
     for command in reversed(path[1:]):
         options = [{"name": command["name"], "type": command["type"], "options": options}]
     files = [value for value in values.values() if isinstance(value, Attachment)]
+    users = [value for value in values.values() if isinstance(value, User)]
+    members = {str(user.id): guild.member(guild.held.get(user.id, [])) for user in users if guild}
     return {
         "id": path[0]["id"],
         "name": path[0]["name"],
         "type": 1,
         "options": options,
-        "resolved": {"attachments": {str(file.id): file.payload() for file in files}},
+        "resolved": {
+            "attachments": {str(file.id): file.payload() for file in files},
+            "users": {str(user.id): user.payload() for user in users},
+            "members": members,
+        },
     }
 
 
@@ -90,7 +101,7 @@ def _option(
     kind = option["type"]
     if name != focused:
         _check_value(option, value)
-    sent = str(value.id) if isinstance(value, Attachment) else value
+    sent = str(value.id) if isinstance(value, Attachment | User) else value
     return {"name": name, "type": kind, "value": sent, "focused": name == focused}
 
 

@@ -12,7 +12,16 @@ from tests.discord_double.calls import Call, Fault
 from tests.discord_double.clock import Clock
 from tests.discord_double.gateway import Gateway
 from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT, Rest
-from tests.discord_double.world import Attachment, Guild, Interaction, Message, Role, User, World
+from tests.discord_double.world import (
+    Attachment,
+    Guild,
+    Interaction,
+    Message,
+    Role,
+    Room,
+    User,
+    World,
+)
 
 MANAGE_MESSAGES = 1 << 13
 MANAGE_GUILD = 1 << 5
@@ -165,7 +174,8 @@ class DiscordDouble:
             permissions=user.get("permissions", 0),
             overridden=overridden,
         )
-        data = commands.data(path, values)
+        place = None if user.get("direct") else user.get("guild") or self.guild
+        data = commands.data(path, values, guild=place)
         return await self._send(_COMMAND, data, **user)
 
     async def complete(
@@ -242,6 +252,7 @@ class DiscordDouble:
         permissions: int = 0,
         roles: Sequence[Role] = (),
         direct: bool = False,
+        room: Room | None = None,
         message: Message | None = None,
         upload_limit: int = DEFAULT_UPLOAD_LIMIT,
     ) -> Interaction:
@@ -255,12 +266,14 @@ class DiscordDouble:
             permissions: of the member in the channel.
             roles: of the member.
             direct: in a direct message with the bot instead.
+            room: the channel; the server's first unless told.
             message: the one whose button it was.
             upload_limit: bytes per file.
         """
         user = user or self.user
         place = None if direct else guild or self.guild
         channel_id = place.channel_id if place else self._direct_channel(user)
+        channel_id = room.id if room else channel_id
         interaction = self.world.open_interaction(kind, user, place, channel_id, upload_limit)
         interaction.original = interaction.pressed = message
         payload = {
@@ -277,7 +290,7 @@ class DiscordDouble:
             "entitlements": [],
             "authorizing_integration_owners": {"0": str(place.id) if place else "0"},
             "context": 0 if place else 1,
-            **self._who_and_where(user, place, permissions, roles),
+            **self._who_and_where(user, place, permissions, roles, room),
         }
         if message is not None:
             payload["message"] = message.payload()
@@ -285,21 +298,18 @@ class DiscordDouble:
         return interaction
 
     def _who_and_where(
-        self, user: User, place: Guild | None, permissions: int, roles: Sequence[Role]
+        self,
+        user: User,
+        place: Guild | None,
+        permissions: int,
+        roles: Sequence[Role],
+        room: Room | None,
     ) -> dict[str, Any]:
         if place is None:
             channel = {"id": str(user.id), "type": 1, "recipients": [user.payload()]}
             return {"user": user.payload(), "channel": channel}
-        member = {
-            "user": user.payload(),
-            "roles": [str(role.id) for role in roles],
-            "flags": 0,
-            "permissions": str(permissions),
-            "joined_at": "2020-01-01T00:00:00+00:00",
-            "deaf": False,
-            "mute": False,
-        }
-        return {"member": member, "guild_id": str(place.id), "channel": place.channel()}
+        member = {"user": user.payload(), **place.member(roles, permissions)}
+        return {"member": member, "guild_id": str(place.id), "channel": place.channel(room)}
 
     def _direct_channel(self, user: User) -> int:
         # Every user's channel with the bot has the user's own id here.

@@ -54,13 +54,29 @@ class Role:
 
 
 @dataclass(frozen=True)
+class Room:
+    """A further text channel of a server, or a thread of its first one."""
+
+    id: int
+    name: str
+    nsfw: bool = False
+    parent_id: int | None = None
+
+
+@dataclass(frozen=True)
 class Guild:
-    """A server with one text channel."""
+    """A server with one text channel, and further ones.
+
+    Attributes:
+        held: roles of members that an option names; who is not in it holds none.
+    """
 
     id: int
     name: str
     channel_id: int
     roles: list[Role] = field(default_factory=list, compare=False)
+    rooms: list[Room] = field(default_factory=list, compare=False)
+    held: dict[int, list[Role]] = field(default_factory=dict, compare=False)
 
     def payload(self, bot: User) -> dict[str, Any]:
         """As GUILD_CREATE has it."""
@@ -76,7 +92,10 @@ class Guild:
             "emojis": [],
             "stickers": [],
             "features": [],
-            "channels": [self.channel()],
+            "channels": [
+                self.channel(),
+                *(self.channel(room) for room in self.rooms if not room.parent_id),
+            ],
             "threads": [],
             "members": [{**member, "deaf": False, "mute": False}],
             "voice_states": [],
@@ -86,20 +105,42 @@ class Guild:
             "soundboard_sounds": [],
         }
 
-    def channel(self) -> dict[str, Any]:
-        """Its text channel."""
-        return {
-            "id": str(self.channel_id),
-            "type": 0,
+    def channel(self, room: Room | None = None) -> dict[str, Any]:
+        """Its first text channel, or another."""
+        room = room or Room(self.channel_id, "pictures")
+        shown = {
+            "id": str(room.id),
+            "type": 11 if room.parent_id else 0,
             "guild_id": str(self.id),
-            "name": "pictures",
+            "name": room.name,
             "position": 0,
             "permission_overwrites": [],
-            "nsfw": False,
+            "nsfw": room.nsfw,
             "topic": None,
             "rate_limit_per_user": 0,
-            "parent_id": None,
+            "parent_id": str(room.parent_id) if room.parent_id else None,
             "last_message_id": None,
+        }
+        if not room.parent_id:
+            return shown
+        metadata = {
+            "archived": False,
+            "auto_archive_duration": 60,
+            "archive_timestamp": _EPOCH.isoformat(),
+            "locked": False,
+        }
+        thread = {"owner_id": "1", "message_count": 0, "member_count": 1}
+        return {**shown, **thread, "thread_metadata": metadata}
+
+    def member(self, roles: Sequence[Role], permissions: int = 0) -> dict[str, Any]:
+        """A member, as interactions have it; whose it is stands beside it."""
+        return {
+            "roles": [str(role.id) for role in roles],
+            "flags": 0,
+            "permissions": str(permissions),
+            "joined_at": "2020-01-01T00:00:00+00:00",
+            "deaf": False,
+            "mute": False,
         }
 
 
@@ -265,6 +306,13 @@ class World:
         self.guilds[guild.id] = guild
         self.channels[guild.channel_id] = guild
         return guild
+
+    def add_room(self, guild: Guild, name: str, **more: Any) -> Room:
+        """Makes a further channel, or a thread with ``parent_id``; before a bot is connected."""
+        room = Room(self.snowflake(), name, **more)
+        guild.rooms.append(room)
+        self.channels[room.id] = guild
+        return room
 
     def add_user(self, name: str) -> User:
         """Makes a user."""
