@@ -197,8 +197,10 @@ class Followers:
         payload: dict[str, Any] = {"content": text, "allowed_mentions": {"parse": []}}
         form = aiohttp.FormData(quote_fields=False)
         if preview:
-            payload["attachments"] = [{"id": 0, "filename": "preview.jpg"}]
-            form.add_field("files[0]", preview, filename="preview.jpg", content_type="image/jpeg")
+            # Discord covers what is named so.
+            name = "SPOILER_preview.jpg" if address.spoiler else "preview.jpg"
+            payload["attachments"] = [{"id": 0, "filename": name}]
+            form.add_field("files[0]", preview, filename=name, content_type="image/jpeg")
         form.add_field("payload_json", json.dumps(payload), content_type="application/json")
         url = (
             f"{self._api_url}/webhooks/{address.application_id}/{address.token}/messages/@original"
