@@ -5,7 +5,6 @@ lets new requests join, takes one denoising step for those that share a forward 
 finished into pixels, and says how far everybody is. PNG files are made in a thread beside it.
 """
 
-import gc
 import importlib
 import logging
 import time
@@ -101,8 +100,6 @@ def prepare_device(device: str, *, may_fall_back: bool) -> str:
         for module in {module for module, _ in WORKERS.values()}:
             importlib.import_module(module)
         _quieten()
-        # What was imported stays: the search for what a dropped model leaves behind passes it over.
-        gc.freeze()
     except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
         raise DeviceUnusableError(f"can't start: {_first_line(error)}") from error
     return usable

@@ -7,6 +7,7 @@ is stopped or stuck. SIGINT and SIGTERM are the parent's to act on.
 """
 
 import ctypes
+import gc
 import logging
 import os
 import queue
@@ -48,6 +49,8 @@ def main() -> None:
     writer = _Writer(events_out)
     try:
         device = prepare_device(start.device, may_fall_back=start.may_fall_back)
+        # What was imported stays: the search for what a dropped model leaves behind passes it over.
+        gc.freeze()
         writer.send(Ready(device))
         host = WorkerHost(
             device,
