@@ -242,22 +242,24 @@ class FairQueue:
         self._enter(group_, line, ticket)
         self._show_head(name)
 
-    def peek(self, loaded: Collection[str] = ()) -> str | None:
-        """Returns the id that `pop` would take; None where nothing waits."""
-        found = self._find(loaded)
+    def peek(self, loaded: Collection[str] = (), passed_over: Collection[str] = ()) -> str | None:
+        """Returns the id that `pop` would take; None where it would take none."""
+        found = self._find(loaded, passed_over)
         return found[-1] if found else None
 
-    def pop(self, loaded: Collection[str] = ()) -> Ticket:
+    def pop(self, loaded: Collection[str] = (), passed_over: Collection[str] = ()) -> Ticket:
         """Takes a job and charges its owner and its group.
 
         Args:
             loaded: keys of models that need no loading where the job will run; without any, the
                 first in fair order is taken.
+            passed_over: ids of those whose turn it can't be now; they keep their places, and so
+                do the later ones of their owners.
 
         Raises:
-            IndexError: nothing waits.
+            IndexError: nothing else waits.
         """
-        found = self._find(loaded)
+        found = self._find(loaded, passed_over)
         if not found:
             raise IndexError("nothing waits")
         *overtaken, job_id = found
@@ -343,10 +345,10 @@ class FairQueue:
 
     # Choosing -----------------------------------------------------------------------------------
 
-    def _find(self, loaded: Collection[str]) -> list[str]:
+    def _find(self, loaded: Collection[str], passed_over: Collection[str]) -> list[str]:
         """Returns the ids up to the one to take: it is the last; the others it overtakes."""
-        order = iter(self)
-        first = next(order, None)
+        order = (job_id for job_id in self if job_id not in passed_over)
+        first = next((job_id for job_id in order if self._may_go(job_id)), None)
         if first is None:
             return []
         ticket = self._tickets[first]
@@ -355,14 +357,17 @@ class FairQueue:
         passed = []
         for job_id in itertools.chain([first], itertools.islice(order, LOOK_AHEAD - 1)):
             passed.append(job_id)
-            if self._tickets[job_id].key in loaded and self._is_first_of_line(job_id):
+            if self._tickets[job_id].key in loaded and self._may_go(job_id):
                 return passed
             if self._overtaken.get(job_id, 0) >= MOST_OVERTAKINGS:
                 break
         return [first]
 
-    def _is_first_of_line(self, job_id: str) -> bool:
+    def _may_go(self, job_id: str) -> bool:
+        """Whether it is not behind another one of its owner."""
         ticket = self._tickets[job_id]
+        if ticket.taken is not None:
+            return True
         return self._groups[ticket.group].lines[ticket.owner].waiting[0] is ticket
 
     # Groups, lines and tags ---------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Submission:
         stage_since: when its stage began, by the event loop's clock.
         deaths: workers that died while it ran.
         died_on: the lane of the last of them.
+        passed_over: how many were begun before it since it needs a lane to itself.
         attempt: what runs now; None while it waits.
     """
 
@@ -52,6 +53,7 @@ class Submission:
     stage_since: float = 0.0
     deaths: int = 0
     died_on: Lane | None = None
+    passed_over: int = 0
     attempt: Attempt | None = None
 
     @property

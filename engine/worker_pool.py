@@ -19,7 +19,8 @@ How it behaves:
 - **Deaths.** When a worker dies, what ran on it goes back to its old place, with its request and
   seed. Who is to blame can't be seen from the outside, so each of them next runs alone on its
   lane, on another device where there is one that works: a request that kills its worker again
-  fails without taking its neighbours along.
+  fails without taking its neighbours along. While it waits for a lane to empty, others may go on,
+  `MOST_OVERTAKINGS` of them.
 - **Devices that fall away.** A lane whose worker fails again and again counts as down and is tried
   once more every few minutes; the others go on. Where all are down, what waits goes on waiting,
   and new jobs are refused.
@@ -55,7 +56,7 @@ from engine.errors import (
     WorkerDiedError,
 )
 from engine.executor import Executor
-from engine.fair_queue import FairQueue, Place
+from engine.fair_queue import MOST_OVERTAKINGS, FairQueue, Place
 from engine.job_runner import JobRunner, RunnableJob, can_run, is_drawing, model_of
 from engine.jobs import (
     CustomJob,
@@ -424,7 +425,8 @@ class WorkerPool:
 
     def _take_turns(self) -> None:
         self._wake_due = False
-        while self._closing is None and (job_id := self._queue.peek()) is not None:
+        passed_over: list[Submission] = []
+        while self._closing is None and (job_id := self._peek(passed_over)) is not None:
             submission = self._submissions[job_id]
             lane = choose_lane(
                 second_opinion(self._lanes, submission.died_on),
@@ -432,16 +434,24 @@ class WorkerPool:
                 alone=submission.is_suspect,
                 prefer_loaded=not is_drawing(submission.job),
             )
-            if lane is None:
+            if lane is not None:
+                self._begin(lane, passed_over)
+            elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
+                passed_over.append(submission)  # others need no lane to themselves
+            else:
                 break
-            self._begin(lane)
         if self._queue_changed:
             self._queue_changed = False
             self._outlook.change()
             self._tell_queue_listeners()
 
-    def _begin(self, lane: Lane) -> None:
-        ticket = self._queue.pop(lane.models)
+    def _peek(self, passed_over: Sequence[Submission]) -> str | None:
+        return self._queue.peek(passed_over=[each.job.id for each in passed_over])
+
+    def _begin(self, lane: Lane, passed_over: Sequence[Submission]) -> None:
+        ticket = self._queue.pop(lane.models, [each.job.id for each in passed_over])
+        for each in passed_over:
+            each.passed_over += 1
         self._queue_changed = True
         submission = self._submissions[ticket.job_id]
         job = submission.job

@@ -268,6 +268,24 @@ def test_numbers_that_would_break_the_order_are_refused(cost, weight):
     assert len(queue) == 0
 
 
+def test_who_is_passed_over_keeps_the_place_and_the_owners_later_ones_wait_as_well():
+    queue = FairQueue()
+    for job_id, owner in (("ann-1", "ann"), ("ann-2", "ann"), ("bob-1", "bob"), ("bob-2", "bob")):
+        queue.push(job_id, owner, 1)
+    assert queue.peek(passed_over=["ann-1", "bob-1"]) is None
+    with pytest.raises(IndexError):
+        queue.pop(passed_over=["ann-1", "bob-1"])
+
+    assert queue.pop(passed_over=["ann-1"]).job_id == "bob-1"
+
+    assert queue.position("ann-1") == 1
+    taken = queue.pop()
+    assert taken.job_id == "ann-1"
+    queue.restore(taken)
+    assert queue.peek(passed_over=["ann-1"]) in ("ann-2", "bob-2")
+    assert queue.pop().job_id == "ann-1"
+
+
 def test_misuse_is_refused():
     queue = FairQueue()
     queue.push("one", "ann", 1)

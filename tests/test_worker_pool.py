@@ -33,6 +33,7 @@ from engine.errors import (
     WorkerDiedError,
 )
 from engine.executor import Executor, LoadReport
+from engine.fair_queue import MOST_OVERTAKINGS
 from engine.jobs import (
     GenerationRequest,
     ModelLoadJob,
@@ -729,11 +730,52 @@ class TestErrors:
             await eventually(lambda: pool.position(suspect.id) == 1)
             refresh = asyncio.Event()
             pool.queue_listeners.append(refresh.set)
-            pool.submit_job(a_job())  # has the pool look again for who may run where
+            pool.submit_job(beside := a_job())  # has the pool look again for who may run where
             await refresh.wait()
-            assert other.running == (innocent.id,)
+            await runs(other, beside)
+            assert other.running == (innocent.id, beside.id)
             other.finish(innocent.id)
+            other.finish(beside.id)
             await runs(other, suspect)
+
+    async def test_others_go_on_while_a_suspect_waits_for_an_empty_lane_and_it_comes_in_time(self):
+        executor = FakeExecutor(capacity=2, hold=True)
+        async with a_pool(executor) as pool:
+            slow, suspect = a_job(owner="ann"), a_job(owner="bob")
+            others = [a_job(owner=f"owner-{n}") for n in range(MOST_OVERTAKINGS + 2)]
+            pool.submit_job(slow)
+            await runs(executor, slow)
+            pool.submit_job(suspect, is_suspect=True)
+            for job in others:
+                pool.submit_job(job)
+            for job in others[:MOST_OVERTAKINGS]:
+                await runs(executor, job)
+                assert suspect.id not in executor.running
+                executor.finish(job.id)
+            await executor.until(lambda: executor.running == (slow.id,))
+            executor.finish(slow.id)
+            await runs(executor, suspect)
+            assert executor.running == (suspect.id,)
+            executor.finish(suspect.id)
+            for job in others[MOST_OVERTAKINGS:]:
+                await runs(executor, job)
+                executor.finish(job.id)
+
+    async def test_a_suspects_owner_gets_no_later_one_before_it(self):
+        executor = FakeExecutor(capacity=2, hold=True)
+        async with a_pool(executor) as pool:
+            slow = a_job(owner="ann")
+            pool.submit_job(slow)
+            await runs(executor, slow)
+            suspect, later, other = a_job(owner="bob"), a_job(owner="bob"), a_job(owner="cem")
+            pool.submit_job(suspect, is_suspect=True)
+            pool.submit_job(later)
+            pool.submit_job(other)
+            await runs(executor, other)
+            assert executor.running == (slow.id, other.id)
+            executor.finish(other.id)
+            executor.finish(slow.id)
+            await runs(executor, suspect)
 
     async def test_a_request_is_not_blamed_for_a_device_that_falls_away(self):
         falling, good = FakeExecutor("fake:0", capacity=2), FakeExecutor("fake:1", capacity=2)
