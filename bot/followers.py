@@ -64,7 +64,7 @@ class _Follower:
 
 
 class Followers:
-    """All followers; each ends with its job, with `stop`, or with `close`."""
+    """All followers; each is remembered until `stop`, which says what is in doubt, or `close`."""
 
     def __init__(
         self,
@@ -144,9 +144,6 @@ class Followers:
             log.warning("Job %s can't be followed: %s", job_id, error)
         except Exception:
             log.exception("Following job %s failed", job_id)
-        finally:
-            if self._followers.get(job_id) is follower:
-                del self._followers[job_id]
 
     async def _show(self, views: AsyncIterator[JobView], follower: _Follower, shown: str) -> None:
         preview = None
