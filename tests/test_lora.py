@@ -306,6 +306,26 @@ def test_wearing_the_same_set_again_sets_nothing(
     assert adapters.worn == adapters.choice(sets.sets[2])
 
 
+def test_failing_halfway_into_another_set_leaves_nothing_of_it(
+    sets: Sets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = drawn_as(sets.worker, sets.sets[0])
+    layers_left = iter(range(5))
+    set_scale = LoraLayer.set_scale
+
+    def fail(layer: Any, *rest: Any) -> None:  # no real set does
+        if next(layers_left, None) is None:
+            raise MemoryError
+        set_scale(layer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LoraLayer, "set_scale", fail)
+        with pytest.raises(MemoryError):
+            drawn_as(sets.worker, sets.sets[1])
+
+    assert torch.equal(drawn_as(sets.worker, sets.sets[0]), alone)
+
+
 @every_family
 def test_dropping_leaves_the_model_as_if_there_had_been_no_lora(tiny: Tiny, sets: Sets) -> None:
     drawn_as(sets.worker, sets.sets[2])

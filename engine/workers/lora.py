@@ -250,7 +250,7 @@ class Adapters:
         }
         self._laid: dict[Path, _Laid] = {}  # the least recently used first
         self._tuned: list[LoraLayer] = []  # the layers that have a LoRA beside them
-        self._worn: Choice = ()
+        self._worn: Choice | None = ()
         self._numbers = itertools.count()
 
     @property
@@ -259,8 +259,12 @@ class Adapters:
         return tuple(self._laid)
 
     @property
-    def worn(self) -> Choice:
-        """What counts just now; equal only where all that is computed with it is."""
+    def worn(self) -> Choice | None:
+        """What counts just now; equal only where all that is computed with it is.
+
+        None where changing it failed, until it is changed again: some layers may have something
+        else.
+        """
         return self._worn
 
     def holds(self, path: Path) -> bool:
@@ -332,6 +336,7 @@ class Adapters:
             self._activate(choice)
 
     def _activate(self, choice: Choice) -> None:
+        self._worn = None
         names = [name for name, _ in choice]
         for layer in self._tuned:
             layer.set_adapter(names, inference_mode=True)
