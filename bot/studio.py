@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -123,6 +124,8 @@ class Studio:
     Attributes:
         members: what is whose.
         house: what places allow.
+        begun_listeners: called when a job begins to be drawn.
+        ended_listeners: called once a job's end is stored, with the job as it ended.
     """
 
     def __init__(
@@ -152,6 +155,10 @@ class Studio:
         self._store_pause = store_pause
         self.members = Members(store)
         self.house = House(store)
+        self.begun_listeners: list[Callable[[JobRecord], None]] = []
+        self.ended_listeners: list[
+            Callable[[JobRecord, GenerationResult | DreamLabError], None]
+        ] = []
         self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
@@ -340,6 +347,12 @@ class Studio:
     def waiting(self) -> int:
         """Returns how many jobs wait."""
         return self._pool.get_queue_size()
+
+    def load(self) -> Counter[tuple[str, bool]]:
+        """Returns how many jobs there are of each mode that wait (False) and run (True)."""
+        return Counter(
+            (live.view.record.request.mode, live.begun.is_set()) for live in self._live.values()
+        )
 
     async def history(self, owner_id: str, limit: int = 50) -> list[JobRecord]:
         """Returns an owner's newest jobs, newest first."""
@@ -539,6 +552,8 @@ class Studio:
         try:
             await live.begun.wait()
             if not future.done():
+                for tell in self.begun_listeners:
+                    tell(record)
                 await self._note_begin(record.id)
             await self._settle_at_last(live, await _outcome(future))
         except PoolClosedError:
@@ -607,7 +622,10 @@ class Studio:
             final = replace(record, status=JobStatus.FAILED, error=_told(outcome))
         carried = record.origin.front_end in CARRIED
         final = replace(final, finished_at=datetime.now(UTC))
-        if not await self._store.settle(final, images, carried=carried):
+        if await self._store.settle(final, images, carried=carried):
+            for tell in self.ended_listeners:
+                tell(final, outcome)
+        else:
             await asyncio.to_thread(self._images.remove, images)  # it had ended already
         if carried:
             self._on_settled()

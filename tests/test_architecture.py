@@ -24,6 +24,7 @@ OWNERS = {
     "fastapi": ("bot/web/",),
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
+    "prometheus_client": ("bot/web/metrics.py",),
     "sqlite3": ("bot/store.py", "bot/database.py", "bot/group_commit.py", "bot/backup.py"),
     "yaml": ("modes/yaml_reader.py",),
     "watchfiles": ("modes/file_watcher.py",),

@@ -48,6 +48,7 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("DELETE", "/api/session"): Role.VIEWER,
     ("GET", "/"): Role.VIEWER,
     ("GET", "/readyz"): Role.VIEWER,
+    ("GET", "/metrics"): Role.VIEWER,
     ("GET", "/api/openapi.json"): Role.VIEWER,
     ("GET", "/api/status"): Role.VIEWER,
     ("GET", "/api/events"): Role.VIEWER,

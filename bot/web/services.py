@@ -10,6 +10,7 @@ from bot.records import Origin
 from bot.studio import Studio
 from bot.web.access import Access
 from bot.web.events import Feeds
+from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
 from bot.web.roles import Visitor
 from bot.web.status import StatusBoard
@@ -66,6 +67,11 @@ def _visitor(request: Request) -> Visitor:
     return visitor
 
 
+def _metrics(request: Request) -> Metrics:
+    metrics: Metrics = request.app.state.metrics
+    return metrics
+
+
 TheStudio = Annotated[Studio, Depends(_studio)]
 TheCatalog = Annotated[ModeCatalog, Depends(_catalog)]
 ThePool = Annotated[WorkerPool, Depends(_pool)]
@@ -73,5 +79,6 @@ TheBoard = Annotated[StatusBoard, Depends(_board)]
 TheFeeds = Annotated[Feeds, Depends(_feeds)]
 TheEdits = Annotated[ModeEdits, Depends(_edits)]
 TheLag = Annotated[LoopLag, Depends(_lag)]
+TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheAccess = Annotated[Access, Depends(_access)]
 TheVisitor = Annotated[Visitor, Depends(_visitor)]
