@@ -22,14 +22,18 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import psutil
 from PIL import Image
 
+from bot.housekeeping import Housekeeper, Limits
+from bot.image_folder import ImageFolder
+from bot.store import Store
 from engine.images import read_png
 from tests.discord_double import DiscordDouble
 from tests.discord_double.calls import Fault
@@ -260,12 +264,19 @@ class Chaos:
         while time.monotonic() < deadline and self._unended():  # noqa: ASYNC110 - in its database
             await asyncio.sleep(0.2)
 
-    async def examine(self, undisturbed: "dict[int, Image.Image]") -> None:
-        """Stops the bot and writes the report."""
+    async def stop(self) -> None:
+        """Stops the bot, and sweeps what its deaths left, as its next start in an hour would."""
+        self.report.faults = sum(fault.met for fault in self._faults)
+        self.report.left = await self.bot.stop()
+        async with await Store.open(self.bot.data / "dreamlab.db") as store:
+            images = ImageFolder(self.bot.data / "images")
+            keeper = Housekeeper(store, images, _no_sources, Limits())
+            await keeper.tidy(datetime.now(UTC) + timedelta(hours=2))
+
+    def examine(self, undisturbed: "dict[int, Image.Image]") -> None:
+        """Writes the report on a bot that is stopped."""
         report = self.report
-        report.faults = sum(fault.met for fault in self._faults)
         report.unended = self._unended()
-        report.left = await self.bot.stop()
         posted = self._posted()
         ends = self._ends()
         for asked in self._asked:
@@ -334,6 +345,10 @@ class Chaos:
         return sorted(files ^ rows)
 
 
+async def _no_sources(paths: Sequence[str]) -> None:
+    assert not paths, "nobody here sends pictures to draw from"
+
+
 def _picture(attachment: Attachment) -> Image.Image:
     picture = Image.open(io.BytesIO(attachment.content))
     picture.load()
@@ -382,7 +397,8 @@ async def run(
         await chaos.disturb(kills, faults=faults, longest=longest)
         await chaos.ask()  # whatever came before, the bot still draws
         await chaos.settle()
-        await chaos.examine(await undisturbed(chaos.requests(), folder / "undisturbed"))
+        await chaos.stop()
+        chaos.examine(await undisturbed(chaos.requests(), folder / "undisturbed"))
         return chaos.report
 
 
