@@ -775,8 +775,9 @@ class WorkerHost:
 
     def _deliver(self) -> None:
         """Sends the results of the jobs whose files are all made."""
-        pending = [p.image for job in self._jobs.values() for p in job.pictures if p.image]
-        if pending and all(p.drawing.done for j in self._jobs.values() for p in j.pictures):
+        pictures = [picture for job in self._jobs.values() for picture in job.pictures]
+        pending = [one.image for one in pictures if one.image and not one.image.done()]
+        if pending and all(one.drawing.done for one in pictures):
             wait(pending, _ENCODER_WAIT, FIRST_COMPLETED)  # there is nothing else to do
         for job in list(self._jobs.values()):
             files = [picture.image for picture in job.pictures]

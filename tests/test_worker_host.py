@@ -2,8 +2,10 @@ import itertools
 import os
 import re
 import shutil
+import threading
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from engine.errors import (
 from engine.executor import LoadReport
 from engine.jobs import (
     Family,
+    GeneratedImage,
     GenerationRequest,
     GenerationResult,
     LoraSpec,
@@ -59,7 +62,7 @@ from engine.worker_host import (
     WorkerHost,
     prepare_device,
 )
-from engine.workers.base import Drawing, Worker
+from engine.workers.base import Drawing, Worker, to_image
 from tests.tiny_models import unet_shapes, write_folder, write_lora
 from tests.worker_kit import SmallRegistry, ask
 
@@ -1007,6 +1010,35 @@ def test_a_load_is_announced_since_it_is_silent_for_long(bench: Bench) -> None:
     bench.finish()
 
     assert [type(reply) for reply in bench.said].count(Loading) == 1
+
+
+def test_the_last_file_is_waited_for_and_not_asked_after_again_and_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, waited = 0, threading.Event()
+
+    def make(*rest: Any) -> GeneratedImage:
+        nonlocal made
+        made += 1
+        if made == 2:
+            waited.wait()
+        return to_image(*rest)
+
+    def watch(files: Sequence[Future[GeneratedImage]], *rest: Any) -> None:
+        if made == 2 and not any(file.done() for file in files):
+            waited.set()
+        wait(files, *rest)
+
+    monkeypatch.setattr("engine.worker_host.to_image", make)
+    monkeypatch.setattr("engine.worker_host.wait", watch)
+    bench.run(1, count=2, steps=1)
+
+    try:
+        bench.finish()
+    finally:
+        waited.set()
+
+    assert bench.seeds(1) == [1, 2]
 
 
 def test_closing_drops_everything(bench: Bench) -> None:
