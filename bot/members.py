@@ -63,6 +63,10 @@ class Members:
         """Returns what could not be brought to an owner, oldest first."""
         return await self._store.undelivered(owner_id)
 
+    async def everything(self, owner_id: str) -> list[JobRecord]:
+        """Returns all that is kept of an owner, oldest first."""
+        return await self._store.all_of(owner_id)
+
     async def received(self, jobs: Sequence[JobRecord]) -> None:
         """Notes that their owner has seen what could not be brought."""
         await self._store.received([job.id for job in jobs], datetime.now(UTC))

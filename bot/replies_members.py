@@ -102,6 +102,32 @@ def undelivered(jobs: Sequence[JobRecord], left: int, notes: Iterable[str] = ())
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
 
 
+def exported(number: int, total: int) -> str:
+    """Returns what stands beside an archive of somebody's data."""
+    parts = f"Part {number} of {total}. " if total > 1 else ""
+    return f"{parts}Your pictures, and what you asked for in `requests.json`."
+
+
+def nothing_kept() -> str:
+    """Returns what somebody reads who never asked for anything, or had it deleted."""
+    return "Nothing of yours is kept."
+
+
+def forget_warning(own: Figures) -> str:
+    """Returns what somebody reads before all of theirs is deleted."""
+    return (
+        f"This ends what you have under way and deletes {counted(own.requests, 'request')} and "
+        "all pictures of yours from the bot, for good. /mydata export brings them to you first.\n"
+        "-# What stays: messages on Discord; a server's blocks and its list of changes; what you "
+        "have used up of a server's limits today; copies in the bot owner's backups."
+    )
+
+
+def forgotten(requests: int, pictures: int) -> str:
+    """Returns what was deleted."""
+    return f"Deleted: {counted(requests, 'request')}, {counted(pictures, 'picture')}."
+
+
 def commands(described: Iterable[tuple[str, str, str]]) -> str:
     """Returns what can be typed here.
 

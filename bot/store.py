@@ -98,6 +98,8 @@ class Store:
         )
 
         def work(db: sqlite3.Connection) -> None:
+            today = day_of(job.created_at).timestamp()
+            db.execute("DELETE FROM spent WHERE day < ?", (today,))
             admit(_usage(db, job.origin.place, job.owner.id, job.created_at))
             db.execute(
                 "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
@@ -246,6 +248,36 @@ class Store:
             " ORDER BY sequence",
             owner_id,
         )
+
+    async def all_of(self, owner_id: str) -> list[JobRecord]:
+        """Returns all of an owner's jobs, oldest first."""
+        return await self._jobs("WHERE owner_id = ? ORDER BY sequence", owner_id)
+
+    async def forget_owner(self, owner_id: str, now: datetime) -> tuple[int, list[str], list[str]]:
+        """Removes all of an owner's jobs that have ended.
+
+        What they have used up of a place's limits today is kept as two numbers.
+
+        Returns:
+            How many jobs; the paths of their pictures, and of those that they alone started from.
+        """
+        own = "SELECT id FROM jobs WHERE owner_id = ? AND finished_at IS NOT NULL"
+
+        def work(db: sqlite3.Connection) -> tuple[int, list[str], list[str]]:
+            ids = [row["id"] for row in db.execute(own, (owner_id,))]
+            for row in db.execute(
+                "SELECT DISTINCT place FROM jobs WHERE owner_id = ? AND place IN"
+                " (SELECT place FROM rules)",
+                (owner_id,),
+            ).fetchall():
+                _keep_spent(db, row["place"], owner_id, now)
+            paths = db.execute(f"SELECT path FROM images WHERE job_id IN ({own})", (owner_id,))  # noqa: S608 # ours
+            drawn = [str(row["path"]) for row in paths]
+            sources = _release(db, ids)
+            db.execute(f"DELETE FROM jobs WHERE id IN ({own})", (owner_id,))  # noqa: S608 # ours
+            return len(ids), drawn, sources
+
+        return await self._write(work)
 
     async def received(self, job_ids: Sequence[str], now: datetime) -> None:
         """Notes that results arrived after all that had been given up on."""
@@ -608,8 +640,31 @@ def _usage(db: sqlite3.Connection, place: str | None, member_id: str, now: datet
             (now - timedelta(days=1)).timestamp(),
         ),
     ).fetchone()
-    last_at = _time(row["last_at"]) if row["last_at"] is not None else None
-    return Usage(row["unfinished"], row["pictures"], last_at)
+    spent = db.execute(
+        "SELECT * FROM spent WHERE place = ? AND member_id = ? AND day = ?",
+        (place, member_id, day_of(now).timestamp()),
+    ).fetchone()
+    times = [row["last_at"], spent["last_at"] if spent else None]
+    last_at = max((_time(at) for at in times if at is not None), default=None)
+    before = spent["pictures"] if spent else 0
+    return Usage(row["unfinished"], row["pictures"] + before, last_at)
+
+
+def _keep_spent(db: sqlite3.Connection, place: str, member_id: str, now: datetime) -> None:
+    """Keeps what a member has used up of a place's limits, apart from the jobs."""
+    usage = _usage(db, place, member_id, now)
+    if usage.pictures or usage.last_at:
+        db.execute(
+            "INSERT OR REPLACE INTO spent (place, member_id, day, pictures, last_at)"
+            " VALUES (?, ?, ?, ?, ?)",
+            (
+                place,
+                member_id,
+                day_of(now).timestamp(),
+                usage.pictures,
+                usage.last_at.timestamp() if usage.last_at else None,
+            ),
+        )
 
 
 def _audit_row(db: sqlite3.Connection, place: str, by: Owner, what: str, now: datetime) -> None:

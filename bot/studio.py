@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 from bot import policy
 from bot.database import StoreUnavailableError
 from bot.expectation import expected_at
+from bot.export import Exporter
 from bot.house import House
 from bot.image_folder import ImageFolder
 from bot.members import Members
@@ -124,6 +125,7 @@ class Studio:
     Attributes:
         members: what is whose.
         house: what places allow.
+        exporter: packs what is somebody's.
         begun_listeners: called when a job begins to be drawn.
         ended_listeners: called once a job's end is stored, with the job as it ended.
     """
@@ -155,6 +157,7 @@ class Studio:
         self._store_pause = store_pause
         self.members = Members(store)
         self.house = House(store)
+        self.exporter = Exporter(images.path, images.source_path)
         self.begun_listeners: list[Callable[[JobRecord], None]] = []
         self.ended_listeners: list[
             Callable[[JobRecord, GenerationResult | DreamLabError], None]
@@ -281,6 +284,20 @@ class Studio:
         await asyncio.to_thread(self._images.remove, record.images)
         await self.remove_sources(unused)
         return record
+
+    async def forget(self, owner: Owner) -> tuple[int, int]:
+        """Ends an owner's jobs and deletes all of them, rows and files.
+
+        Returns:
+            How many jobs and how many pictures there were.
+        """
+        # The last first: else the next would begin as one ends.
+        for record in reversed(await self._store.unfinished_of(owner.id)):
+            await self.cancel(record.id, owner)
+        count, drawn, sources = await self._store.forget_owner(owner.id, datetime.now(UTC))
+        await asyncio.to_thread(self._images.discard, drawn)
+        await self.remove_sources(sources)
+        return count, len(drawn)
 
     async def view(self, job_id: str) -> JobView:
         """Returns a job as it is now.

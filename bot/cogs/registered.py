@@ -9,6 +9,7 @@ from bot import views
 from bot.cogs import line, me, moderation, pictures
 from bot.cogs.imagine import imagine
 from bot.cogs.mode import modes
+from bot.cogs.mydata import ForgetButton, PartButton, mydata
 from bot.cogs.server import server
 
 COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
@@ -21,6 +22,7 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
     line.cancel,
     me.me,
     me.show_help,
+    mydata,
     server,
     moderation.block,
     moderation.unblock,
@@ -28,5 +30,10 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
 )
 """What the tree is built of."""
 
-BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (*views.BUTTONS, pictures.PageButton)
+BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (
+    *views.BUTTONS,
+    pictures.PageButton,
+    PartButton,
+    ForgetButton,
+)
 """To be registered before the client connects."""

@@ -219,7 +219,8 @@ class DiscordDouble:
 
         def look() -> Message | None:
             shown = [*interaction.followups, interaction.original]
-            return next((m for m in shown if m and m.ephemeral and not m.loading), None)
+            own = [m for m in shown if m and m is not interaction.pressed]
+            return next((m for m in own if m.ephemeral and not m.loading), None)
 
         message = await self.until(look, "a private answer")
         assert message is not None
