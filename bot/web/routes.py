@@ -12,9 +12,19 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from bot.records import JobView
 from bot.studio import UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
+from bot.web.metrics import MEDIA_TYPE
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
-from bot.web.services import HERE, STATIC, TheBoard, TheFeeds, TheLag, TheStudio, TheVisitor
+from bot.web.services import (
+    HERE,
+    STATIC,
+    TheBoard,
+    TheFeeds,
+    TheLag,
+    TheMetrics,
+    TheStudio,
+    TheVisitor,
+)
 from bot.web.status import HealthOut, StatusOut
 
 _HISTORY = 50
@@ -71,6 +81,12 @@ async def readyz(board: TheBoard, response: Response) -> StatusOut:
     if not status.can_draw:
         response.status_code = HTTPStatus.SERVICE_UNAVAILABLE
     return status
+
+
+@pages.get("/metrics", response_class=Response)
+async def metrics(figures: TheMetrics) -> Response:
+    """Figures for Prometheus."""
+    return Response(await figures.render(), media_type=MEDIA_TYPE)
 
 
 @api.get("/status")
