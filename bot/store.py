@@ -196,6 +196,17 @@ class Store:
             "WHERE owner_id = ? ORDER BY sequence DESC LIMIT ?", owner_id, limit
         )
 
+    async def keyed(self, owner_id: str, key: str, since: datetime) -> JobRecord | None:
+        """Returns an owner's newest job whose address has this ``key``; None for none since."""
+        found = await self._jobs(
+            "WHERE owner_id = ? AND json_extract(address, '$.key') = ? AND created_at >= ?"
+            " ORDER BY sequence DESC LIMIT 1",
+            owner_id,
+            key,
+            since.timestamp(),
+        )
+        return found[0] if found else None
+
     # What is a member's
 
     async def pictured(

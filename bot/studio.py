@@ -375,6 +375,10 @@ class Studio:
         """Returns an owner's newest jobs, newest first."""
         return await self._store.history(owner_id, limit)
 
+    async def keyed(self, owner_id: str, key: str, since: datetime) -> JobRecord | None:
+        """Returns the job that an owner asked for with a key; None where none was since then."""
+        return await self._store.keyed(owner_id, key, since)
+
     async def mode_of(self, place: str | None) -> ModeConfig:
         """Returns the mode that a place draws with when nobody names one.
 

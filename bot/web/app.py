@@ -20,6 +20,7 @@ from bot.web.access import Access
 from bot.web.events import Feeds
 from bot.web.gate import Gate
 from bot.web.guard import LOOPBACK, Guard, host_name
+from bot.web.keys import Keys
 from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
 from bot.web.model_routes import drawing, models
@@ -85,6 +86,7 @@ def create_web_app(
     app.state.feeds = Feeds()
     app.state.lag = lag or LoopLag()
     app.state.metrics = Metrics(studio, catalog, pool, app.state.lag)
+    app.state.keys = Keys(studio)
     app.state.access = Access(settings)
     routers = (login, sessions, pages, api, mode_routes.routes, models, drawing)
     for router in routers:

@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from bot.records import JobView
 from bot.studio import UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
+from bot.web.keys import Keys
 from bot.web.metrics import MEDIA_TYPE
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
@@ -28,6 +29,10 @@ from bot.web.services import (
 from bot.web.status import HealthOut, StatusOut
 
 _HISTORY = 50
+_KEY = (
+    "A text of your own, such as a UUID. The same request with the same key within a day gets the "
+    "same job; another request with it is refused (409)."
+)
 
 pages = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/api", responses=PROBLEMS)
@@ -42,6 +47,14 @@ async def _own_job(job_id: str, studio: TheStudio, visitor: TheVisitor) -> JobVi
 
 
 OwnJob = Annotated[JobView, Depends(_own_job)]
+
+
+def _keys(request: Request) -> Keys:
+    keys: Keys = request.app.state.keys
+    return keys
+
+
+TheKeys = Annotated[Keys, Depends(_keys)]
 
 
 async def _feed_of_job(
@@ -97,11 +110,21 @@ async def get_status(board: TheBoard) -> StatusOut:
 
 @api.post("/jobs", status_code=HTTPStatus.CREATED)
 async def submit(
-    body: DraftIn, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor, response: Response
+    body: DraftIn,
+    studio: TheStudio,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
+    keys: TheKeys,
+    response: Response,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description=_KEY)] = None,
 ) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
-    record = await studio.submit(body.draft(), visitor.owner, HERE)
-    feeds.announce(record.id, visitor.owner)
+    async with keys.use(key, body.model_dump_json(), visitor.owner) as (known, origin):
+        record = known or await studio.submit(body.draft(), visitor.owner, origin)
+    if known:
+        response.headers["Idempotent-Replayed"] = "true"
+    else:
+        feeds.announce(record.id, visitor.owner)
     response.headers["Location"] = f"/api/jobs/{record.id}"
     return JobOut.of(await studio.view(record.id))
 
