@@ -129,6 +129,32 @@ def predict(request: GenerationRequest, device: Device) -> float | None:
     return forecast([crowd], [work]).get("")
 
 
+def longest_round(pace: Pace, works: Iterable[Work], most_rows: int) -> float | None:
+    """Returns the seconds that a step loop can need for one round of work; None where not known.
+
+    Everything at its worst: all begin in this round, each has its passes to itself, and two
+    pictures of the slowest kind are decoded.
+
+    Args:
+        pace: what is known of the device.
+        works: all that is under way.
+        most_rows: of a pass.
+    """
+    seconds, decode = 0.0, 0.0
+    try:
+        for work in works:
+            first = work.models[0]
+            seconds += _known(pace.seconds(Act.BEGIN, first, work.source_pixels))
+            for model in work.models:
+                rows = min(work.rows, most_rows)
+                seconds += _known(pace.pass_seconds(model, work.pixels, rows))
+            last = work.models[-1]
+            decode = max(decode, _known(pace.seconds(Act.DECODE, last, work.pixels)))
+    except _UnmeasuredError:
+        return None
+    return seconds + 2 * decode
+
+
 class _UnmeasuredError(Exception):
     """Something was never measured."""
 

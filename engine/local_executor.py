@@ -20,6 +20,7 @@ from typing import Any, Self, TypeAlias
 
 from engine import messages
 from engine.errors import DreamLabError, WorkerDiedError
+from engine.estimates import longest_round, work_of
 from engine.executor import LoadReport
 from engine.jobs import Event, GenerationRequest, GenerationResult, ModelSpec
 from engine.pace import MOST_ROWS, Pace
@@ -40,6 +41,12 @@ weakest that hold an SDXL model, and many minutes on a CPU.
 
 LOADING_SECONDS = 1800.0
 """How long it may say nothing while it loads a model: the largest, from a slow disk."""
+
+LEAST_SILENCE_SECONDS = 300.0
+"""Silence that is never too long, whatever was measured."""
+
+SLOWNESS = 20.0
+"""How many times as long as measured a round may take, on a machine that has much else to do."""
 
 BEAT_SECONDS = 5.0
 """Seconds between two looks at whether the step loop has said something."""
@@ -85,15 +92,21 @@ class Patience:
     loading: float = LOADING_SECONDS
     beat: Beat = beat
 
-    def ends(self, device: str, silent: int, *, loading: bool) -> float | None:
+    def ends(
+        self, device: str, silent: int, *, loading: bool, longest_round: float | None = None
+    ) -> float | None:
         """Returns the seconds that were too many; None where it may be silent for longer.
 
         Args:
             device: where it draws.
             silent: beats since its last word.
             loading: whether that word was that it loads a model.
+            longest_round: seconds that a round of what it draws takes, measured in this very
+                process; None where that isn't known.
         """
         usual = self.silence or SILENCE_SECONDS.get(device.partition(":")[0], LOADING_SECONDS)
+        if longest_round is not None:
+            usual = min(usual, max(LEAST_SILENCE_SECONDS, SLOWNESS * longest_round))
         bound = max(usual, self.loading) if loading else usual
         return bound if silent * BEAT_SECONDS > bound else None
 
@@ -153,7 +166,7 @@ class LocalExecutor:
     @property
     def most_rows(self) -> int:
         """See `Executor.most_rows`."""
-        return self._max_rows or MOST_ROWS.get(self.device.partition(":")[0], 1)
+        return self._max_rows or _most_rows(self.device)
 
     @property
     def pace(self) -> Pace:
@@ -270,6 +283,7 @@ class _Run:
     """A job that the process draws; the number tells it from a later one of the same id."""
 
     number: int
+    request: GenerationRequest
     events: "asyncio.Queue[Event | DreamLabError]"
 
 
@@ -284,7 +298,12 @@ class _Child:
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, device: str, patience: Patience, pace: Pace
+        self,
+        process: asyncio.subprocess.Process,
+        device: str,
+        patience: Patience,
+        pace: Pace,
+        most_rows: int | None,
     ) -> None:
         assert process.stdin is not None  # noqa: S101 - both were asked for
         assert process.stdout is not None  # noqa: S101
@@ -295,6 +314,8 @@ class _Child:
         self._process = process
         self._patience = patience
         self._pace = pace
+        self._most_rows = most_rows or _most_rows(device)
+        self._drawn: set[tuple[Any, ...]] = set()  # kinds of requests
         self._heard = True  # whether the step loop has said something since the last look
         self._loading = False  # whether its last word was that it loads a model
         self._gone = asyncio.Event()
@@ -325,7 +346,7 @@ class _Child:
             stdout=asyncio.subprocess.PIPE,
             env=_ENVIRONMENT | environment | {"HF_HUB_OFFLINE": "1"},
         )
-        child = cls(process, start.device, patience, pace)
+        child = cls(process, start.device, patience, pace, start.max_rows)
         try:
             child._send(start)
             async with asyncio.timeout(seconds):
@@ -357,7 +378,7 @@ class _Child:
         """Has a request drawn and returns where its events will arrive."""
         if job_id in self._runs:
             raise ValueError(f"job {job_id} is under way already")
-        run = self._runs[job_id] = _Run(next(self._numbers), asyncio.Queue())
+        run = self._runs[job_id] = _Run(next(self._numbers), request, asyncio.Queue())
         self._send(messages.Run(run.number, job_id, request))
         return run.events
 
@@ -444,11 +465,24 @@ class _Child:
                 self._send(messages.Ping(next(self._numbers)))  # that it is answered is enough
             await self._patience.beat()
             silent += 1
-            bound = self._patience.ends(self.device, silent, loading=self._loading)
+            bound = self._patience.ends(
+                self.device, silent, loading=self._loading, longest_round=self._longest_round()
+            )
             if bound is not None and not self._heard and self.death is None:
                 self._die(f"gave no sign of life for {bound:g} seconds and was ended")
                 log.error("The worker on %s (process %d) %s", self.device, self.pid, self.death)
                 self._process.kill()
+
+    def _longest_round(self) -> float | None:
+        """Returns the seconds of a round, if this process has drawn all that is under way before.
+
+        What an earlier start remembers may come from another machine.
+        """
+        requests = [(job_id, run.request) for job_id, run in self._runs.items()]
+        if any(_kind(request) not in self._drawn for _, request in requests):
+            return None
+        works = [work_of(job_id, request) for job_id, request in requests]
+        return longest_round(self._pace, works, self._most_rows)
 
     def _dispatch(self, message: messages.Reply) -> None:
         match message:
@@ -476,6 +510,8 @@ class _Child:
             return  # whoever waited has gone
         if last:
             del self._runs[job_id]
+        if isinstance(event, GenerationResult):
+            self._drawn.add(_kind(run.request))
         run.events.put_nowait(event)
 
     def _die(self, reason: str) -> None:
@@ -499,6 +535,17 @@ class _Child:
             code = await self._process.wait()
         self._stdin.close()
         return code
+
+
+def _most_rows(device: str) -> int:
+    return MOST_ROWS.get(device.partition(":")[0], 1)
+
+
+def _kind(request: GenerationRequest) -> tuple[Any, ...]:
+    """Returns what is equal for requests whose rounds take alike."""
+    refiner = request.refiner and request.refiner.key
+    size = (request.width, request.height)
+    return request.model.key, refiner, size, request.source is not None
 
 
 def _ended(code: int) -> str:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.estimates import Device, Leg, Work, forecast, predict, work_of
+from engine.estimates import Device, Leg, Work, forecast, longest_round, predict, work_of
 from engine.jobs import ModelSpec, Sampler
 from engine.pace import ENOUGH, Act, Figure, Pace
 from tests.worker_kit import ask
@@ -188,6 +188,15 @@ def test_a_request_is_counted_with_its_passes_rows_and_refiner(tmp_path: Path):
     assert [leg.passes for leg in work.after(0.9).legs] == pytest.approx([0, 1.9])
     assert work_of("b", ask(guidance_scale=1)).rows == 1
     assert work_of("c", ask(source=tmp_path, strength=0.5, steps=10)).legs[0].passes == 5
+
+
+def test_a_round_is_known_where_all_of_it_was_measured():
+    pace = a_pace("m", "n")
+    works = [a_work("a"), a_work("b", model="n", rows=99), a_work("c")]
+
+    assert longest_round(pace, [], 8) == 0
+    assert longest_round(pace, works, 8) == 3 * BEGIN + 2 * PASS + 2 * PASS + 2 * DECODE
+    assert longest_round(pace, [*works, a_work("d", model="new")], 8) is None
 
 
 def test_a_prediction_is_a_forecast_of_who_joins_now():

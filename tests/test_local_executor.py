@@ -7,6 +7,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +64,9 @@ async def draw(
     pytest.fail("the events ended without a result")
 
 
-async def begun(executor: Executor, job_id: str) -> Any:
+async def begun(executor: Executor, job_id: str, **changes: Any) -> Any:
     """Returns the iterator of a long job that has taken its first step."""
-    events = executor.run(job_id, ask(steps=LONG))
+    events = executor.run(job_id, ask(steps=LONG, **changes))
     async for event in events:
         if isinstance(event, Progress) and event.step:
             return events
@@ -305,6 +306,53 @@ async def test_who_loads_a_model_may_be_silent_for_longer(
 
     assert patience.ends(device, last, loading=loading) is None
     assert patience.ends(device, last + 1, loading=loading) == bound
+
+
+@pytest.mark.parametrize(
+    ("device", "longest", "bound"),
+    [
+        ("cpu", 0.0, 300),
+        ("cpu", 0.5, 300),
+        ("cpu", 40.0, 800),
+        ("cpu", 9999.0, 1800),
+        ("cuda:0", 0.5, 300),
+        ("cuda:0", 9999.0, 300),
+        ("cpu", None, 1800),
+    ],
+)
+async def test_a_hang_is_noticed_sooner_where_it_is_known_how_long_a_round_takes(
+    device: str, longest: float | None, bound: float
+) -> None:
+    last = int(bound / BEAT_SECONDS)
+
+    ends = partial(Patience().ends, device, loading=False, longest_round=longest)
+    assert ends(last) is None
+    assert ends(last + 1) == bound
+
+
+async def test_what_was_drawn_before_tells_a_hang_and_what_was_not_has_all_the_time(
+    executor: LocalExecutor,
+) -> None:
+    await executor.close()  # there is memory for one
+    beats = Beats()
+    watched = LocalExecutor("cpu", patience=Patience(beat=beats))
+    await watched.start()
+    await draw(watched, "once", ask(steps=2))
+    events = await begun(watched, "larger", width=192)
+    assert watched._child is not None
+    assert watched._child._longest_round() is None
+    await events.aclose()
+    assert watched.pace.pass_seconds(DEMO.key, ask().width * ask().height, 2) is not None
+    stuck = await begun(watched, "stuck")
+    assert watched._child._longest_round() is not None
+
+    assert watched.pid is not None
+    os.kill(watched.pid, signal.SIGSTOP)
+    beating = asyncio.create_task(_go_on(beats))
+
+    assert "no sign of life for 300 seconds" in str(await ending(stuck))
+    beating.cancel()
+    await watched.close()
 
 
 async def test_signals_to_all_are_the_parents_to_act_on(executor: LocalExecutor) -> None:
