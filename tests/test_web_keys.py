@@ -67,6 +67,13 @@ async def test_what_was_refused_leaves_its_key_free(page: Page) -> None:
     assert (await ask(page, "k-1")).status_code == 201
 
 
+async def test_a_text_that_is_no_unicode_is_refused_with_a_key_as_without(page: Page) -> None:
+    headers = {"Idempotency-Key": "k-1", "Content-Type": "application/json"}
+    body = b'{"prompt": "\\ud800"}'
+    answer = await page.client.post("/api/jobs", content=body, headers=headers)
+    assert answer.status_code == 422
+
+
 @pytest.mark.parametrize("key", ["", "x" * 201, "two words", "b\xe4r"])
 async def test_a_key_that_is_none_is_refused(page: Page, key: str) -> None:
     headers = [(b"idempotency-key", key.encode("latin-1"))]

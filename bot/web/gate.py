@@ -3,11 +3,11 @@
 from http import HTTPStatus
 
 from starlette.requests import HTTPConnection
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.web.access import YOU, Access, TooManyGuessesError, WrongTokenError
-from bot.web.problems import problem
+from bot.web.problems import as_openai, problem
 from bot.web.roles import Role, Visitor, role_needed
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Dream Lab"'}
@@ -32,6 +32,12 @@ class Gate:
         needed = role_needed(scope["method"], scope["path"])
         if needed is None:
             return None
+        refusal = self._refused(scope, needed)
+        if scope["path"].startswith("/v1/") and isinstance(refusal, JSONResponse):
+            return as_openai(refusal)
+        return refusal
+
+    def _refused(self, scope: Scope, needed: Role) -> Response | None:
         connection = HTTPConnection(scope)
         try:
             visitor = self._visitor(connection)

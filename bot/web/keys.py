@@ -6,11 +6,14 @@ answer, whoever died in between, asks again and gets the job that it has.
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from weakref import WeakValueDictionary
+
+from pydantic import BaseModel
 
 from bot.records import JobRecord, Origin, Owner
 from bot.studio import Studio
@@ -34,7 +37,7 @@ class Keys:
 
     @asynccontextmanager
     async def use(
-        self, key: str | None, body: str, owner: Owner
+        self, key: str | None, body: BaseModel, owner: Owner
     ) -> AsyncIterator[tuple[JobRecord | None, Origin]]:
         """Gives the job that a key already has, or None and the origin to submit a new one with.
 
@@ -53,7 +56,7 @@ class Keys:
         if not 1 <= len(key) <= MOST or not all("!" <= character <= "~" for character in key):
             allowed = f"1 to {MOST} printable ASCII characters without spaces"
             raise RequestError("Idempotency-Key", "what was sent", allowed)
-        name, content = _hash(key), _hash(body)
+        name, content = _hash(key), _hash(json.dumps(body.model_dump()))
         lock = self._locks.setdefault(f"{owner.id} {name}", asyncio.Lock())
         async with lock:
             known = await self._studio.keyed(owner.id, name, datetime.now(UTC) - LIFETIME)

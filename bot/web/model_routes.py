@@ -134,7 +134,7 @@ async def generate(
     other = body.mode if body.mode != pool.get_current_mode() else None
     if other is not None and visitor.role is Role.ADMIN:
         await studio.switch_mode(other, HERE.place, visitor.owner)
-    final = await _ended(record, request, studio)
+    final = await ended(record, request, studio)
     image = final.images[0]
     content = await asyncio.to_thread(studio.image_path(image).read_bytes)
     # A header takes no letter beyond ASCII; a mode's name may have some.
@@ -142,7 +142,7 @@ async def generate(
     return Response(content, media_type="image/png", headers=headers)
 
 
-async def _ended(record: JobRecord, request: Request, studio: Studio) -> JobRecord:
+async def ended(record: JobRecord, request: Request, studio: Studio) -> JobRecord:
     """Returns a job once it is done.
 
     Raises:

@@ -1,5 +1,6 @@
 """Errors as answers: RFC 9457 problem details with the sentences that every front end shows."""
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -32,6 +33,9 @@ MEDIA_TYPE = "application/problem+json"
 
 _MOST_ERRORS = 50
 """A file can be wrong in more ways than anybody reads."""
+
+
+_OPENAI_NAMES = {"mode": "model", "count": "n", "width": "size", "height": "size"}
 
 
 class TooManyError(DreamLabError):
@@ -149,6 +153,34 @@ def problem_for_bug() -> JSONResponse:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, detail)
 
 
+def answer_for(error: DreamLabError) -> JSONResponse:
+    """Returns the answer for an error that left a route, and logs what the owner must know."""
+    answer = problem_for(error)
+    ours_alone = answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
+    if isinstance(error, ModelError) or (ours_alone and not isinstance(error, NotDrawnError)):
+        logger.error("A request to the web page failed.", exc_info=error)
+    return answer
+
+
+def as_openai(answer: JSONResponse) -> JSONResponse:
+    """Returns a problem in the shape that clients of OpenAI's API read."""
+    told = json.loads(bytes(answer.body))
+    field = told.get("field")
+    is_theirs = answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
+    error = {
+        "message": told["detail"],
+        "type": "invalid_request_error" if is_theirs else "server_error",
+        "param": _OPENAI_NAMES.get(field, field),
+        "code": None,
+    }
+    headers = {
+        name: value
+        for name, value in answer.headers.items()
+        if name not in ("content-length", "content-type")
+    }
+    return JSONResponse({"error": error}, answer.status_code, headers)
+
+
 def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     """Makes every error that leaves a route a problem.
 
@@ -160,16 +192,12 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     async def ours(_: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, DreamLabError):
             raise error
-        answer = problem_for(error)
-        ours_alone = answer.status_code == HTTPStatus.INTERNAL_SERVER_ERROR
-        if isinstance(error, ModelError) or (ours_alone and not isinstance(error, NotDrawnError)):
-            logger.error("A request to the web page failed.", exc_info=error)
-        return answer
+        return answer_for(error)
 
     async def validation(_: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, RequestValidationError):
             raise error
-        return _invalid(error.errors())
+        return answer_for_invalid(error.errors())
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         if not isinstance(error, HTTPException):
@@ -194,7 +222,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
     app.add_exception_handler(HTTPException, http)
 
 
-def _invalid(errors: Sequence[Any]) -> JSONResponse:
+def answer_for_invalid(errors: Sequence[Any]) -> JSONResponse:
     """Returns the answer for a body or parameter of the wrong type; the first error leads."""
     found = [_as_request_error(error) for error in errors]
     lead = found[0]

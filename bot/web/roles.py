@@ -64,6 +64,8 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/jobs/{job_id}/events"): Role.ARTIST,
     ("GET", "/api/images/{image_id}"): Role.ARTIST,
     ("POST", "/generate"): Role.ARTIST,
+    ("GET", "/v1/models"): Role.VIEWER,
+    ("POST", "/v1/images/generations"): Role.ARTIST,
     ("PUT", "/api/modes"): Role.ADMIN,
     ("POST", "/api/modes/switch"): Role.ADMIN,
     ("POST", "/api/modes/reload"): Role.ADMIN,

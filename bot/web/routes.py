@@ -119,7 +119,7 @@ async def submit(
     key: Annotated[str | None, Header(alias="Idempotency-Key", description=_KEY)] = None,
 ) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
-    async with keys.use(key, body.model_dump_json(), visitor.owner) as (known, origin):
+    async with keys.use(key, body, visitor.owner) as (known, origin):
         record = known or await studio.submit(body.draft(), visitor.owner, origin)
     if known:
         response.headers["Idempotent-Replayed"] = "true"

@@ -36,7 +36,7 @@ def _plain(value: object) -> object:
     return value
 
 
-_Plain = Annotated[Any, AfterValidator(_plain)]
+Plain = Annotated[Any, AfterValidator(_plain)]
 """Any number or text. Whether it is allowed is for the mode to say, in the same sentence as in
 every other front end; a type here would have pydantic say it first and in other words."""
 
@@ -49,7 +49,7 @@ class LoraIn(Sent):
     """A LoRA to lay over the mode's model."""
 
     name: str = Field(description="As the mode's `loras` has it.")
-    strength: _Plain = Field(1, json_schema_extra={"type": "number"})
+    strength: Plain = Field(1, json_schema_extra={"type": "number"})
 
 
 class DraftIn(Sent):
@@ -60,17 +60,17 @@ class DraftIn(Sent):
         examples=["/imagine a red circle on a white background"],
     )
     mode: str | None = Field(None, description="Name of a mode.")
-    negative_prompt: _Plain = _optional("string", "What to keep away from.")
-    width: _Plain = _optional("integer", "Pixels.")
-    height: _Plain = _optional("integer", "Pixels.")
+    negative_prompt: Plain = _optional("string", "What to keep away from.")
+    width: Plain = _optional("integer", "Pixels.")
+    height: Plain = _optional("integer", "Pixels.")
     size: str | None = Field(
         None, description="Both at once, instead of width and height.", examples=["512x768"]
     )
-    steps: _Plain = _optional("integer", "Denoising steps.")
-    guidance_scale: _Plain = _optional("number", "Weight of the prompt.")
-    sampler: _Plain = _optional("string", "Name of a sampler, such as 'Euler a'.")
-    seed: _Plain = _optional("integer", "0 to 4294967295; left out, one is drawn.")
-    count: _Plain = _optional("integer", "How many pictures.")
+    steps: Plain = _optional("integer", "Denoising steps.")
+    guidance_scale: Plain = _optional("number", "Weight of the prompt.")
+    sampler: Plain = _optional("string", "Name of a sampler, such as 'Euler a'.")
+    seed: Plain = _optional("integer", "0 to 4294967295; left out, one is drawn.")
+    count: Plain = _optional("integer", "How many pictures.")
     loras: list[LoraIn] = Field(
         default_factory=list, description="Laid over the model, as the mode allows."
     )
@@ -79,7 +79,7 @@ class DraftIn(Sent):
         description=f"A picture to start from, as base64: {ALLOWED}.",
         json_schema_extra={"contentEncoding": "base64"},
     )
-    strength: _Plain = _optional("number", "How much of it is drawn anew, above 0 to 1.")
+    strength: Plain = _optional("number", "How much of it is drawn anew, above 0 to 1.")
 
     def draft(self) -> RequestDraft:
         """Returns the draft; whether its values are allowed is for the studio to say.
