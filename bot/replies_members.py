@@ -71,10 +71,17 @@ def queue(
     return cut("\n".join(lines))
 
 
-def figures(own: Figures, unfinished: Sequence[JobRecord]) -> str:
-    """Returns what somebody has under way and has had drawn so far."""
+def figures(own: Figures, unfinished: Sequence[JobRecord], bound: int | None = None) -> str:
+    """Returns what somebody has under way and has had drawn so far.
+
+    Args:
+        own: so far.
+        unfinished: under way.
+        bound: how many of theirs may wait; None where nobody counts them.
+    """
     running = sum(job.status is JobStatus.RUNNING for job in unfinished)
-    lines = [f"**Under way:** {running} drawing, {len(unfinished) - running} waiting"]
+    most = f" of {bound} at most" if bound else ""
+    lines = [f"**Under way:** {running} drawing, {len(unfinished) - running} waiting{most}"]
     if own.since is None:
         lines.append("**So far:** nothing yet; type /imagine")
     else:

@@ -361,6 +361,10 @@ class Studio:
         """Returns the drawings that run now, oldest first."""
         return [job for job in self._pool.running_jobs() if isinstance(job, GenerationJob)]
 
+    def waiting_bound(self) -> int | None:
+        """Returns how many jobs of one owner may wait; None where that is not bounded."""
+        return self._pool.queue_max_per_owner
+
     def waiting(self) -> int:
         """Returns how many jobs wait."""
         return self._pool.get_queue_size()

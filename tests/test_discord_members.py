@@ -303,7 +303,8 @@ async def test_me_counts_what_is_under_way_and_what_was(bot: Bot) -> None:
     told = await word(bot, await bot.discord.slash("me"))
 
     assert "**So far:** nothing yet" in before
-    assert "**Under way:** 0 drawing, 0 waiting" in told
+    most = bot.app.settings.waiting_per_owner
+    assert f"**Under way:** 0 drawing, 0 waiting of {most} at most" in told
     assert "3 pictures of 2 requests in 0 s of drawing, since <t:" in told
 
 

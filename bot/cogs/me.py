@@ -24,7 +24,9 @@ async def me(interaction: Interaction) -> None:
     async with client.explaining(interaction):
         members, owner = client.studio.members, client.owner(interaction)
         text = replies_members.figures(
-            await members.figures(owner.id), await members.unfinished(owner.id)
+            await members.figures(owner.id),
+            await members.unfinished(owner.id),
+            client.studio.waiting_bound(),
         )
         house, place = client.studio.house, client.place(interaction)
         standing = await house.standing(place, owner.id)
