@@ -5,6 +5,7 @@ import io
 import signal
 import socket
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import fastapi.routing
@@ -30,6 +31,7 @@ from engine.errors import (
     WorkerDiedError,
 )
 from engine.jobs import JobStatus, ModelSpec, RequestDraft
+from engine.pace import Act, Figure
 from engine.testing import FakeExecutor
 from engine.worker_pool import LaneState, LaneStatus
 from modes.mode_config import ModeConfig
@@ -134,6 +136,28 @@ async def test_a_waiting_job_knows_its_place(held: Page) -> None:
     assert (last["status"], last["position"]) == ("queued", 2)
     view = (await held.client.get(f"/api/jobs/{last['id']}")).json()
     assert view["position"] == 2
+
+
+async def test_a_waiting_job_is_told_behind_whom_and_until_when(held: Page) -> None:
+    await running(held)
+    await held.submit("next")
+    last = await held.submit("after that")
+    view = (await held.client.get(f"/api/jobs/{last['id']}")).json()
+    assert (view["before"], view["expected_at"]) == ("1 of your own", None)
+    request = (await held.studio.view(last["id"])).record.request
+    key, pixels = request.model.key, request.width * request.height
+    held.executor.pace.take(
+        [
+            Figure(Act.BEGIN, key, 100.0),
+            Figure(Act.PASS, key, 100.0, 5, pixels, 2),
+            Figure(Act.DECODE, key, 100.0, 1, pixels),
+        ]
+    )
+
+    async with held.events(f"/api/jobs/{last['id']}/events") as events:
+        while not view["expected_at"]:
+            _, view = await anext(events)
+    assert datetime.fromisoformat(view["expected_at"]) > datetime.now(UTC) + timedelta(minutes=5)
 
 
 async def test_the_history_is_yours_newest_first(page: Page) -> None:
