@@ -244,6 +244,21 @@ def judge_port(host: str, port: int, problem: str | None, *, running: bool) -> F
     return Finding(Level.BROKEN, "page", f"{address}: {problem}", hint)
 
 
+def judge_visitors(settings: Settings) -> Finding:
+    """Says who can open the page, and whether their tokens can be read on the way."""
+    if settings.is_for_all:
+        text = f"others reach it at {settings.web_host} with tokens, unencrypted"
+        hint = "On a network that you don't trust put a proxy with HTTPS before it: SECURITY.md"
+        return Finding(Level.WARNING, "visitors", text, hint)
+    if settings.web_token:
+        return Finding(
+            Level.OK,
+            "visitors",
+            "whoever has a token and is on this machine, or comes through its proxy",
+        )
+    return Finding(Level.OK, "visitors", "whoever sits at this machine, without a token")
+
+
 # Looking
 
 
@@ -267,6 +282,7 @@ def examine(env_file: Path | None = None) -> Iterator[Finding]:
     running = is_running(settings.data)
     host, port = settings.web_host, settings.web_port
     yield judge_port(host, port, _unable_to_listen(host, port), running=running)
+    yield judge_visitors(settings)
 
 
 def is_running(data: Path) -> bool:

@@ -214,6 +214,11 @@ class Settings(BaseModel):
         """How many requests of one member may wait."""
         return self.queue_max_per_owner or max(1, self.queue_max // 4)
 
+    @property
+    def is_for_all(self) -> bool:
+        """Whether other machines can reach the page."""
+        return not _is_loopback(self.web_host)
+
     @field_validator("discord_token")
     @classmethod
     def _token_is_one_word(cls, token: SecretStr | None) -> SecretStr | None:

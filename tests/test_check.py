@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from pydantic import SecretStr
 
 from bot import check
 from bot.check import Finding, Gpu, Level
 from bot.cli import main
-from bot.settings import names
+from bot.settings import Settings, names
 from bot.store import Store
 from engine.errors import ModelNotFoundError
 from engine.jobs import Family, ModelSpec
@@ -157,6 +158,16 @@ def test_a_taken_port_is_broken_unless_dream_lab_has_it() -> None:
     assert judged(0, None).level is Level.OK
     assert judged(4200, "Address already in use").level is Level.BROKEN
     assert judged(4200, "Address already in use", running=True).level is Level.OK
+
+
+def test_a_page_that_others_reach_unencrypted_is_warned_of() -> None:
+    token = SecretStr("0123456789abcdef")
+    alone, proxied = Settings(), Settings(web_token=token, web_names=("https://x.example",))
+    reached = check.judge_visitors(Settings(web_token=token, web_host="192.0.2.1"))
+    assert reached.level is Level.WARNING
+    assert "HTTPS" in (reached.hint or "")
+    for settings in (alone, proxied):
+        assert check.judge_visitors(settings).level is Level.OK
 
 
 # Looking
