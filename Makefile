@@ -20,7 +20,7 @@ check: $(READY) ## Says what is set up and what is not
 	@$(BIN)/python bot.py check
 
 test: $(DEV) ## Sets up and runs the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(DEV) ## Style, types and what may import what
 	$(BIN)/ruff check .
