@@ -165,6 +165,7 @@ class Studio:
         self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
         self._look: asyncio.TimerHandle | None = None
+        self._moved_again = False
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
         self._sources = asyncio.Lock()
         pool.queue_listeners.append(self._queue_moved)
@@ -673,9 +674,15 @@ class Studio:
         if self._look is None:
             loop = asyncio.get_running_loop()
             self._look = loop.call_later(_POSITIONS_EVERY, self._wake_waiting)
+        else:
+            self._moved_again = True
 
     def _wake_waiting(self) -> None:
         self._look = None
+        if self._moved_again:
+            # What is expected may have been worked out just before the last move: once more later.
+            self._moved_again = False
+            self._queue_moved()
         for live in self._live.values():
             if not live.begun.is_set():
                 live.wake()
