@@ -16,7 +16,7 @@ pytestmark = [
 
 
 async def test_every_request_is_answered_once_whatever_is_killed(tmp_path: Path) -> None:
-    report = await chaos.run(tmp_path / "chaos", 8)
+    report = await chaos.run(tmp_path / "chaos", 14)
     assert not report.wrong, report
     assert report.pictures
 
@@ -24,7 +24,7 @@ async def test_every_request_is_answered_once_whatever_is_killed(tmp_path: Path)
 async def test_every_request_is_answered_once_though_discord_s_answers_go_wrong_as_well(
     tmp_path: Path,
 ) -> None:
-    report = await chaos.run(tmp_path / "chaos", 4, faults=True, seed=1)
+    report = await chaos.run(tmp_path / "chaos", 6, faults=True, seed=1)
     assert not report.wrong, report
     assert report.faults
     assert report.pictures

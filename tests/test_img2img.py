@@ -308,6 +308,31 @@ def test_a_drawn_picture_keeps_its_background_when_it_is_drawn_anew(tmp_path: Pa
     assert distance(fresh, first) > 120
 
 
+def test_a_drawn_shape_keeps_its_place_when_half_of_it_is_drawn_anew(tmp_path: Path) -> None:
+    worker = WorkerFactory("cpu").create(DEMO)
+    try:
+        words = "a red circle in the top left on a blue background"
+        drawn = ask(prompt=words, negative_prompt="", steps=12)
+        Image.fromarray(draw(worker, drawn)).save(tmp_path / "first.png")
+        # The words leave the place open, and the model would take the middle.
+        words = "a red square on a blue background"
+        again = replace(drawn, prompt=words, guidance_scale=1.0, seed=2, strength=0.5)
+
+        second = draw(worker, replace(again, source=tmp_path / "first.png"))
+        fresh = draw(worker, again)
+    finally:
+        worker.close()
+
+    assert max(middle_of_red(second)) < 45
+    assert min(middle_of_red(fresh)) > 55
+
+
+def middle_of_red(pixels: np.ndarray[Any, Any]) -> tuple[float, float]:
+    """Where what is red lies, across and down, in pixels."""
+    down, across = np.nonzero(pixels[..., 0].astype(int) - pixels[..., 2] > 60)
+    return float(across.mean()), float(down.mean())
+
+
 def draw(worker: Any, request: GenerationRequest) -> np.ndarray[Any, Any]:
     [drawing] = worker.begin(request)
     while not drawing.done:
