@@ -25,7 +25,7 @@ OWNERS = {
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
     "prometheus_client": ("bot/web/metrics.py",),
-    "sqlite3": ("bot/store.py", "bot/database.py", "bot/group_commit.py", "bot/backup.py"),
+    "sqlite3": ("bot/store", "bot/database.py", "bot/group_commit.py", "bot/backup.py"),
     "yaml": ("modes/yaml_reader.py",),
     "watchfiles": ("modes/file_watcher.py",),
     "ray": ("engine/ray_executor.py",),
