@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 ACKNOWLEDGE_SECONDS = 1.5
 """How long a submission may take before "thinking" is shown: half of what Discord allows."""
 
+ANSWER_SECONDS = 10.0
+"""How long Discord may take to accept where a new job stands, before it is tried once more."""
+
 _FIRST_RETRY = 1.0
 _LAST_RETRY = 120.0
 _STEADY_SECONDS = 300.0
@@ -197,10 +200,12 @@ class DreamClient(discord.Client):
         for _ in range(2):
             try:
                 view = views.waiting_view(job.id)
-                if interaction.response.is_done():
-                    await interaction.edit_original_response(content=text, view=view)
-                else:
-                    await interaction.response.send_message(text, view=view)
+                # What hangs keeps its progress from being shown, for minutes.
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    if interaction.response.is_done():
+                        await interaction.edit_original_response(content=text, view=view)
+                    else:
+                        await interaction.response.send_message(text, view=view)
             except discord.HTTPException as error:
                 if error.code == _ALREADY_ACKNOWLEDGED:
                     break  # an attempt whose answer was lost on the way had arrived

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bot import outbox
+from bot import client, outbox
 from engine.testing import FakeExecutor
 from tests.discord_double import Call, DiscordDouble, Message
 from tests.discord_kit import Bot, running_bot
@@ -174,3 +174,20 @@ async def test_a_result_that_was_deleted_while_its_delivery_was_in_doubt_is_not_
     assert asked.original is message
     assert finals(bot.discord) == []
     assert bot.discord.calls_to("send") == []
+
+
+@pytest.mark.parametrize("processed", [False, True], ids=["before", "after"])
+async def test_an_acknowledgement_that_hangs_keeps_nobody_from_seeing_progress(
+    held: Bot, monkeypatch: pytest.MonkeyPatch, processed: bool
+) -> None:
+    monkeypatch.setattr(client, "ANSWER_SECONDS", 0.3)
+    never = asyncio.Event()
+    hanging = held.discord.fail("callback", until=never, processed=processed, times=1)
+    asked = await held.imagine()
+    job_id = await held.drawing()
+    await held.discord.until(lambda: hanging.met, "an acknowledgement that hangs")
+    held.executor.report(job_id, 2)
+
+    await held.discord.until(
+        lambda: asked.original is not None and "step 2 of" in asked.original.content, "progress"
+    )
