@@ -4,30 +4,68 @@ import re
 
 import pytest
 
+from bot.web.page_routes import PAGES, PageSpec, render
+from bot.web.roles import Role
 from bot.web.services import STATIC
 
-HTML = (STATIC / "index.html").read_text(encoding="utf-8")
+LOGIN = (STATIC / "login.html").read_text(encoding="utf-8")
+HTML = {page.name: render(page, Role.ADMIN, can_sign_out=True) for page in PAGES} | {"": LOGIN}
 
 
-def test_the_page_names_no_other_host_and_nothing_inline() -> None:
+def imported(script: str) -> set[str]:
+    """Returns a module and all that it imports, by name."""
+    found, left = set(), [script]
+    while left:
+        name = left.pop()
+        if name not in found:
+            found.add(name)
+            text = (STATIC / name).read_text(encoding="utf-8")
+            left += re.findall(r'^(?:import|export)[^;]*? from "\./([\w.]+)";', text, re.MULTILINE)
+            left += re.findall(r'^import "\./([\w.]+)";', text, re.MULTILINE)
+    return found
+
+
+def test_the_pages_name_no_other_host_and_nothing_inline() -> None:
     for file in STATIC.iterdir():
         text = file.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert "://" not in text, file.name
-    for file in STATIC.glob("*.html"):
-        html = file.read_text(encoding="utf-8")
+    for html in HTML.values():
+        assert "://" not in html
         assert "style=" not in html
         assert "<style" not in html
         assert not re.search(r"\son\w+=", html)
-        assert html.count("<script") == html.count('<script type="module" src="/static/')
+        assert html.count("<script") == html.count('<script type="module" src="/static/') == 1
 
 
-def test_the_scripts_ask_for_elements_that_exist() -> None:
-    login = (STATIC / "login.html").read_text(encoding="utf-8")
-    for file in STATIC.glob("*.js"):
-        ids = set(re.findall(r'id="([\w-]+)"', login if file.name == "login.js" else HTML))
-        text = file.read_text(encoding="utf-8")
+def test_no_id_stands_twice_on_a_page() -> None:
+    for name, html in HTML.items():
+        ids = re.findall(r'\sid="([\w-]+)"', html)
+        assert len(ids) == len(set(ids)), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_scripts_of_a_page_ask_for_elements_that_it_has(page: PageSpec) -> None:
+    ids = set(re.findall(r'\sid="([\w-]+)"', HTML[page.name]))
+    for script in imported(page.script):
+        text = (STATIC / script).read_text(encoding="utf-8")
         asked = set(re.findall(r'(?:\$|getElementById)\("([\w-]+)"\)', text))
-        assert asked <= ids, file.name
+        assert asked <= ids, script
+
+
+def test_every_script_is_of_some_page() -> None:
+    used = set().union(*(imported(page.script) for page in PAGES)) | imported("login.js")
+    assert used == {file.name for file in STATIC.glob("*.js")}
+
+
+def test_a_page_is_offered_what_its_reader_may_do() -> None:
+    for page in PAGES:
+        for role in Role:
+            html = render(page, role, can_sign_out=False)
+            nav = html[html.index("<nav") : html.index("</nav>")]
+            offered = re.findall(r'<a href="(/\w*)"', nav)
+            assert offered == [other.path for other in PAGES if role >= other.least]
+            assert f'data-role="{role.name.lower()}"' in html
+            assert html.count('aria-current="page"') == (role >= page.least)
 
 
 def test_the_scripts_never_write_markup() -> None:

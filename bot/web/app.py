@@ -25,7 +25,8 @@ from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
 from bot.web.model_routes import drawing, models
 from bot.web.openai_routes import openai
-from bot.web.routes import api, pages
+from bot.web.page_routes import pages
+from bot.web.routes import api, probes
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
 from bot.web.status import StatusBoard
@@ -89,7 +90,17 @@ def create_web_app(
     app.state.metrics = Metrics(studio, catalog, pool, app.state.lag)
     app.state.keys = Keys(studio)
     app.state.access = Access(settings)
-    routers = (login, sessions, pages, api, mode_routes.routes, models, drawing, openai)
+    routers = (
+        login,
+        sessions,
+        pages,
+        probes,
+        api,
+        mode_routes.routes,
+        models,
+        drawing,
+        openai,
+    )
     for router in routers:
         app.include_router(router)
     app.mount("/static", _Static(directory=STATIC))

@@ -3,15 +3,18 @@
 from http import HTTPStatus
 
 from starlette.requests import HTTPConnection
+from urllib.parse import urlencode
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.web.access import YOU, Access, TooManyGuessesError, WrongTokenError
 from bot.web.problems import as_openai, problem
 from bot.web.roles import Role, Visitor, role_needed
+from bot.web.page_routes import PAGES
 
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Dream Lab"'}
 _SIGN_IN = "Sign in at /login, or send a token: the header 'Authorization: Bearer TOKEN'."
+_PAGES = frozenset(page.path for page in PAGES)
 
 
 class Gate:
@@ -44,8 +47,8 @@ class Gate:
         except (WrongTokenError, TooManyGuessesError) as error:
             return refusal_of(error)
         if visitor is None:
-            if scope["path"] == "/":
-                return RedirectResponse("/login", HTTPStatus.SEE_OTHER)
+            if scope["path"] in _PAGES:
+                return RedirectResponse(_login(scope), HTTPStatus.SEE_OTHER)
             detail = f"This page needs a token. {_SIGN_IN}"
             return problem(HTTPStatus.UNAUTHORIZED, detail, headers=_CHALLENGE)
         if visitor.role < needed:
@@ -93,3 +96,10 @@ def cookie_name(connection: HTTPConnection) -> str:
 
 def _plural(role: Role) -> str:
     return f"{role.name.lower()}s"
+def _login(scope: Scope) -> str:
+    """Returns the login, which leads back to the page that was asked for."""
+    query = scope["query_string"].decode("latin-1")
+    here = scope["path"] + (f"?{query}" if query else "")
+    return "/login" if here == "/" else f"/login?{urlencode({'to': here})}"
+
+

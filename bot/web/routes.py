@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.responses import FileResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from bot.records import JobView
@@ -18,7 +17,6 @@ from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
 from bot.web.services import (
     HERE,
-    STATIC,
     TheBoard,
     TheFeeds,
     TheLag,
@@ -34,7 +32,7 @@ _KEY = (
     "same job; another request with it is refused (409)."
 )
 
-pages = APIRouter(include_in_schema=False)
+probes = APIRouter(include_in_schema=False)
 api = APIRouter(prefix="/api", responses=PROBLEMS)
 
 
@@ -75,19 +73,13 @@ async def _feed_of_all(
             yield feed
 
 
-@pages.get("/")
-async def page() -> FileResponse:
-    """The page itself."""
-    return FileResponse(STATIC / "index.html", headers={"Cache-Control": "no-cache"})
-
-
-@pages.get("/healthz")
+@probes.get("/healthz")
 async def healthz(lag: TheLag) -> HealthOut:
     """Whether the program answers, and how soon."""
     return HealthOut(loop_lag=lag.worst)
 
 
-@pages.get("/readyz")
+@probes.get("/readyz")
 async def readyz(board: TheBoard, response: Response) -> StatusOut:
     """Whether a model can draw."""
     status = board.now()
@@ -96,7 +88,7 @@ async def readyz(board: TheBoard, response: Response) -> StatusOut:
     return status
 
 
-@pages.get("/metrics", response_class=Response)
+@probes.get("/metrics", response_class=Response)
 async def metrics(figures: TheMetrics) -> Response:
     """Figures for Prometheus."""
     return Response(await figures.render(), media_type=MEDIA_TYPE)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from bot.records import ImageRecord, JobRecord, JobView
+from bot.records import ImageRecord, JobRecord, JobView, Setback
 from bot.source_images import ALLOWED
 from engine.errors import RequestError
 from engine.jobs import (
@@ -197,6 +197,9 @@ class JobOut(BaseModel):
     status: JobStatus
     position: int | None = Field(description="Place in the queue, 1 is next.")
     before: str | None = Field(description="Who goes before it, such as '2 members'.")
+    setback: Setback | None = Field(
+        description="Why it waits once more: a restart, or a worker that died; null where not."
+    )
     expected_at: datetime | None = Field(
         description="When it will be done; null where what it takes was never measured."
     )
@@ -218,6 +221,7 @@ class JobOut(BaseModel):
             status=record.status,
             position=view.position,
             before=view.before,
+            setback=view.setback,
             expected_at=view.expected_at,
             progress=ProgressOut.of(view.progress) if view.progress else None,
             request=RequestOut.of(record.request),

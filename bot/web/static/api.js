@@ -10,7 +10,7 @@ export class Problem extends Error {
 
 export async function ask(method, path, body) {
   const options = { method };
-  if (method === "POST") {
+  if (method === "POST" || method === "PUT") {
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body ?? {});
   }
@@ -33,7 +33,7 @@ export async function call(method, path, body) {
   try {
     return await ask(method, path, body);
   } catch (problem) {
-    if (problem.status === 401) location.assign("/login");
+    if (problem.status === 401) location.assign(loginBack());
     throw problem;
   }
 }
@@ -50,16 +50,23 @@ export function base64(file) {
 
 const SILENCE = 2000; // milliseconds until a stream that the browser gave up is opened anew
 
-// Keeps one stream of everything open; calls handlers[event](data), and handlers.offline().
-export function listen(handlers) {
-  const source = new EventSource("/api/events");
-  for (const event of ["jobs", "job", "gone", "status"]) {
-    source.addEventListener(event, (message) => handlers[event](JSON.parse(message.data)));
+// The login, which leads back to where one was.
+export function loginBack() {
+  const here = location.pathname + location.search;
+  return here === "/" ? "/login" : `/login?to=${encodeURIComponent(here)}`;
+}
+
+// Keeps one stream open; calls handlers[event](data), and handlers.offline() while it is broken.
+export function listen(path, handlers) {
+  const source = new EventSource(path);
+  for (const [event, handle] of Object.entries(handlers)) {
+    if (event === "offline") continue;
+    source.addEventListener(event, (message) => handle(JSON.parse(message.data)));
   }
   source.addEventListener("error", () => {
     handlers.offline();
     if (source.readyState !== EventSource.CLOSED) return;
     call("GET", "/api/session").catch(() => {}); // leads to the login where the session has ended
-    setTimeout(() => listen(handlers), SILENCE);
+    setTimeout(() => listen(path, handlers), SILENCE);
   });
 }

@@ -1,18 +1,9 @@
 // One job as a card. update() changes only what is different, so that focus and reading stay put.
 
+import { make, setText } from "./frame.js";
 import { endOf, factsOf, stageOf } from "./words.js";
 
 const template = document.getElementById("card");
-
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
 
 export class Card {
   // act(verb, job, button): "again", "vary", "from", "cancel", "delete" and "dismiss".

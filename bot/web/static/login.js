@@ -4,7 +4,13 @@ import { ask } from "./api.js";
 
 const $ = (id) => document.getElementById(id);
 
-const enter = () => location.replace("/");
+// Where one came from, if that is here.
+function target() {
+  const to = new URL(new URLSearchParams(location.search).get("to") ?? "/", location.origin);
+  return to.origin === location.origin ? to.href : "/";
+}
+
+const enter = () => location.replace(target());
 
 $("sign-in").addEventListener("submit", async (event) => {
   event.preventDefault();

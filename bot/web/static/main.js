@@ -1,11 +1,11 @@
 // Brings the form, the cards and the server together.
 
-import { base64, call, listen, Problem } from "./api.js";
+import { base64, call, Problem } from "./api.js";
 import { Card } from "./card.js";
 import { Form } from "./form.js";
+import { $, announce, follow, once } from "./frame.js";
 import { announcementOf, modeCommand, modeListOf } from "./words.js";
 
-const $ = (id) => document.getElementById(id);
 const DISMISSED = "dream-lab-dismissed";
 
 const cards = new Map(); // by job id
@@ -63,25 +63,21 @@ async function act(verb, job, button) {
     remove(job.id);
     return;
   }
-  if (button.ariaDisabled) return;
-  button.ariaDisabled = "true"; // not disabled: that would throw the focus away
-  try {
-    const path = `/api/jobs/${job.id}`;
-    if (verb === "from") {
-      form.picture.take(await pictureOf(job));
-      form.prompt.focus();
-    } else if (verb === "delete") {
-      await call("DELETE", path);
-      remove(job.id);
-    } else if (verb === "cancel") {
-      await call("POST", `${path}/cancel`);
-    } else {
-      meet(await call("POST", `${path}/again`, { vary: verb === "vary" })).element.focus();
-    }
-  } catch (problem) {
-    form.showError(problem);
-  } finally {
-    button.ariaDisabled = null;
+  await once(button, () => change(verb, job), (problem) => form.showError(problem));
+}
+
+async function change(verb, job) {
+  const path = `/api/jobs/${job.id}`;
+  if (verb === "from") {
+    form.picture.take(await pictureOf(job));
+    form.prompt.focus();
+  } else if (verb === "delete") {
+    await call("DELETE", path);
+    remove(job.id);
+  } else if (verb === "cancel") {
+    await call("POST", `${path}/cancel`);
+  } else {
+    meet(await call("POST", `${path}/again`, { vary: verb === "vary" })).element.focus();
   }
 }
 
@@ -104,7 +100,7 @@ function show(job, { isNews = false } = {}) {
   if (known) known.update(job);
   else insert(new Card(job, act));
   const words = isNews ? announcementOf(job, before) : null;
-  if (words) $("announcer").textContent = words;
+  if (words) announce(words);
 }
 
 function insert(card) {
@@ -163,7 +159,7 @@ async function refreshModes() {
   }
 }
 
-listen({
+follow("/api/events", {
   jobs({ jobs }) {
     const read = dismissed();
     const worthy = jobs.filter((job) => isWorthShowing(job, read));
@@ -176,38 +172,9 @@ listen({
   job: (job) => show(job, { isNews: true }),
   gone: ({ id }) => remove(id),
   status(status) {
-    showStatus(status.state, status.text);
     if (status.mode !== form.modes.current) refreshModes();
   },
-  offline: () => showStatus("offline", "Offline, trying again"),
 });
-
-function showStatus(state, text) {
-  $("status").dataset.state = state;
-  if ($("status").textContent !== text) $("status").textContent = text;
-}
-
-// Who may do what is for the server to say; here only what is of no use is left out.
-async function showWhoAsks() {
-  try {
-    const { role, can_sign_out } = await call("GET", "/api/session");
-    document.body.dataset.role = role;
-    $("sign-out").hidden = !can_sign_out;
-  } catch {
-    // The status says that the server is away.
-  }
-}
-
-$("sign-out").addEventListener("click", async () => {
-  try {
-    await call("DELETE", "/api/session");
-    location.assign("/login");
-  } catch (problem) {
-    form.showError(problem);
-  }
-});
-
-showWhoAsks();
 
 // The modes file may be edited at any time; these are the moments at which it matters here.
 $("more").addEventListener("toggle", refreshModes);

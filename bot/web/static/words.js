@@ -6,8 +6,14 @@ const STAGES = {
   decoding: "Finishing the picture",
 };
 
+const SETBACKS = {
+  restart: "Back after a restart",
+  "worker died": "This was interrupted and is drawn again",
+};
+
 export function stageOf(job) {
   if (job.status === "queued") {
+    if (job.setback) return `${SETBACKS[job.setback]}: ${placeOf(job.position)}`;
     if (job.position === null) return "Waiting";
     if (job.position === 1) return "Next in the queue";
     const before = job.before ? `, ${job.before} before you` : "";
@@ -19,6 +25,11 @@ export function stageOf(job) {
     return STAGES[stage] ?? "Beginning";
   }
   return { done: "Done", failed: "Not drawn", cancelled: "Cancelled" }[job.status];
+}
+
+function placeOf(position) {
+  if (position === null) return "in the queue";
+  return position === 1 ? "you are next" : `you are number ${position}`;
 }
 
 // How long it will take, such as "about 12 s"; nothing where nobody knows.
