@@ -399,10 +399,18 @@ class Studio:
         """Returns the keys of the models that are surely in some device's memory, or on the way."""
         return frozenset(key for lane in self._pool.status() for key in lane.models)
 
-    async def switch_mode(self, name: str, place: str | None, by: Owner) -> ModeConfig:
+    async def switch_mode(
+        self, name: str, place: str | None, by: Owner, *, wait: bool = False
+    ) -> ModeConfig:
         """Makes a mode the place's and has its model loaded in the background.
 
         Without a place it becomes the one of all who have chosen none, as soon as it is loaded.
+
+        Args:
+            name: the mode's.
+            place: see `Origin`.
+            by: who switches.
+            wait: return when it is loaded, and raise what prevents that.
 
         Raises:
             UnknownModeError: no such mode; nothing changed.
@@ -417,6 +425,8 @@ class Studio:
             await self._store.choose_mode(place, name, by, datetime.now(UTC))
             loading = self._pool.submit_job(ModelLoadJob(model=mode.model), admitted=True)
         loading.add_done_callback(_log_failure)
+        if wait:
+            await asyncio.shield(loading)
         return mode
 
     async def image(self, image_id: str) -> ImageRecord:

@@ -1,5 +1,6 @@
 """Who comes in: tokens, the sessions of browsers, and a bound on guessing."""
 
+import functools
 import hashlib
 import hmac
 import ipaddress
@@ -158,6 +159,7 @@ def _visitors(settings: Settings) -> list[tuple[bytes, Visitor]]:
     return found
 
 
+@functools.cache
 def _owner_id(token: str) -> str:
     """Returns an id that stays the same over restarts, and that the token can't be told from."""
     # The database and its backups hold it: guessing a weak token from it shall be slow, too.

@@ -16,6 +16,7 @@ from bot.loop_lag import LoopLag
 from bot.settings import Settings
 from bot.studio import Studio
 from bot.web import mode_routes, problems
+from bot.web.a1111_routes import a1111
 from bot.web.access import Access
 from bot.web.events import Feeds
 from bot.web.gate import Gate
@@ -100,6 +101,7 @@ def create_web_app(
         models,
         drawing,
         openai,
+        a1111,
     )
     for router in routers:
         app.include_router(router)

@@ -1,5 +1,7 @@
 """The gate: middleware that lets a request in by token or session, before its body is read."""
 
+import base64
+import contextlib
 from http import HTTPStatus
 
 from starlette.requests import HTTPConnection
@@ -62,12 +64,22 @@ class Gate:
             return Visitor(Role.ADMIN, YOU)
         given = connection.headers.getlist("authorization")
         if given:
-            scheme, _, token = given[0].partition(" ")
-            if len(given) > 1 or scheme.lower() != "bearer":
-                return None
-            return self._access.by_token(token.strip(), address_of(connection))
+            token = _token_in(given[0], connection.scope["path"]) if len(given) == 1 else None
+            return None if token is None else self._access.by_token(token, address_of(connection))
         secret = connection.cookies.get(cookie_name(connection))
         return self._access.by_session(secret) if secret else None
+
+
+def _token_in(authorization: str, path: str) -> str | None:
+    """Returns the token that a header brings; None where it is of another kind."""
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic" and path.startswith("/sdapi/"):
+        # Clients of that API know names and passwords alone: the password is the token.
+        with contextlib.suppress(ValueError):
+            return base64.b64decode(value, validate=True).decode().partition(":")[2]
+    return None
 
 
 def refusal_of(error: WrongTokenError | TooManyGuessesError) -> Response:

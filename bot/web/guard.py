@@ -33,6 +33,7 @@ MAX_MODES_FILE = 256 * 1024
 _LIMITS = {
     ("POST", "/api/jobs"): MAX_DRAFT,
     ("POST", "/generate"): MAX_DRAFT,
+    ("POST", "/sdapi/v1/img2img"): MAX_DRAFT,
     ("PUT", "/api/modes"): MAX_MODES_FILE,
 }
 
@@ -40,6 +41,12 @@ _JSON = "application/json"
 _MEDIA = {("PUT", "/api/modes"): (_JSON, "application/yaml")}
 """Kinds of bodies where others than JSON are taken. A form of another site can send none of them:
 browsers ask for permission first, and get none."""
+
+_BODILESS = frozenset(
+    {f"/sdapi/v1/{name}" for name in ("interrupt", "skip", "refresh-checkpoints")}
+)
+"""Where a POST without a body, and so without a kind, is taken. A form of another site always has a
+kind, and whatever else another site's page can send says where it comes from."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names that a browser uses for this machine and no other site can take."""
@@ -138,7 +145,9 @@ def check(method: str, path: str, headers: Headers, known: dict[str, str]) -> st
         return ours
     media = headers.get("content-type", "").split(";")[0].strip().lower()
     taken = _MEDIA.get((method, path), (_JSON,))
-    if method != "DELETE" and media not in taken:
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    needs_kind = has_body or "content-type" in headers or path not in _BODILESS
+    if method != "DELETE" and needs_kind and media not in taken:
         allowed = " or ".join(f"'Content-Type: {kind}'" for kind in taken)
         detail = f"Only JSON is taken. Allowed: the header {allowed}."
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)

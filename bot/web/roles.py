@@ -36,6 +36,24 @@ class Visitor:
     expires: float | None = None
 
 
+A1111_LISTS = (
+    "cmd-flags",
+    "embeddings",
+    "face-restorers",
+    "hypernetworks",
+    "latent-upscale-modes",
+    "loras",
+    "prompt-styles",
+    "realesrgan-models",
+    "samplers",
+    "schedulers",
+    "scripts",
+    "sd-models",
+    "sd-vae",
+    "upscalers",
+)
+"""What programs that speak AUTOMATIC1111's API ask for when they start."""
+
 PUBLIC = None
 """For everybody who reaches the page."""
 
@@ -66,6 +84,15 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/generate"): Role.ARTIST,
     ("GET", "/v1/models"): Role.VIEWER,
     ("POST", "/v1/images/generations"): Role.ARTIST,
+    **{("GET", f"/sdapi/v1/{name}"): Role.VIEWER for name in A1111_LISTS},
+    ("GET", "/sdapi/v1/options"): Role.VIEWER,
+    ("GET", "/sdapi/v1/progress"): Role.VIEWER,
+    ("POST", "/sdapi/v1/txt2img"): Role.ARTIST,
+    ("POST", "/sdapi/v1/img2img"): Role.ARTIST,
+    ("POST", "/sdapi/v1/interrupt"): Role.ARTIST,
+    ("POST", "/sdapi/v1/skip"): Role.ARTIST,
+    ("POST", "/sdapi/v1/options"): Role.ADMIN,
+    ("POST", "/sdapi/v1/refresh-checkpoints"): Role.ADMIN,
     ("PUT", "/api/modes"): Role.ADMIN,
     ("POST", "/api/modes/switch"): Role.ADMIN,
     ("POST", "/api/modes/reload"): Role.ADMIN,
