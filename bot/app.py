@@ -165,6 +165,7 @@ async def _start(
     )
     running = [
         tasks.create_task(lag.run(), name="event loop's lag"),
+        tasks.create_task(app.studio.past.run(), name="history"),
         tasks.create_task(web.run(), name="page"),
         tasks.create_task(app.outbox.run(), name="outbox"),
         tasks.create_task(_watch_pool(app.pool), name="pool"),

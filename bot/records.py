@@ -137,6 +137,29 @@ class Figures:
 
 
 @dataclass(frozen=True, slots=True)
+class Ended:
+    """What came of the requests that ended in one slot.
+
+    Attributes:
+        slot: its number, 0 is the oldest.
+        requests: how many ended, however.
+        pictures: drawn, deleted ones included.
+        failed: requests that failed.
+        wait: mean seconds from a request to its drawing, loads included; None where none was drawn.
+        longest_wait: of one request; None likewise.
+        step: mean seconds that a step took as the askers felt it, whoever shared it; None likewise.
+    """
+
+    slot: int
+    requests: int
+    pictures: int
+    failed: int
+    wait: float | None
+    longest_wait: float | None
+    step: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A result on its way to the asker.
 

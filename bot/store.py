@@ -12,6 +12,7 @@ from functools import partial
 from bot.records import ImageRecord, JobRecord
 from bot.rules import Usage, day_of
 from bot.store_access import REQUEST, from_any, image_of, marks, release
+from bot.store_history import HistoryRows
 from bot.store_housekeeping import HousekeepingRows
 from bot.store_members import MemberRows
 from bot.store_outbox import OutboxRows
@@ -19,7 +20,7 @@ from bot.store_places import PlaceRows, usage_of
 from engine.jobs import JobStatus
 
 
-class Store(MemberRows, OutboxRows, PlaceRows, HousekeepingRows):
+class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
     """The rows of one data folder; see `StoreAccess` for what any method may raise."""
 
     # Jobs

@@ -16,9 +16,11 @@ from bot import policy
 from bot.database import StoreUnavailableError
 from bot.expectation import expected_at
 from bot.export import Exporter
+from bot.history import History
 from bot.house import House
 from bot.image_folder import ImageFolder
 from bot.members import Members
+from bot.plots import Plotter
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
 from bot.rules import Rules, Usage
 from bot.source_images import SourceImage, read_source
@@ -126,6 +128,8 @@ class Studio:
         members: what is whose.
         house: what places allow.
         exporter: packs what is somebody's.
+        past: how it went; the program has it run.
+        plots: the same, drawn.
         begun_listeners: called when a job begins to be drawn.
         ended_listeners: called once a job's end is stored, with the job as it ended.
     """
@@ -158,6 +162,8 @@ class Studio:
         self.members = Members(store)
         self.house = House(store)
         self.exporter = Exporter(images.path, images.source_path)
+        self.past = History(store, pool)
+        self.plots = Plotter(self.past)
         self.begun_listeners: list[Callable[[JobRecord], None]] = []
         self.ended_listeners: list[
             Callable[[JobRecord, GenerationResult | DreamLabError], None]
@@ -179,6 +185,7 @@ class Studio:
     async def close(self) -> None:
         """Waits until what the pool has ended is stored. Call it after the pool's shutdown."""
         self._closing.set()
+        await self.plots.close()
         if self._look:
             self._look.cancel()
         tasks = [live.task for live in self._live.values() if live.task]

@@ -25,6 +25,7 @@ OWNERS = {
     "starlette": ("bot/web/",),
     "uvicorn": ("bot/web/",),
     "prometheus_client": ("bot/web/metrics.py",),
+    "matplotlib": ("bot/plot_process.py",),
     "sqlite3": ("bot/store", "bot/database.py", "bot/group_commit.py", "bot/backup.py"),
     "yaml": ("modes/yaml_reader.py",),
     "watchfiles": ("modes/file_watcher.py",),

@@ -27,6 +27,7 @@ from bot.web.mode_edits import ModeEdits
 from bot.web.model_routes import drawing, models
 from bot.web.openai_routes import openai
 from bot.web.page_routes import pages
+from bot.web.plot_routes import plots
 from bot.web.routes import api, probes
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
@@ -102,6 +103,7 @@ def create_web_app(
         drawing,
         openai,
         a1111,
+        plots,
     )
     for router in routers:
         app.include_router(router)

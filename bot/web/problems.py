@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from bot.database import StoreUnavailableError
+from bot.plots import PlotError
 from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
 from engine.errors import (
     DreamLabError,
@@ -56,6 +57,7 @@ _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (PoolClosedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (WorkerDiedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (NoDeviceError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (PlotError, HTTPStatus.SERVICE_UNAVAILABLE),
 )
 
 # What pydantic's error types ask for, in the words of the other sentences.

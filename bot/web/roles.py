@@ -70,6 +70,8 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("GET", "/api/openapi.json"): Role.VIEWER,
     ("GET", "/api/status"): Role.VIEWER,
     ("GET", "/api/events"): Role.VIEWER,
+    ("GET", "/api/plots"): Role.VIEWER,
+    ("GET", "/api/plots/{name}.svg"): Role.VIEWER,
     ("GET", "/api/modes"): Role.VIEWER,
     ("GET", "/api/models/status"): Role.VIEWER,
     ("GET", "/api/vram"): Role.VIEWER,
