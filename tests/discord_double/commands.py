@@ -14,6 +14,8 @@ _PYTHON_TYPES: dict[int, tuple[type, ...]] = {
     USER: (User,),
     ATTACHMENT: (Attachment,),
 }
+MESSAGE_MENU = 3
+_WITH_USER = 1
 _GUILD_CONTEXT, _BOT_DM_CONTEXT = 0, 1
 
 
@@ -23,7 +25,7 @@ class NotOffered(AssertionError):  # noqa: N818 # a test that does this is wrong
 
 def find(commands: Sequence[Mapping[str, Any]] | None, line: str) -> list[Mapping[str, Any]]:
     """Returns the command of a line such as ``mode switch``, outermost first."""
-    level: Sequence[Mapping[str, Any]] = commands or []
+    level = [entry for entry in commands or [] if entry.get("type", 1) == 1]
     path: list[Mapping[str, Any]] = []
     for word in line.split():
         found = next((entry for entry in level if entry["name"] == word), None)
@@ -34,8 +36,21 @@ def find(commands: Sequence[Mapping[str, Any]] | None, line: str) -> list[Mappin
     return path
 
 
+def find_menu(commands: Sequence[Mapping[str, Any]] | None, name: str) -> Mapping[str, Any]:
+    """Returns the entry of a message's menu."""
+    for entry in commands or []:
+        if entry.get("type") == MESSAGE_MENU and entry["name"] == name:
+            return entry
+    raise NotOffered(f"{name!r} is in no message's menu")
+
+
 def check_offered(
-    command: Mapping[str, Any], *, in_guild: bool, permissions: int, overridden: bool
+    command: Mapping[str, Any],
+    *,
+    in_guild: bool,
+    permissions: int,
+    overridden: bool,
+    installed: bool = True,
 ) -> None:
     """Refuses what Discord's menu hides here from this member.
 
@@ -44,7 +59,10 @@ def check_offered(
         in_guild: whether it is typed in a server.
         permissions: the member's.
         overridden: whether the server's admins opened the command to everybody.
+        installed: whether the bot is in the server, or else with the user alone.
     """
+    if not installed and _WITH_USER not in (command.get("integration_types") or []):
+        raise NotOffered(f"/{command['name']} is not offered to who brings the bot along")
     contexts = command.get("contexts")
     context = _GUILD_CONTEXT if in_guild else _BOT_DM_CONTEXT
     if contexts is not None and context not in contexts:

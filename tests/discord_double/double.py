@@ -1,13 +1,14 @@
 """The double: Discord's two addresses, and what people do with the bot."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
-from tests.discord_double import commands
+from tests.discord_double import commands, limits
 from tests.discord_double.calls import Call, Fault
 from tests.discord_double.clock import Clock
 from tests.discord_double.gateway import Gateway
@@ -25,7 +26,10 @@ from tests.discord_double.world import (
 
 MANAGE_MESSAGES = 1 << 13
 MANAGE_GUILD = 1 << 5
-_COMMAND, _COMPONENT, _AUTOCOMPLETE = 2, 3, 4
+_COMMAND, _COMPONENT, _AUTOCOMPLETE, _SUBMIT = 2, 3, 4, 5
+_GUILD_MESSAGES, _DIRECT_MESSAGES, _MESSAGE_CONTENT = 1 << 9, 1 << 12, 1 << 15
+_MENTION = re.compile(r"<@!?(\d+)>")
+_SELECT, _LABEL = 3, 18
 _PATIENCE = 300.0
 """Seconds after which a test that waits gives up: far more than anything takes."""
 
@@ -173,6 +177,7 @@ class DiscordDouble:
             in_guild=not user.get("direct"),
             permissions=user.get("permissions", 0),
             overridden=overridden,
+            installed=user.get("installed", True),
         )
         place = None if user.get("direct") else user.get("guild") or self.guild
         data = commands.data(path, values, guild=place)
@@ -193,6 +198,135 @@ class DiscordDouble:
         await self.until(lambda: interaction.choices is not None, "suggestions")
         assert interaction.choices is not None
         return interaction.choices
+
+    async def menu(self, name: str, message: Message, **user: Any) -> Interaction:
+        """Chooses an entry of a message's menu; see `_send`."""
+        assert not message.deleted, "nobody finds a message that is gone"
+        entry = commands.find_menu(self.world.commands, name)
+        commands.check_offered(
+            entry,
+            in_guild=not user.get("direct"),
+            permissions=user.get("permissions", 0),
+            overridden=False,
+            installed=user.get("installed", True),
+        )
+        # Discord tells all of a message that somebody points at.
+        data = {
+            "id": entry["id"],
+            "name": name,
+            "type": commands.MESSAGE_MENU,
+            "target_id": str(message.id),
+            "resolved": {"messages": {str(message.id): message.payload()}},
+        }
+        return await self._send(_COMMAND, data, **user)
+
+    async def form(self, interaction: Interaction) -> dict[str, str]:
+        """Waits for a form and returns what its fields hold, by label."""
+        modal = await self.until(lambda: interaction.modal, "a form")
+        assert modal is not None
+        return {label: _filled(field) for label, field in limits.modal_fields(modal)}
+
+    async def submit(
+        self, interaction: Interaction, values: Mapping[str, str] | None = None, **user: Any
+    ) -> Interaction:
+        """Sends a form that somebody was shown.
+
+        Args:
+            interaction: what was answered with the form.
+            values: what they fill in, by label; the rest stays as it is.
+            user: see `_send`.
+        """
+        held = await self.form(interaction)
+        unknown = set(values or {}) - set(held)
+        assert not unknown, f"the form has no {unknown} but {list(held)}"
+        assert interaction.modal is not None
+        parts = []
+        for label, field in limits.modal_fields(interaction.modal):
+            value = (values or {}).get(label, held[label])
+            if field["type"] == _SELECT:
+                offered = [option["value"] for option in field["options"]]
+                assert value in offered, f"{label} offers {offered}"
+                answer: dict[str, Any] = {"values": [value]}
+            else:
+                limits.check_input(field, value)
+                answer = {"value": value}
+            filled = {"type": field["type"], "custom_id": field["custom_id"], **answer}
+            parts.append({"type": _LABEL, "component": filled})
+        data = {"custom_id": interaction.modal["custom_id"], "components": parts}
+        return await self._send(_SUBMIT, data, message=interaction.pressed, **user)
+
+    async def say(
+        self,
+        content: str,
+        *,
+        user: User | None = None,
+        guild: Guild | None = None,
+        room: Room | None = None,
+        direct: bool = False,
+        roles: Sequence[Role] = (),
+        files: Sequence[Attachment] = (),
+        replies_to: Message | None = None,
+        webhook_id: int | None = None,
+        embeds: Sequence[dict[str, Any]] = (),
+    ) -> Message:
+        """Writes a message, which the bot is told of as far as its intents go.
+
+        Args:
+            content: the words; ``<@id>`` names somebody.
+            user: who writes; the double's own user unless told.
+            guild: where; the double's own server unless told.
+            room: the channel; the server's first unless told.
+            direct: to the bot alone instead.
+            roles: of the member.
+            files: sent along.
+            replies_to: what it answers.
+            webhook_id: of a webhook that writes in the user's place.
+            embeds: as Discord makes them of links.
+        """
+        user = user or self.user
+        place = None if direct else guild or self.guild
+        channel_id = place.channel_id if place else self.world.direct_channel(user.id)
+        known = {who.id: who for who in (self.world.bot, *self.world.users)}
+        named = [known[int(number)] for number in _MENTION.findall(content) if int(number) in known]
+        message = self.world.say(
+            room.id if room else channel_id,
+            user,
+            content,
+            mentions=tuple(dict.fromkeys(named)),
+            attachments=list(files),
+            embeds=list(embeds),
+            replies_to=replies_to,
+            webhook_id=webhook_id,
+        )
+        await self.tell(message, guild=place, roles=roles)
+        return message
+
+    async def tell(
+        self, message: Message, *, guild: Guild | None = None, roles: Sequence[Role] = ()
+    ) -> None:
+        """Sends MESSAGE_CREATE; once more where a RESUME comes in between."""
+        session = self.gateway.live
+        assert session is not None, "no bot is connected"
+        assert not session.intents & _MESSAGE_CONTENT, "the bot asks for a privileged intent"
+        if not session.intents & (_GUILD_MESSAGES if guild else _DIRECT_MESSAGES):
+            return
+        payload = message.seen_by(self.world.bot, direct=guild is None)
+        if guild is not None:
+            payload["guild_id"] = str(guild.id)
+            if message.webhook_id is None:
+                payload["member"] = guild.member(roles)
+        await self.gateway.dispatch("MESSAGE_CREATE", payload)
+
+    async def reply(self, message: Message) -> Message:
+        """Waits for what the bot answers to a message."""
+
+        def look() -> Message | None:
+            posted = self.world.messages.values()
+            return next((m for m in posted if m.replies_to is message and not m.deleted), None)
+
+        answer = await self.until(look, "a reply")
+        assert answer is not None
+        return answer
 
     async def click(self, message: Message, label: str, **user: Any) -> Interaction:
         """Presses a message's button by its label."""
@@ -256,11 +390,12 @@ class DiscordDouble:
         room: Room | None = None,
         message: Message | None = None,
         upload_limit: int = DEFAULT_UPLOAD_LIMIT,
+        installed: bool = True,
     ) -> Interaction:
         """Sends INTERACTION_CREATE.
 
         Args:
-            kind: 2 is a command, 3 a button, 4 autocompletion.
+            kind: 2 is a command, 3 a button, 4 autocompletion, 5 a form.
             data: what was done.
             user: who did; the double's own user unless told.
             guild: where; the double's own server unless told.
@@ -270,10 +405,11 @@ class DiscordDouble:
             room: the channel; the server's first unless told.
             message: the one whose button it was.
             upload_limit: bytes per file.
+            installed: whether the bot is in the server, or else with the user alone.
         """
         user = user or self.user
         place = None if direct else guild or self.guild
-        channel_id = place.channel_id if place else self._direct_channel(user)
+        channel_id = place.channel_id if place else self.world.direct_channel(user.id)
         channel_id = room.id if room else channel_id
         interaction = self.world.open_interaction(kind, user, place, channel_id, upload_limit)
         interaction.original = interaction.pressed = message
@@ -289,7 +425,9 @@ class DiscordDouble:
             "locale": "en-US",
             "app_permissions": "0",
             "entitlements": [],
-            "authorizing_integration_owners": {"0": str(place.id) if place else "0"},
+            "authorizing_integration_owners": (
+                {"0": str(place.id) if place else "0"} if installed else {"1": str(user.id)}
+            ),
             "context": 0 if place else 1,
             **self._who_and_where(user, place, permissions, roles, room),
         }
@@ -312,7 +450,10 @@ class DiscordDouble:
         member = {"user": user.payload(), **place.member(roles, permissions)}
         return {"member": member, "guild_id": str(place.id), "channel": place.channel(room)}
 
-    def _direct_channel(self, user: User) -> int:
-        # Every user's channel with the bot has the user's own id here.
-        self.world.channels.setdefault(user.id, None)
-        return user.id
+
+def _filled(field: Mapping[str, Any]) -> str:
+    """Returns what a form's field holds before anybody touches it."""
+    if field["type"] != _SELECT:
+        return str(field.get("value") or "")
+    chosen = [option["value"] for option in field["options"] if option.get("default")]
+    return str(chosen[0]) if chosen else ""

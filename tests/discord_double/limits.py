@@ -10,7 +10,9 @@ MIB = 2**20
 REQUEST_BYTES = 25 * MIB
 
 _SUB_COMMAND, _SUB_COMMAND_GROUP = 1, 2
-_ACTION_ROW, _BUTTON = 1, 2
+_ACTION_ROW, _BUTTON, _SELECT, _TEXT_INPUT, _LABEL = 1, 2, 3, 4, 18
+_CHAT_INPUT, _USER_MENU, _MESSAGE_MENU = 1, 2, 3
+_MOST_COMMANDS = {_CHAT_INPUT: 100, _USER_MENU: 15, _MESSAGE_MENU: 15}
 _COMMAND_NAME = re.compile(r"[-_\w]{1,32}")
 _MENTION_KINDS = {"roles", "users", "everyone"}
 
@@ -41,13 +43,88 @@ def check_files(sizes: Sequence[int], limit: int) -> None:
 
 def check_commands(commands: Sequence[Mapping[str, Any]]) -> None:
     """Refuses what no application may register."""
-    if len(commands) > 100:
-        raise errors.invalid_form("commands", "Must be 100 or fewer in length.")
-    names = [command["name"] for command in commands]
+    for kind, most in _MOST_COMMANDS.items():
+        if sum(command.get("type", _CHAT_INPUT) == kind for command in commands) > most:
+            raise errors.invalid_form("commands", f"Must be {most} or fewer in length.")
+    names = [(command.get("type", _CHAT_INPUT), command["name"]) for command in commands]
     if len(set(names)) != len(names):
         raise errors.invalid_form("commands", "Names must be unique.")
     for command in commands:
-        _command(command)
+        if command.get("type", _CHAT_INPUT) == _CHAT_INPUT:
+            _command(command)
+        else:
+            _menu(command)
+
+
+def check_modal(modal: Mapping[str, Any]) -> None:
+    """Refuses a form that Discord would not show.
+
+    Raises:
+        ApiError: as Discord answers.
+    """
+    _length(modal["title"], "title", 1, 45)
+    _length(modal["custom_id"], "custom_id", 1, 100)
+    parts = modal["components"]
+    if not 1 <= len(parts) <= 5:
+        raise errors.invalid_form("components", "Must be between 1 and 5 in length.")
+    ids = [_field(part)["custom_id"] for part in parts]
+    if len(set(ids)) != len(ids):
+        raise errors.invalid_form("components", "Component custom id cannot be duplicated")
+
+
+def modal_fields(modal: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Returns what a form asks for, each with its label."""
+    return [(_label(part), _field(part)) for part in modal["components"]]
+
+
+def check_input(field: Mapping[str, Any], text: str) -> None:
+    """Refuses text that Discord's program would not let a user send.
+
+    Raises:
+        ApiError: it is too short or too long.
+    """
+    least = field.get("min_length") or (1 if field.get("required", True) else 0)
+    _length(text, field["custom_id"], least, field.get("max_length") or 4000)
+
+
+def _label(part: Mapping[str, Any]) -> str:
+    label = part["label"] if part["type"] == _LABEL else _field(part)["label"]
+    return str(label)
+
+
+def _field(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns what a part of a form asks for."""
+    if part["type"] == _LABEL:
+        _length(part["label"], "label", 1, 45)
+        _length(part.get("description") or "", "description", 0, 100)
+        field: Mapping[str, Any] = part["component"]
+        if field.get("label"):
+            raise errors.invalid_form("components.label", "The label around it has one.")
+    elif part["type"] == _ACTION_ROW and len(part["components"]) == 1:
+        field = part["components"][0]
+        _length(field.get("label") or "", "label", 1, 45)
+    else:
+        raise errors.invalid_form("components", "No such part of a form.")
+    _length(field["custom_id"], "custom_id", 1, 100)
+    if field["type"] == _SELECT:
+        if not 1 <= len(field["options"]) <= 25:
+            raise errors.invalid_form("options", "Must be between 1 and 25 in length.")
+        for option in field["options"]:
+            _length(option["label"], "options.label", 1, 100)
+            _length(option["value"], "options.value", 1, 100)
+    elif field["type"] == _TEXT_INPUT:
+        value = field.get("value") or ""
+        _length(value, "value", 0, field.get("max_length") or 4000)
+        _length(field.get("placeholder") or "", "placeholder", 0, 100)
+    else:
+        raise errors.invalid_form("components", "No such field of a form.")
+    return field
+
+
+def _menu(command: Mapping[str, Any]) -> None:
+    _length(command["name"], "name", 1, 32)
+    if command.get("description") or command.get("options"):
+        raise errors.invalid_form("commands", "A menu's entry has a name alone.")
 
 
 def check_choices(choices: Sequence[Mapping[str, Any]]) -> None:

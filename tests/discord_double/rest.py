@@ -12,12 +12,13 @@ from tests.discord_double.calls import Call, Fault, Files
 from tests.discord_double.world import EPHEMERAL, Interaction, Message, World
 
 DEFAULT_UPLOAD_LIMIT = 10 * limits.MIB
-_COMMAND, _COMPONENT, _AUTOCOMPLETE = 2, 3, 4
+_COMMAND, _COMPONENT, _AUTOCOMPLETE, _SUBMIT = 2, 3, 4, 5
 _MESSAGE, _LOADING, _LOADING_UPDATE, _UPDATE, _CHOICES, _MODAL = 4, 5, 6, 7, 8, 9
 _ANSWERS_TO = {
     _COMMAND: {_MESSAGE, _LOADING, _MODAL},
     _COMPONENT: {_MESSAGE, _LOADING, _LOADING_UPDATE, _UPDATE, _MODAL},
     _AUTOCOMPLETE: {_CHOICES},
+    _SUBMIT: {_MESSAGE, _LOADING, _LOADING_UPDATE, _UPDATE},
 }
 
 Answer = dict[str, Any] | list[dict[str, Any]] | None
@@ -37,6 +38,7 @@ class Rest:
     def routes(self) -> list[web.RouteDef]:
         """Returns the routes below the API's base address."""
         original = "/webhooks/{application}/{token}/messages/@original"
+        follow_up = "/webhooks/{application}/{token}/messages/{message}"
         message = "/channels/{channel}/messages/{message}"
         table: list[tuple[str, str, str, Handler]] = [
             ("GET", "/users/@me", "me", self._me),
@@ -51,6 +53,10 @@ class Rest:
             ("GET", "/channels/{channel}/messages", "history", self._history),
             ("PATCH", message, "edit", self._edit),
             ("DELETE", message, "delete", self._delete),
+            ("PATCH", follow_up, "edit_followup", self._edit_followup),
+            ("DELETE", follow_up, "delete_followup", self._delete_followup),
+            ("POST", "/users/@me/channels", "direct_channel", self._direct_channel),
+            ("PUT", f"{message}/reactions/{{emoji}}/@me", "react", self._react),
         ]
         return [
             web.route(method, path, self._guarded(name, handler), name=name)
@@ -187,6 +193,22 @@ class Rest:
         self._world.message(int(call.params["message"]), channel).deleted = True
         return None
 
+    async def _direct_channel(self, call: Call) -> Answer:
+        self._authorize(call)
+        user_id = int(call.json["recipient_id"])
+        recipient = {"id": str(user_id), "username": "somebody", "discriminator": "0"}
+        channel = self._world.direct_channel(user_id)
+        return {"id": str(channel), "type": 1, "recipients": [{**recipient, "avatar": None}]}
+
+    async def _react(self, call: Call) -> Answer:
+        self._authorize(call)
+        channel = int(call.params["channel"])
+        if channel in self._world.unreacted:
+            raise errors.missing_permissions()
+        message = self._world.message(int(call.params["message"]), channel)
+        message.reactions.append(call.params["emoji"])
+        return None
+
     # What an interaction's token may do
 
     async def _callback(self, call: Call) -> Answer:
@@ -209,6 +231,9 @@ class Rest:
         elif kind == _UPDATE:
             assert interaction.original is not None
             self._world.edit(interaction.original, data, call.files, interaction.upload_limit)
+        elif kind == _MODAL:
+            limits.check_modal(data)
+            interaction.modal = data
         elif kind == _CHOICES:
             limits.check_choices(data["choices"])
             interaction.choices = data["choices"]
@@ -248,6 +273,23 @@ class Rest:
         message.flags |= int(call.json.get("flags") or 0) & EPHEMERAL
         interaction.followups.append(message)
         return message.payload()
+
+    async def _edit_followup(self, call: Call) -> Answer:
+        interaction = self._world.answered(call.params["token"])
+        message = self._followup_of(interaction, call)
+        self._world.edit(message, call.json, call.files, interaction.upload_limit)
+        return message.payload()
+
+    async def _delete_followup(self, call: Call) -> Answer:
+        interaction = self._world.answered(call.params["token"])
+        self._followup_of(interaction, call).deleted = True
+        return None
+
+    def _followup_of(self, interaction: Interaction, call: Call) -> Message:
+        message = self._world.message(int(call.params["message"]))
+        if message is not interaction.original and message not in interaction.followups:
+            raise errors.unknown_message()
+        return message
 
     def _original(self, interaction: Interaction) -> Message:
         if interaction.original is None or interaction.original.deleted:

@@ -15,6 +15,7 @@ from tests.discord_double.clock import Clock
 TOKEN_LIFE = timedelta(minutes=15)
 ACKNOWLEDGE_WITHIN = timedelta(seconds=3)
 NONCE_LIFE = timedelta(minutes=5)
+SILENT = 1 << 12
 EPHEMERAL = 1 << 6
 LOADING = 1 << 7
 
@@ -108,7 +109,7 @@ class Guild:
     def channel(self, room: Room | None = None) -> dict[str, Any]:
         """Its first text channel, or another."""
         room = room or Room(self.channel_id, "pictures")
-        shown = {
+        shown: dict[str, Any] = {
             "id": str(room.id),
             "type": 11 if room.parent_id else 0,
             "guild_id": str(self.id),
@@ -182,6 +183,10 @@ class Message:
         flags: 64 is ephemeral, 128 is "thinking".
         shown: every text it ever had, oldest first.
         pinged: users who were notified when it was created.
+        replies_to: the message that it answers.
+        mentions: users whom it names.
+        reactions: emojis that the bot put on it.
+        webhook_id: of the webhook that wrote it.
     """
 
     id: int
@@ -198,6 +203,10 @@ class Message:
     deleted: bool = False
     shown: list[str] = field(default_factory=list)
     pinged: tuple[int, ...] = ()
+    replies_to: "Message | None" = None
+    mentions: tuple[User, ...] = ()
+    reactions: list[str] = field(default_factory=list)
+    webhook_id: int | None = None
 
     @property
     def ephemeral(self) -> bool:
@@ -218,11 +227,29 @@ class Message:
             for button in row["components"]
         }
 
+    def seen_by(self, bot: User, *, direct: bool) -> dict[str, Any]:
+        """As Discord tells a bot of it that has not the privileged message content intent."""
+        payload = self.payload()
+        if not (direct or self.author == bot or bot in self.mentions):
+            payload |= {"content": "", "attachments": [], "embeds": [], "components": []}
+        if self.replies_to:
+            payload["referenced_message"] = self.replies_to.seen_by(bot, direct=direct)
+        return payload
+
     def payload(self) -> dict[str, Any]:
         """As Discord's JSON has it."""
-        return {
+        reference: dict[str, Any] = {}
+        if self.replies_to:
+            reference["message_reference"] = {
+                "type": 0,
+                "message_id": str(self.replies_to.id),
+                "channel_id": str(self.channel_id),
+            }
+        if self.webhook_id:
+            reference["webhook_id"] = str(self.webhook_id)
+        return reference | {
             "id": str(self.id),
-            "type": 0,
+            "type": 19 if self.replies_to else 0,
             "channel_id": str(self.channel_id),
             "author": self.author.payload(),
             "content": self.content,
@@ -230,7 +257,7 @@ class Message:
             "edited_timestamp": self.edited_at.isoformat() if self.edited_at else None,
             "tts": False,
             "mention_everyone": False,
-            "mentions": [],
+            "mentions": [user.payload() for user in self.mentions],
             "mention_roles": [],
             "attachments": [attachment.payload() for attachment in self.attachments],
             "embeds": self.embeds,
@@ -246,12 +273,13 @@ class Interaction:
     """Something a user did, and what became of it.
 
     Attributes:
-        kind: 2 is a command, 3 a button, 4 autocompletion.
+        kind: 2 is a command, 3 a button, 4 autocompletion, 5 a form that was filled in.
         acknowledged: type of the first answer; None before.
         original: the message that ``@original`` means.
         pressed: the message whose button it was.
         followups: later messages.
         choices: the answer to autocompletion.
+        modal: the form that it was answered with.
         upload_limit: bytes per file.
     """
 
@@ -268,6 +296,7 @@ class Interaction:
     pressed: Message | None = None
     followups: list[Message] = field(default_factory=list)
     choices: list[dict[str, Any]] | None = None
+    modal: dict[str, Any] | None = None
 
     @property
     def answer(self) -> Message | None:
@@ -285,9 +314,12 @@ class World:
         self.bot = User(self.snowflake(), "Dream Lab", bot=True)
         self.application_id = self.snowflake()
         self.token = f"{secrets.token_hex(12)}.{secrets.token_hex(4)}.{secrets.token_hex(16)}"
+        self.users: list[User] = []
         self.guilds: dict[int, Guild] = {}
         self.channels: dict[int, Guild | None] = {}
         self.forbidden: set[int] = set()
+        self.closed: set[int] = set()
+        self.unreacted: set[int] = set()
         self.messages: dict[int, Message] = {}
         self.interactions: dict[str, Interaction] = {}
         self.uploads: dict[int, Attachment] = {}
@@ -316,13 +348,35 @@ class World:
 
     def add_user(self, name: str) -> User:
         """Makes a user."""
-        return User(self.snowflake(), name)
+        user = User(self.snowflake(), name)
+        self.users.append(user)
+        return user
 
     def upload(self, filename: str, content: bytes, cdn: str) -> Attachment:
         """Keeps a file that somebody sends along with a command."""
         attachment = Attachment(self.snowflake(), filename, content, cdn=cdn)
         self.uploads[attachment.id] = attachment
         return attachment
+
+    def say(self, channel_id: int, author: User, content: str, **more: Any) -> Message:
+        """Has somebody write a message; see `Message` for what it may have beside words."""
+        message = Message(
+            self.snowflake(), channel_id, author, self.clock.now(), content=content, **more
+        )
+        self.messages[message.id] = message
+        return message
+
+    def direct_channel(self, user_id: int) -> int:
+        """Returns the channel between a user and the bot.
+
+        Raises:
+            ApiError: the user takes no messages.
+        """
+        if user_id in self.closed:
+            raise errors.cannot_message()
+        # Every user's channel with the bot has the user's own id here.
+        self.channels.setdefault(user_id, None)
+        return user_id
 
     def open_interaction(
         self, kind: int, user: User, guild: Guild | None, channel_id: int, upload_limit: int
@@ -410,13 +464,31 @@ class World:
                 raise errors.unknown_message()
             return earlier
         limits.check_files([len(content) for _, content in files.values()], upload_limit)
+        answered = self._referenced(channel_id, data.get("message_reference"))
         message = self._new_message(channel_id, flags=int(data.get("flags") or 0))
         message.nonce = nonce
         self._apply(message, data, files)
-        message.pinged = _pinged(message.content, data.get("allowed_mentions"))
+        allowed = data.get("allowed_mentions")
+        message.pinged = _pinged(message.content, allowed)
+        message.replies_to = answered
+        if answered and (allowed is None or allowed.get("replied_user")):
+            message.pinged += (answered.author.id,)
         if nonce:
             self._nonces[channel_id, nonce] = message
         return message
+
+    def _referenced(self, channel_id: int, reference: Mapping[str, Any] | None) -> Message | None:
+        if reference is None:
+            return None
+        try:
+            answered = self.message(int(reference["message_id"]), channel_id)
+            if answered.ephemeral:
+                raise errors.unknown_message()
+        except errors.ApiError:
+            if reference.get("fail_if_not_exists", True):
+                raise errors.invalid_form("message_reference", "Unknown message") from None
+            return None
+        return answered
 
     def create_loading(self, channel_id: int, flags: int) -> Message:
         """Posts "… is thinking"."""
