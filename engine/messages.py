@@ -28,6 +28,7 @@ class Start:
         log_level: the least level of its log lines, as `logging` numbers them.
         max_rows: most rows in a forward pass; None leaves it to the device.
         ledger: the file of what was measured, memory and time; None keeps none.
+        host_cache: bytes of the host's memory for models that must leave the device.
     """
 
     device: str
@@ -35,6 +36,7 @@ class Start:
     log_level: int
     max_rows: int | None
     ledger: Path | None = None
+    host_cache: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +148,12 @@ class Measured:
     Attributes:
         figures: those that are new or have changed notably.
         loaded: keys of the models in memory.
+        waiting: keys of those that wait in the host's memory, off the device.
     """
 
     figures: tuple[Figure, ...]
     loaded: tuple[str, ...]
+    waiting: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +172,7 @@ Reply: TypeAlias = JobEvent | JobFailed | Loading | Measured | Answer
 """What it says while it works; all of it comes from the step loop, and so shows that it turns."""
 
 
-def frame(message: Start | Command | Ready | Unusable | Reply) -> bytes:
+def frame(message: object) -> bytes:
     """Returns a message as it crosses the pipe."""
     body = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return HEADER.pack(len(body)) + body

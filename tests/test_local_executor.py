@@ -31,7 +31,8 @@ from engine.jobs import (
     Progress,
     Stage,
 )
-from engine.local_executor import BEAT_SECONDS, LOADING_SECONDS, LocalExecutor, Patience
+from engine.local_executor import LocalExecutor
+from engine.patience import BEAT_SECONDS, LOADING_SECONDS, Patience
 from tests.worker_kit import DEMO, ask
 
 ROOT = Path(__file__).parent.parent
@@ -340,11 +341,11 @@ async def test_what_was_drawn_before_tells_a_hang_and_what_was_not_has_all_the_t
     await draw(watched, "once", ask(steps=2))
     events = await begun(watched, "larger", width=192)
     assert watched._child is not None
-    assert watched._child._longest_round() is None
+    assert watched._child.dialogue.longest_round() is None
     await events.aclose()
     assert watched.pace.pass_seconds(DEMO.key, ask().width * ask().height, 2) is not None
     stuck = await begun(watched, "stuck")
-    assert watched._child._longest_round() is not None
+    assert watched._child.dialogue.longest_round() is not None
 
     assert watched.pid is not None
     os.kill(watched.pid, signal.SIGSTOP)
@@ -516,7 +517,7 @@ async def test_a_closed_pipe_ends_it_in_the_middle_of_a_drawing(executor: LocalE
     events = await begun(executor, "cut off")
     assert executor._child is not None
 
-    executor._child._stdin.close()
+    executor._child.process.stdin.close()
 
     assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
 
@@ -531,12 +532,12 @@ async def test_a_closed_pipe_ends_it_while_it_waits_for_somebody_to_read(
     # More than a pipe holds: the worker can't end what it has begun to say.
     events = executor.run("loud", ask(steps=2, width=256, height=256, count=8))
     await anext(events)
-    said: Any = child._process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio shows it nowhere
+    said: Any = child.process.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio shows it nowhere
     said.pause_reading()
     while _unread(said.get_extra_info("pipe")) < 32_000:  # noqa: ASYNC110 - it sends no events
         await asyncio.sleep(0.01)
 
-    child._stdin.close()
+    child.process.stdin.close()
 
     while psutil.pid_exists(pid):  # noqa: ASYNC110 - likewise
         await asyncio.sleep(0.01)
