@@ -10,8 +10,6 @@ from engine.errors import RequestError
 # No dash that a parameter begins with, no backslash before one, no blank that is more than one.
 LETTERS = "abcXYZ 019,.:;()[]<>'\"\u00e9\u732b"
 WORDS = st.text(LETTERS, max_size=40).map(lambda text: " ".join(text.split()))
-    lambda t: " ".join(t.split())
-)
 VALUES = {
     "size": st.sampled_from(["16:9", "768x512", "portrait", "1.91:1"]),
     "seed": st.integers(0, 2**32 - 1).map(str),
@@ -83,9 +81,7 @@ def test_what_looks_like_parameters_is_read_once_and_for_all(parts: list[str]) -
         ("line\n--seed 7", "line", {"seed": "7"}),
     ],
 )
-def test_parameters_as_people_write_them(
-    text: str, prompt: str, values: dict[str, str]
-) -> None:
+def test_parameters_as_people_write_them(text: str, prompt: str, values: dict[str, str]) -> None:
     assert read_parameters(text) == Typed(prompt, values)
 
 
