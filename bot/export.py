@@ -131,5 +131,8 @@ def _entry(job: JobRecord) -> dict[str, Any]:
         "count": request.count,
         "variation_seed": request.variation_seed,
         "strength": request.strength if request.source else None,
-        "repeats": job.parent_id,
+        "made_of": job.parent_id,
+        "kinship": job.parent.kinship.value if job.parent else None,
+        "picture": job.parent.number if job.parent else None,
+        "note": job.note,
     }

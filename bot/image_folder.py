@@ -52,7 +52,7 @@ class ImageFolder:
         self._sync_above()
         records: list[ImageRecord] = []
         try:
-            for image in result.images:
+            for number, image in enumerate(result.images):
                 image_id = new_job_id()
                 path = folder / f"{image_id}.png"
                 _write(path, image.png)
@@ -64,6 +64,7 @@ class ImageFolder:
                         seed=image.seed,
                         width=image.width,
                         height=image.height,
+                        number=number,
                     )
                 )
             sync_folder(folder)

@@ -60,6 +60,7 @@ class ImageRecord:
         seed: the seed that draws just this one.
         width: pixels.
         height: pixels.
+        number: which of its job's pictures, 0 is the first.
     """
 
     id: str
@@ -68,6 +69,42 @@ class ImageRecord:
     seed: int
     width: int
     height: int
+    number: int = 0
+
+
+class Kinship(StrEnum):
+    """How a job was made of another one."""
+
+    AGAIN = "again"
+    """The same with another seed."""
+    VARY = "vary"
+    """The same seed with a second noise mixed in."""
+    UPSCALE = "upscale"
+    """The same picture, larger."""
+    EDIT = "edit"
+    """Asked for anew with some of it changed."""
+    REMIX = "remix"
+    """Drawn with the picture to start from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """What a job was made of. It may be forgotten by now.
+
+    Attributes:
+        job_id: the other job.
+        number: which of its pictures, 0 is the first; None for all of them.
+        kinship: how.
+    """
+
+    job_id: str
+    number: int | None
+    kinship: Kinship
+
+    @property
+    def is_only(self) -> bool:
+        """Whether a picture has one such child at most."""
+        return self.number is not None and self.kinship in (Kinship.VARY, Kinship.UPSCALE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +123,8 @@ class JobRecord:
         seconds: time it took to draw, waiting and loading left out; None before it is done.
         error: one sentence for the asker where it failed.
         attempts: how often it was begun.
-        parent_id: the job that this one repeats or varies.
+        parent: what it was made of; None where it was asked for in words.
+        note: a sentence for the asker on how it was done; None where there is nothing to say.
         images: what was drawn and not deleted, in the order of their seeds.
     """
 
@@ -100,8 +138,27 @@ class JobRecord:
     seconds: float | None = None
     error: str | None = None
     attempts: int = 0
-    parent_id: str | None = None
+    parent: Parent | None = None
+    note: str | None = None
     images: tuple[ImageRecord, ...] = ()
+
+    @property
+    def parent_id(self) -> str | None:
+        """The job that it was made of."""
+        return self.parent.job_id if self.parent else None
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """What a picture was made into.
+
+    Attributes:
+        job: the one job of its kind.
+        is_new: whether it was asked for just now.
+    """
+
+    job: JobRecord
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,14 @@ from bot.rules import Usage, day_of
 from bot.store_access import REQUEST, from_any, image_of, marks, release
 from bot.store_history import HistoryRows
 from bot.store_housekeeping import HousekeepingRows
+from bot.store_lineage import LineageRows, refuse_second
 from bot.store_members import MemberRows
 from bot.store_outbox import OutboxRows
 from bot.store_places import PlaceRows, usage_of
 from engine.jobs import JobStatus
 
 
-class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
+class Store(LineageRows, MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
     """The rows of one data folder; see `StoreAccess` for what any method may raise."""
 
     # Jobs
@@ -32,7 +33,11 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
             job: waiting.
             admit: raises to refuse it, by what its owner has asked for in its place before.
                 Nothing comes between the look and the job.
+
+        Raises:
+            OnlyChildError: its parent has the one child of this kind already.
         """
+        parent = job.parent
         values = (
             job.id,
             job.owner.id,
@@ -44,15 +49,20 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
             job.status,
             job.created_at.timestamp(),
             job.parent_id,
+            parent and parent.number,
+            parent and parent.kinship,
+            job.note,
         )
 
         def work(db: sqlite3.Connection) -> None:
             today = day_of(job.created_at).timestamp()
             db.execute("DELETE FROM spent WHERE day < ?", (today,))
+            refuse_second(db, parent)
             admit(usage_of(db, job.origin.place, job.owner.id, job.created_at))
             db.execute(
                 "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
-                " status, created_at, parent_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " status, created_at, parent_id, parent_number, kinship, note)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 values,
             )
             if source := job.request.source:
@@ -80,7 +90,8 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
         """Stores how a job ended, its pictures and its outbox row, all or nothing.
 
         Args:
-            job: with a final status, ``finished_at``, ``seconds`` and ``error`` as they came.
+            job: with a final status, ``finished_at``, ``seconds``, ``error`` and ``note`` as they
+                came.
             images: what was drawn; the files are there already.
             carried: whether a courier is to bring the result.
 
@@ -97,8 +108,9 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
         def work(db: sqlite3.Connection) -> bool:
             if job.status is JobStatus.DONE:
                 _begin(db, job.id)  # where it was drawn before that could be noted
-            ended = {"finished_at": "?", "seconds": "?", "error": "?"}
-            if not _move(db, job.id, job.status, ended, finished_at, job.seconds, job.error):
+            ended = {"finished_at": "?", "seconds": "?", "error": "?", "note": "?"}
+            told = (finished_at, job.seconds, job.error, job.note)
+            if not _move(db, job.id, job.status, ended, *told):
                 return False
             db.executemany(
                 "INSERT INTO images (id, job_id, number, path, seed, width, height)"
@@ -166,7 +178,7 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
         return image_of(row) if row else None
 
     async def forget_images(self, job_id: str) -> list[str]:
-        """Removes the rows of a job's pictures.
+        """Removes the rows of a job's pictures; it is nobody's child any more.
 
         Returns:
             The path of the picture that it started from, where no other job does.
@@ -174,6 +186,11 @@ class Store(MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
 
         def work(db: sqlite3.Connection) -> list[str]:
             db.execute("DELETE FROM images WHERE job_id = ?", (job_id,))
+            db.execute(
+                "UPDATE jobs SET parent_id = NULL, parent_number = NULL, kinship = NULL"
+                " WHERE id = ?",
+                (job_id,),
+            )
             return release(db, [job_id])
 
         return await self._write(work)

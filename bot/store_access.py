@@ -19,7 +19,7 @@ from pydantic import TypeAdapter
 
 from bot.database import open_database, open_for_reading, unavailable
 from bot.group_commit import GroupCommit
-from bot.records import ImageRecord, JobRecord, Origin, Owner
+from bot.records import ImageRecord, JobRecord, Kinship, Origin, Owner, Parent
 from engine.jobs import GenerationRequest, JobStatus
 
 log = logging.getLogger(__name__)
@@ -157,6 +157,7 @@ def image_of(row: sqlite3.Row) -> ImageRecord:
         seed=row["seed"],
         width=row["width"],
         height=row["height"],
+        number=row["number"],
     )
 
 
@@ -173,6 +174,13 @@ def job_of(row: sqlite3.Row, images: Sequence[ImageRecord]) -> JobRecord:
         seconds=row["seconds"],
         error=row["error"],
         attempts=row["attempts"],
-        parent_id=row["parent_id"],
+        parent=_parent(row),
+        note=row["note"],
         images=tuple(images),
     )
+
+
+def _parent(row: sqlite3.Row) -> Parent | None:
+    if row["parent_id"] is None:
+        return None
+    return Parent(row["parent_id"], row["parent_number"], Kinship(row["kinship"]))

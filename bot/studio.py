@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import secrets
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -12,19 +11,32 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from bot import policy
+from bot import policy, remakes
 from bot.database import StoreUnavailableError
 from bot.expectation import expected_at
 from bot.export import Exporter
 from bot.history import History
 from bot.house import House
 from bot.image_folder import ImageFolder
+from bot.lineage import Lineage
 from bot.members import Members
 from bot.plots import Plotter
-from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Setback
+from bot.records import (
+    Child,
+    ImageRecord,
+    JobRecord,
+    JobView,
+    Kinship,
+    Origin,
+    Owner,
+    Parent,
+    Setback,
+)
 from bot.rules import Rules, Usage
 from bot.source_images import SourceImage, read_source
 from bot.store import Store
+from bot.store_lineage import OnlyChildError
+from engine.enlargement import EnlargementJob, enlarge
 from engine.errors import (
     DreamLabError,
     JobCancelledError,
@@ -35,7 +47,6 @@ from engine.errors import (
 )
 from engine.fair_queue import Place
 from engine.jobs import (
-    MAX_SEED,
     GenerationJob,
     GenerationRequest,
     GenerationResult,
@@ -59,9 +70,6 @@ CARRIED = frozenset({"discord"})
 
 RESUMED = ("discord", "web")
 """Front ends whose jobs go on after a restart. A command draws its own jobs or nobody does."""
-
-VARIATION_STRENGTH = 0.35
-"""Share of new noise in a variation: the subject stays, its details move (judged by eye)."""
 
 CRASHES = 2
 """Crashes of the whole program while a job ran, after which it is not tried again."""
@@ -127,6 +135,7 @@ class Studio:
     Attributes:
         members: what is whose.
         house: what places allow.
+        lineage: what was made of what.
         exporter: packs what is somebody's.
         past: how it went; the program has it run.
         plots: the same, drawn.
@@ -161,6 +170,7 @@ class Studio:
         self._store_pause = store_pause
         self.members = Members(store)
         self.house = House(store)
+        self.lineage = Lineage(store)
         self.exporter = Exporter(images.path, images.source_path)
         self.past = History(store, pool)
         self.plots = Plotter(self.past)
@@ -192,7 +202,11 @@ class Studio:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def submit(
-        self, draft: RequestDraft, owner: Owner, origin: Origin, parent_id: str | None = None
+        self,
+        draft: RequestDraft,
+        owner: Owner,
+        origin: Origin,
+        parent: Parent | None = None,
     ) -> JobRecord:
         """Stores a request and queues it; it is committed when this returns.
 
@@ -211,45 +225,76 @@ class Studio:
         path = self._images.source_of(source) if source else None
         request = _built(mode, draft, path)
         origin = _covered(mode, origin)
-        return await self._accept(request, owner, origin, rules, parent_id, source)
+        return await self._accept(request, owner, origin, rules, parent, source)
 
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
     ) -> JobRecord:
         """Asks for the same once more: with a fresh seed, or varied, the seed kept.
 
-        A variation mixes a second noise into the first, so that the picture stays recognisable.
+        Of an enlarged picture it is what was enlarged.
 
         Raises:
             UnknownJobError: no such job.
             NotAllowedError: as `submit`.
             RequestError: likewise.
         """
-        parent = (await self._record(job_id)).request
-        mode = self._catalog.get(parent.mode)
+        earlier = (await self.lineage.unenlarged(await self._record(job_id))).request
+        mode = self._catalog.get(earlier.mode)
         rules = await self._enter(mode, owner, origin)
-        draft = RequestDraft(
-            # As typed: what the mode adds, it adds anew.
-            prompt=parent.shown_prompt,
-            mode=parent.mode,
-            negative_prompt=parent.shown_negative if mode.negative_allowed else None,
-            width=parent.width,
-            height=parent.height,
-            steps=parent.steps,
-            guidance_scale=parent.guidance_scale,
-            sampler=parent.sampler,
-            seed=parent.seed if vary else None,
-            count=parent.count,
-            strength=parent.strength if parent.source else None,
+        draft = remakes.draft_of(earlier, mode, seed=earlier.seed if vary else None)
+        request = _built(mode, draft, earlier.source)
+        request = remakes.varied(request) if vary else request
+        parent = Parent(job_id, None, Kinship.VARY if vary else Kinship.AGAIN)
+        return await self._accept(request, owner, _covered(mode, origin), rules, parent)
+
+    async def vary(self, image_id: str, owner: Owner, origin: Origin) -> Child:
+        """Asks for a picture that resembles one, unless there is one: its seed and a second noise.
+
+        Of an enlarged picture it is what was enlarged that is varied.
+
+        Raises:
+            UnknownImageError: no such picture.
+            NotAllowedError: as `submit`.
+            RequestError: likewise.
+        """
+        image, job = await self._pictured(image_id)
+        mode = self._catalog.get(job.request.mode)
+        rules = await self._enter(mode, owner, origin)
+        parent = Parent(job.id, image.number, Kinship.VARY)
+        if child := await self.lineage.only_child(parent):
+            return Child(child, is_new=False)
+        earlier = (await self.lineage.unenlarged(job)).request
+        draft = remakes.draft_of(remakes.single(earlier, image.seed), mode, seed=image.seed)
+        request = remakes.varied(_built(mode, draft, earlier.source))
+        return await self._bear(request, owner, _covered(mode, origin), rules, parent)
+
+    async def upscale(self, image_id: str, owner: Owner, origin: Origin) -> Child:
+        """Asks for a picture to be enlarged, unless it was: drawn in part anew, by its own model.
+
+        Where no model fits, it is enlarged without; the job's note says so.
+
+        Raises:
+            UnknownImageError: no such picture.
+            NotAllowedError: as `submit`.
+            RequestError: likewise, or it is too large already.
+        """
+        image, job = await self._pictured(image_id)
+        mode = self._catalog.modes.get(job.request.mode)
+        if mode:
+            rules = await self._enter(mode, owner, origin)
+        else:
+            rules = await self._enter_to_show(job, owner, origin)
+        parent = Parent(job.id, image.number, Kinship.UPSCALE)
+        if child := await self.lineage.only_child(parent):
+            return Child(child, is_new=False)
+        source = await self._read_kept(image)
+        request, note = remakes.enlarged(
+            remakes.single(job.request, image.seed), self._images.source_of(source), mode
         )
-        request = _built(mode, draft, parent.source)
-        if vary:
-            request = replace(
-                request,
-                variation_seed=secrets.randbelow(MAX_SEED + 1),
-                variation_strength=VARIATION_STRENGTH,
-            )
-        return await self._accept(request, owner, _covered(mode, origin), rules, job_id)
+        return await self._bear(
+            request, owner, _covered(mode, origin), rules, parent, source=source, note=note
+        )
 
     async def cancel(self, job_id: str, by: Owner, *, moderator: bool = False) -> bool:
         """Takes a job back; False where it had ended already.
@@ -353,9 +398,7 @@ class Studio:
         Raises:
             NotAllowedError: with the reason.
         """
-        standing = await self.house.standing(origin.place, asker.id)
-        mode = self._catalog.modes.get(job.request.mode)
-        _refuse(policy.show_refusal(standing, job, mode, asker, origin))
+        await self._enter_to_show(job, asker, origin)
 
     def is_covered(self, job: JobRecord, origin: Origin) -> bool:
         """Says whether a job's pictures are shown as spoilers somewhere."""
@@ -493,6 +536,47 @@ class Studio:
         _refuse(policy.draw_refusal(standing, mode, owner, origin))
         return standing.rules
 
+    async def _enter_to_show(self, job: JobRecord, asker: Owner, origin: Origin) -> Rules:
+        """Returns what the place allows to somebody who may have a job's pictures posted there.
+
+        Raises:
+            NotAllowedError: they may not.
+        """
+        standing = await self.house.standing(origin.place, asker.id)
+        mode = self._catalog.modes.get(job.request.mode)
+        _refuse(policy.show_refusal(standing, job, mode, asker, origin))
+        return standing.rules
+
+    async def _pictured(self, image_id: str) -> tuple[ImageRecord, JobRecord]:
+        image = await self.image(image_id)
+        return image, await self._record(image.job_id)
+
+    async def _read_kept(self, image: ImageRecord) -> SourceImage:
+        """Returns a kept picture as one to draw from, which outlives it."""
+        try:
+            content = await asyncio.to_thread(self._images.path(image).read_bytes)
+        except FileNotFoundError:
+            raise UnknownImageError(image.id) from None
+        return await self._read(content)
+
+    async def _bear(
+        self,
+        request: GenerationRequest,
+        owner: Owner,
+        origin: Origin,
+        rules: Rules,
+        parent: Parent,
+        *,
+        source: SourceImage | None = None,
+        note: str | None = None,
+    ) -> Child:
+        """Accepts the one child of a picture; whoever comes second gets the first one's."""
+        try:
+            job = await self._accept(request, owner, origin, rules, parent, source, note)
+        except OnlyChildError as error:
+            return Child(await self._record(error.child_id), is_new=False)
+        return Child(job, is_new=True)
+
     async def _read(self, content: bytes) -> SourceImage:
         async with self._reading:
             return await asyncio.to_thread(read_source, content)
@@ -503,8 +587,9 @@ class Studio:
         owner: Owner,
         origin: Origin,
         rules: Rules,
-        parent_id: str | None,
+        parent: Parent | None,
         source: SourceImage | None = None,
+        note: str | None = None,
     ) -> JobRecord:
         _refuse(policy.words_refusal(rules, request))
         record = JobRecord(
@@ -514,7 +599,8 @@ class Studio:
             request=request,
             status=JobStatus.QUEUED,
             created_at=datetime.now(UTC),
-            parent_id=parent_id,
+            parent=parent,
+            note=note,
         )
 
         def admit(usage: Usage) -> None:
@@ -574,8 +660,9 @@ class Studio:
 
         # The row's path is relative, so that the data folder may be moved.
         request = replace(record.request, source=self.source_path(record.request))
+        kind = GenerationJob if request.is_drawn else EnlargementJob
         future = self._pool.submit_job(
-            GenerationJob(
+            kind(
                 id=record.id,
                 owner=record.owner.id,
                 place=record.origin.place,
@@ -598,7 +685,7 @@ class Studio:
                 for tell in self.begun_listeners:
                     tell(record)
                 await self._note_begin(record.id)
-            await self._settle_at_last(live, await _outcome(future))
+            await self._settle_at_last(live, await self._fallen_back(live, await _outcome(future)))
         except PoolClosedError:
             # It goes on at the next start. A pool that broke counts as a crash.
             if not (self._pool.failed.done() and self._pool.failed.exception()):
@@ -608,6 +695,23 @@ class Studio:
         finally:
             del self._live[record.id]
             live.wake()
+
+    async def _fallen_back(
+        self, live: _Live, outcome: GenerationResult | DreamLabError
+    ) -> GenerationResult | DreamLabError:
+        """Returns a job's outcome; what could not be drawn larger is enlarged without the model."""
+        record = live.view.record
+        is_enlarged = record.parent and record.parent.kinship is Kinship.UPSCALE
+        if not (is_enlarged and isinstance(outcome, DreamLabError) and remakes.falls_back(outcome)):
+            return outcome
+        request = replace(record.request, source=self.source_path(record.request), strength=0.0)
+        try:
+            plain = await asyncio.to_thread(enlarge, record.id, request)
+        except DreamLabError as error:
+            return error
+        note = remakes.without(_told(outcome))
+        live.view = replace(live.view, record=replace(record, note=note))
+        return plain
 
     async def _note_begin(self, job_id: str) -> None:
         """Notes that a job runs. Its end can be stored without it, so a failure ends nothing."""
@@ -728,7 +832,7 @@ def _built(mode: ModeConfig, draft: RequestDraft, source: Path | None) -> Genera
     return request
 
 
-def _covered(mode: ModeConfig, origin: Origin) -> Origin:
+def _covered(mode: ModeConfig | None, origin: Origin) -> Origin:
     """Returns where a request comes from, with the note that its pictures are spoilers."""
     if not policy.is_covered(mode, origin):
         return origin

@@ -15,6 +15,7 @@
     ├── NoDeviceError           no device works; what waits goes on waiting
     ├── JobTimeoutError         it ran for longer than a job may
     ├── DrawingError            the model ran and failed
+    │   └── OutOfMemoryError
     ├── JobCancelledError
     └── PoolClosedError
 
@@ -203,6 +204,16 @@ class JobTimeoutError(DreamLabError):
 
 class DrawingError(DreamLabError):
     """The model ran and what came out is no picture (NaN, out of memory, a bug)."""
+
+
+class OutOfMemoryError(DrawingError):
+    """The device holds the model, but not what drawing this takes as well."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__(
+            f"{device} ran out of memory. A smaller picture or fewer at once may fit."
+        )
+        self.device = device
 
 
 class JobCancelledError(DreamLabError):

@@ -128,6 +128,8 @@ class JobRunner:
 
 def model_of(job: Job) -> ModelSpec | None:
     """Returns what a job needs loaded; None where that is nothing, or not known yet."""
+    if isinstance(job, RunnableJob):
+        return None
     if isinstance(job, GenerationJob) and isinstance(job.request, GenerationRequest):
         return job.request.model
     return job.model if isinstance(job, ModelLoadJob | ModelUnloadJob) else None

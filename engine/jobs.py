@@ -220,7 +220,8 @@ class GenerationRequest:
         typed_prompt: the prompt without the mode's additions; None where there are none.
         typed_negative: likewise the negative prompt.
         source: the picture to start from (img2img), a PNG of any size; None starts from noise.
-        strength: how much of the source is drawn anew, above 0 to 1; counts with a source alone.
+        strength: how much of the source is drawn anew, 0 to 1; counts with a source alone. At 0
+            nothing is drawn: the source is brought to the size, which needs no model.
         clip_skip: at which layer of the text encoder, counted from its end, the prompt is read, as
             the ecosystem counts: 1 is the last, 2 the last but one; None is what the family was
             trained with.
@@ -248,6 +249,11 @@ class GenerationRequest:
     clip_skip: int | None = None
     refiner: ModelSpec | None = None
     refiner_from: float = 1.0
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether a model draws; else the source is only brought to another size."""
+        return self.source is None or self.strength > 0
 
     @property
     def steps_taken(self) -> int:

@@ -23,6 +23,7 @@ from engine.errors import (
     JobCancelledError,
     ModelError,
     NotEnoughMemoryError,
+    OutOfMemoryError,
     UnsupportedModelError,
 )
 from engine.executor import LoadReport
@@ -822,9 +823,7 @@ class WorkerHost:
         if isinstance(error, DreamLabError):
             return error
         if _is_out_of_memory(error):
-            return DrawingError(
-                f"{self.device} ran out of memory. A smaller picture or fewer at once may fit."
-            )
+            return OutOfMemoryError(self.device)
         log.error("Drawing failed on %s", self.device, exc_info=error)
         if _is_device_failure(error):
             raise DeviceUnusableError(f"failed: {_first_line(error)}") from error

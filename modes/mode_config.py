@@ -26,6 +26,7 @@ from modes.request_fields import (
     sampler,
     whole_number,
 )
+from modes.upscaling import Upscale
 
 # What a mode that says nothing draws with; the size only where the model's own can't be told (it is
 # that of Stable Diffusion 1.x, see `native_side`). Sampler and guidance are where most prompts and
@@ -95,6 +96,7 @@ class ModeConfig:
         clip_skip: see `GenerationRequest`.
         refiner: draws the last steps; None for none.
         refiner_from: the share of the steps, 0 to 1, after which it takes over.
+        upscale: how its pictures are enlarged.
         loras_allowed: what a request may ask for beside the mode's own LoRAs.
         lora_folder: every ``.safetensors`` file in here, too; None for no folder.
         max_loras: most LoRAs that one request may ask for.
@@ -128,6 +130,7 @@ class ModeConfig:
     clip_skip: int | None = None
     refiner: ModelSpec | None = None
     refiner_from: float = REFINER_FROM
+    upscale: Upscale = field(default_factory=Upscale)
     loras_allowed: tuple[OfferedLora, ...] = ()
     lora_folder: Path | None = None
     max_loras: int = MAX_LORAS

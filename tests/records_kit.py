@@ -49,6 +49,7 @@ def done(job: JobRecord) -> JobRecord:
     return replace(job, status=JobStatus.DONE, finished_at=ASKED_AT, seconds=1.5, attempts=1)
 
 
-def an_image(job: JobRecord) -> ImageRecord:
+def an_image(job: JobRecord, number: int = 0) -> ImageRecord:
     image_id = new_job_id()
-    return ImageRecord(image_id, job.id, f"2026-01-02/{image_id}.png", 2**32 - 1, 128, 64)
+    path = f"2026-01-02/{image_id}.png"
+    return ImageRecord(image_id, job.id, path, 2**32 - 1, 128, 64, number)

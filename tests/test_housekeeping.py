@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from bot.housekeeping import SAFE_AGE, Housekeeper, Limits, expired, lost_pictures, strays
 from bot.image_folder import ImageFolder, PictureFile
-from bot.records import FinishedJob, JobRecord
+from bot.records import FinishedJob, JobRecord, Kinship, Parent
 from bot.source_images import SourceImage
 from bot.store import Store
 from engine.jobs import GeneratedImage, GenerationResult
@@ -172,7 +172,8 @@ async def test_what_is_undelivered_unfinished_or_repeated_stays_whatever_the_lim
     given_up = await house.finished(99, carried=True, front_end="discord")
     await house.store.postpone(given_up.id, None, "the channel is gone")
     repeated = await house.finished(99)
-    waiting = a_job(parent_id=repeated.id, created_at=NOW - 99 * DAY)
+    parent = Parent(repeated.id, None, Kinship.AGAIN)
+    waiting = a_job(parent=parent, created_at=NOW - 99 * DAY)
     running = a_job(created_at=NOW - 99 * DAY)
     for job in (waiting, running):
         await house.store.add(job)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bot.database import StoreError, StoreUnavailableError, problem, write_problem
-from bot.records import Delivery, JobRecord
+from bot.records import Delivery, JobRecord, Kinship, Parent
 from bot.store import Store
 from engine.jobs import JobStatus
 from tests.records_kit import ASKED_AT, a_job, a_request, an_image, done
@@ -27,7 +27,9 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 async def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
-    job = a_job("discord", address={"channel_id": 2**63, "token": "t"}, parent_id="p")
+    parent = Parent("p", 2, Kinship.VARY)
+    address = {"channel_id": 2**63, "token": "t"}
+    job = a_job("discord", address=address, parent=parent, note="done so")
 
     await store.add(job)
 
@@ -65,7 +67,7 @@ async def test_a_job_runs_once(store: Store) -> None:
 async def test_a_result_is_stored_with_its_pictures_in_order(store: Store) -> None:
     job = a_job()
     await store.add(job)
-    images = [an_image(job) for _ in range(3)]
+    images = [an_image(job, number) for number in range(3)]
 
     assert await store.settle(done(job), images, carried=False)
 

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from bot.records import JobView
+from bot.records import Child, ImageRecord, JobView
 from bot.studio import UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
 from bot.web.keys import Keys
+from bot.web.lineage_schemas import FamilyOut
 from bot.web.metrics import MEDIA_TYPE
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
@@ -45,6 +46,17 @@ async def _own_job(job_id: str, studio: TheStudio, visitor: TheVisitor) -> JobVi
 
 
 OwnJob = Annotated[JobView, Depends(_own_job)]
+
+
+async def _own_image(image_id: str, studio: TheStudio, visitor: TheVisitor) -> ImageRecord:
+    """Returns one of the visitor's own pictures; likewise."""
+    record = await studio.image(image_id)
+    if (await studio.view(record.job_id)).record.owner.id != visitor.owner.id:
+        raise UnknownImageError(image_id)
+    return record
+
+
+OwnImage = Annotated[ImageRecord, Depends(_own_image)]
 
 
 def _keys(request: Request) -> Keys:
@@ -202,19 +214,15 @@ async def all_events(
 
 @api.get("/images/{image_id}", response_class=Response)
 async def image(
-    image_id: str,
+    record: OwnImage,
     studio: TheStudio,
-    visitor: TheVisitor,
     download: Annotated[bool, Query(description="Have it saved instead of shown.")] = False,
 ) -> Response:
     """A picture as PNG, its parameters in the text chunk ``parameters``."""
-    record = await studio.image(image_id)
-    if (await studio.view(record.job_id)).record.owner.id != visitor.owner.id:
-        raise UnknownImageError(image_id)
     try:
         content = await asyncio.to_thread(studio.image_path(record).read_bytes)
     except FileNotFoundError:
-        raise UnknownImageError(image_id) from None
+        raise UnknownImageError(record.id) from None
     name = f'filename="dream-lab-{record.seed}.png"'
     headers = {
         # A picture never changes under its id.
@@ -222,3 +230,54 @@ async def image(
         "Content-Disposition": f"{'attachment' if download else 'inline'}; {name}",
     }
     return Response(content, media_type="image/png", headers=headers)
+
+
+@api.get("/jobs/{job_id}/family")
+async def family(view: OwnJob, studio: TheStudio, visitor: TheVisitor) -> FamilyOut:
+    """What a job was made of, and what was made of it."""
+    children = await studio.lineage.children(view.record.id)
+    own = [child for child in children if child.owner.id == visitor.owner.id]
+    return FamilyOut.of(view.record, own)
+
+
+_ONCE: dict[int | str, dict[str, Any]] = {
+    HTTPStatus.OK.value: {"model": JobOut, "description": "It was asked for before."}
+}
+
+
+@api.post("/images/{image_id}/vary", status_code=HTTPStatus.CREATED, responses=_ONCE)
+async def vary(
+    record: OwnImage,
+    studio: TheStudio,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
+    response: Response,
+) -> JobOut:
+    """Asks for a picture that resembles one; there is one such child of each picture."""
+    child = await studio.vary(record.id, visitor.owner, HERE)
+    return await _born(child, studio, feeds, visitor, response)
+
+
+@api.post("/images/{image_id}/upscale", status_code=HTTPStatus.CREATED, responses=_ONCE)
+async def upscale(
+    record: OwnImage,
+    studio: TheStudio,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
+    response: Response,
+) -> JobOut:
+    """Asks for a picture to be enlarged by its model, or without where none fits (`note`)."""
+    child = await studio.upscale(record.id, visitor.owner, HERE)
+    return await _born(child, studio, feeds, visitor, response)
+
+
+async def _born(
+    child: Child, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor, response: Response
+) -> JobOut:
+    """Answers with a picture's one child, new or not."""
+    if child.is_new:
+        feeds.announce(child.job.id, visitor.owner)
+    else:
+        response.status_code = HTTPStatus.OK
+    response.headers["Location"] = f"/api/jobs/{child.job.id}"
+    return JobOut.of(await studio.view(child.job.id))

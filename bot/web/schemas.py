@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from bot.records import ImageRecord, JobRecord, JobView, Setback
 from bot.source_images import ALLOWED
+from bot.web.lineage_schemas import ParentOut
 from engine.errors import RequestError
 from engine.jobs import (
     GenerationRequest,
@@ -210,7 +211,11 @@ class JobOut(BaseModel):
     created_at: datetime
     finished_at: datetime | None
     seconds: float | None = Field(description="Time it took to draw.")
-    parent_id: str | None = Field(description="The job that this one repeats or varies.")
+    parent_id: str | None = Field(description="The job that this one was made of.")
+    parent: ParentOut | None = Field(description="The same, with its image and how; null likewise.")
+    note: str | None = Field(
+        description="A sentence on how it was done, such as why no model enlarged it."
+    )
 
     @classmethod
     def of(cls, view: JobView) -> Self:
@@ -231,6 +236,8 @@ class JobOut(BaseModel):
             finished_at=record.finished_at,
             seconds=record.seconds,
             parent_id=record.parent_id,
+            parent=ParentOut.of(record.parent) if record.parent else None,
+            note=record.note,
         )
 
     @classmethod
