@@ -83,6 +83,7 @@ async def open_app(
                 device,
                 may_fall_back=not settings.devices,
                 ledger=settings.data / "measured.json",
+                host_cache=_share(settings.host_cache_gb, len(devices)),
             )
             for device in devices
         ]
@@ -217,6 +218,11 @@ def _limits(settings: Settings) -> Limits:
         timedelta(days=settings.keep_days) if settings.keep_days else None,
         int(settings.disk_budget_gb * 2**30) if settings.disk_budget_gb else None,
     )
+
+
+def _share(gigabytes: float | None, devices: int) -> int | None:
+    """Returns each device's part of the host's memory in bytes; None leaves it to the device."""
+    return None if gigabytes is None else int(gigabytes * 2**30) // max(1, devices)
 
 
 def _load(app: App, mode: str) -> None:

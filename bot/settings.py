@@ -92,6 +92,12 @@ class Settings(BaseModel):
         "Where Discord's events come from; left out, Discord itself says.",
         "a wss:// address, or ws:// on this machine",
     )
+    discord_operators: tuple[str, ...] = _setting(
+        (),
+        "Who may pause drawing, load models and read the modes again on Discord, beside the owner "
+        "of the bot's application.",
+        "ids of Discord users, with commas between them",
+    )
     data: Path = _setting(Path("data"), "Folder of the database and the pictures.", "a folder")
     modes_file: Path = _setting(
         Path("modes/modes.yaml"), "The file that names the modes.", "a YAML file"
@@ -154,6 +160,14 @@ class Settings(BaseModel):
         (),
         "What to draw on; empty (auto) takes every CUDA device, or else the CPU.",
         ALLOWED_DEVICES,
+    )
+    host_cache_gb: float | None = _setting(
+        None,
+        "Gigabytes of this machine's memory for models that must leave a GPU, so that they are back "
+        "in a moment; left out, a quarter of it. 0 keeps none.",
+        "a number from 0 to 100000",
+        ge=0,
+        le=100_000,
     )
     keep_days: int = _setting(
         0,
@@ -282,6 +296,19 @@ class Settings(BaseModel):
         if not _is_loopback(host):
             _need_web_token(info)
         return host
+
+    @field_validator("discord_operators", mode="before")
+    @classmethod
+    def _operators_are_split(cls, value: object) -> object:
+        return _parts(value) if isinstance(value, str) else value
+
+    @field_validator("discord_operators")
+    @classmethod
+    def _operators_are_ids(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        for each in ids:
+            if not re.fullmatch(r"[0-9]{5,20}", each):
+                raise ValueError(f"{each[:40]!r} is no id")
+        return ids
 
     @field_validator("web_names", mode="before")
     @classmethod

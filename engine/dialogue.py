@@ -137,9 +137,9 @@ class Dialogue:
                     answer.set_result(value)
                 else:
                     answer.set_exception(error)
-            case messages.Measured(figures, loaded):
+            case messages.Measured(figures, loaded, waiting):
                 self.loaded = loaded
-                self._pace.take(figures)
+                self._pace.take(figures, waiting)
             case messages.JobEvent(run_id, event):
                 self._hand_on(run_id, event.job_id, event, last=isinstance(event, GenerationResult))
             case messages.JobFailed(run_id, job_id, error):

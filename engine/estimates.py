@@ -192,7 +192,7 @@ class _Bench:
         pace = self.device.pace
         for model in work.models:
             if model not in self.loaded:
-                self.stall += max(0.0, _known(pace.seconds(Act.LOAD, model)) - spent)
+                self.stall += max(0.0, _known(pace.load_seconds(model)) - spent)
                 self.loaded.add(model)
         if work.legs and not work.has_begun:
             model = work.legs[0].model

@@ -1,6 +1,6 @@
 """How the pool reaches the process beside a device."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,12 +18,15 @@ class LoadReport:
         family: detected family, such as ``sd15``.
         seconds: time it took; 0 where it was loaded already.
         bytes: memory that its weights hold.
+        copied: bytes that came from the host's memory; 0 where it was read from the disk, or was
+            loaded already.
     """
 
     key: str
     family: str
     seconds: float
     bytes: int
+    copied: int = 0
 
 
 class Executor(Protocol):
@@ -89,3 +92,26 @@ class Executor(Protocol):
 
     async def close(self) -> None:
         """Ends the process; what runs ends with `WorkerDiedError`. Closing twice is no error."""
+
+
+class Fleet(Protocol):
+    """Executors that come and go while the program runs."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why there is none at the moment, as a sentence without its full stop; None: no trouble."""
+
+    async def run(
+        self,
+        join: Callable[[Executor], None],
+        leave: Callable[[Executor], Awaitable[None]],
+        demand: Callable[[], int],
+    ) -> None:
+        """Tells of executors until it is cancelled, and ends all that is left of them then.
+
+        Args:
+            join: takes one more, which is started by whoever takes it.
+            leave: gives one back: nothing more is begun on it. Returns when what ran there has
+                ended, which it does at once where its worker is gone.
+            demand: returns how many requests run or wait.
+        """

@@ -27,6 +27,7 @@ class LocalExecutor(ProcessExecutor):
         *,
         may_fall_back: bool = False,
         ledger: Path | None = None,
+        host_cache: int | None = None,
         **options: Any,
     ) -> None:
         """Prepares; `start` begins.
@@ -37,11 +38,14 @@ class LocalExecutor(ProcessExecutor):
                 device that nobody named.
             ledger: the file that remembers what was measured, memory and time, shared by all
                 devices; None keeps none.
+            host_cache: bytes of the machine's memory for models that must leave the device; None
+                takes a share of it for a GPU, and nothing for a CPU.
             options: see `ProcessExecutor`.
         """
         super().__init__(device, **options)
         self._may_fall_back = may_fall_back
         self._ledger = ledger
+        self._host_cache = host_cache
         self._child: _Child | None = None
 
     @property
@@ -62,6 +66,7 @@ class LocalExecutor(ProcessExecutor):
             logging.getLogger().getEffectiveLevel(),
             self._max_rows,
             self._ledger,
+            self._host_cache,
         )
         self._child = await _Child.spawn(start, self._start_seconds, self._patience, self._pace)
         return self._child

@@ -28,7 +28,8 @@ class Start:
         log_level: the least level of its log lines, as `logging` numbers them.
         max_rows: most rows in a forward pass; None leaves it to the device.
         ledger: the file of what was measured, memory and time; None keeps none.
-        host_cache: bytes of the host's memory for models that must leave the device.
+        host_cache: bytes of the host's memory for models that must leave the device; None leaves it
+            to the device.
     """
 
     device: str
@@ -36,7 +37,7 @@ class Start:
     log_level: int
     max_rows: int | None
     ledger: Path | None = None
-    host_cache: int = 0
+    host_cache: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

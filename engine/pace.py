@@ -40,7 +40,9 @@ class Act(enum.StrEnum):
     """What takes time."""
 
     LOAD = "load"
-    """A model's way into memory, its LoRAs left out."""
+    """A model's way into memory from the disk, its LoRAs left out."""
+    SWITCH = "switch"
+    """The same from the host's memory, where it waited."""
     BEGIN = "begin"
     """Reading the prompts, and the picture to start from."""
     PASS = "pass"  # noqa: S105 - no password
@@ -101,9 +103,11 @@ class Pace:
 
     Attributes:
         on_take: called after `take`.
+        waiting: keys of the models that come from the host's memory rather than from the disk.
     """
 
     def __init__(self, figures: Iterable[Figure] = ()) -> None:
+        self.waiting: frozenset[str] = frozenset()
         self._latest: dict[_Key, _Latest] = {}
         self._rows: dict[tuple[str, int], dict[int, _Latest]] = {}
         self._passes: dict[tuple[str, int], int] = {}
@@ -128,10 +132,11 @@ class Pace:
         latest = self._latest.get((Act.PASS, model, pixels, rows))
         return latest is None or latest.count < ENOUGH
 
-    def take(self, figures: Iterable[Figure]) -> None:
-        """Replaces what is known by what somebody else has measured."""
+    def take(self, figures: Iterable[Figure], waiting: Iterable[str] = ()) -> None:
+        """Replaces what is known by what somebody else has measured; arguments as attributes."""
         for figure in figures:
             self._set(figure)
+        self.waiting = frozenset(waiting)
         self.on_take()
 
     def figures(self) -> tuple[Figure, ...]:
@@ -156,6 +161,11 @@ class Pace:
         """Returns what something other than a pass takes; None where it was never measured."""
         latest = self._latest.get((act, model, pixels, 0))
         return None if latest is None else latest.median
+
+    def load_seconds(self, model: str) -> float | None:
+        """Returns what it takes to have a model on the device, from where it is now."""
+        switch = self.seconds(Act.SWITCH, model) if model in self.waiting else None
+        return self.seconds(Act.LOAD, model) if switch is None else switch
 
     def pass_seconds(self, model: str, pixels: int, rows: float) -> float | None:
         """Returns what a pass takes; None where none of the model and size was measured.

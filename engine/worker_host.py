@@ -8,25 +8,23 @@ finished into pixels, and says how far everybody is. PNG files are made in a thr
 import importlib
 import logging
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from engine.errors import (
     DrawingError,
     DreamLabError,
     JobCancelledError,
-    ModelError,
     NotEnoughMemoryError,
     OutOfMemoryError,
     UnsupportedModelError,
 )
 from engine.executor import LoadReport
+from engine.failures import first_line, is_device_failure, is_out_of_memory, let_go
 from engine.jobs import (
     Family,
     GeneratedImage,
@@ -55,12 +53,15 @@ from engine.messages import (
     Unload,
 )
 from engine.model_detector import FAMILY_NAMES
-from engine.model_files import file_stamp, weight_files
 from engine.model_registry import ModelRegistry
 from engine.pace import ENOUGH, MOST_ROWS, Act, Pace, from_entry, to_entry
+from engine.shelf import MustWaitError, Shelf
 from engine.step_batcher import LEAST_CAP, StepBatcher
-from engine.worker_factory import WORKERS, WorkerFactory, check_model
+from engine.worker_factory import WORKERS, WorkerFactory
 from engine.workers.base import Drawing, Worker, to_image
+
+if TYPE_CHECKING:
+    from engine.workers.host_cache import HostCache
 
 REPORT_SECONDS = 0.25
 """Least time between two reports, and so two previews, of one job."""
@@ -68,9 +69,6 @@ REPORT_SECONDS = 0.25
 REHEARSAL_SECONDS = 1.0
 """Longest that others wait, once for a model and size, while it is measured how many rows share a
 pass at no cost. Where that takes longer it is learned while drawing."""
-
-LORAS_KEPT = 16
-"""LoRAs that stay in memory beside a model, unless more are drawn with at once."""
 
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
 _ENCODER_WAIT = 0.05
@@ -102,7 +100,7 @@ def prepare_device(device: str, *, may_fall_back: bool) -> str:
             importlib.import_module(module)
         _quieten()
     except (ImportError, OSError) as error:  # OSError: a shared library is missing or broken
-        raise DeviceUnusableError(f"can't start: {_first_line(error)}") from error
+        raise DeviceUnusableError(f"can't start: {first_line(error)}") from error
     return usable
 
 
@@ -112,7 +110,7 @@ def _tried(device: str, *, may_fall_back: bool) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built for it
-        reason = _first_line(error)
+        reason = first_line(error)
         if not may_fall_back:
             raise DeviceUnusableError(
                 f"can't start: torch can't use the device ({reason})"
@@ -129,13 +127,6 @@ def _quieten() -> None:
 
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-
-
-_Stamps: TypeAlias = dict[Path, tuple[int, int]]
-
-
-class _MustWaitError(Exception):
-    """What is asked can't begin before a model is out of use."""
 
 
 @dataclass(slots=True, eq=False)
@@ -187,7 +178,7 @@ class WorkerHost:
     model is out of use holds up those behind it, so that it is never overtaken for ever.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but two are for tests and benchmarks to replace
         self,
         device: str,
         emit: Callable[[Reply], None],
@@ -196,6 +187,7 @@ class WorkerHost:
         registry: ModelRegistry | None = None,
         ledger: Ledger | None = None,
         measured: MeasuredFile | None = None,
+        cache: "HostCache | None" = None,
         max_rows: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -208,28 +200,36 @@ class WorkerHost:
             registry: what is loaded; None makes the device's.
             ledger: what models take in memory; None makes one that keeps no file.
             measured: remembers what loads, passes and decodes took; None keeps no file.
+            cache: where models wait that must leave the device; None drops them.
             max_rows: most rows in a forward pass; None takes the device's usual number.
             clock: seconds.
         """
         self.device = device
         self._emit = emit
-        self._create = create or WorkerFactory(device).create
         self._registry = registry or ModelRegistry(device)
-        self._ledger = ledger or Ledger(device)
         self._max_rows = max(LEAST_CAP, max_rows or MOST_ROWS[device.partition(":")[0]])
         self._clock = clock
-        self._workers: dict[str, Worker] = {}
-        self._beside: dict[str, int] = {}  # bytes that a model took beyond its weights
-        self._stamps: dict[str, _Stamps] = {}  # a loaded model's files as they were
+        self._shelf = Shelf(
+            device,
+            create or WorkerFactory(device).create,
+            self._registry,
+            ledger or Ledger(device),
+            drawn=self._drawn,
+            note=self._note,
+            clock=clock,
+            cache=cache,
+        )
         self._waiting: deque[Run | Load | Unload] = deque()
         self._jobs: dict[int, _Job] = {}
-        self._joining: tuple[ModelSpec, ...] = ()  # what the request that just joins is drawn with
         self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
         self._held_up = False  # what waits first can't begin before a job has left
         self._measured = measured or MeasuredFile(None)
         self._section = f"seconds on {device}"
         self._pace = self._remembered_pace()
-        self._loaded: tuple[str, ...] = ()  # as it was told last
+        self._here: tuple[tuple[str, ...], ...] = (
+            (),
+            (),
+        )  # what is loaded, and what waits, as told
         self._passes = 0
         self._rehearsed: set[tuple[str, int]] = set()  # models and sizes
         self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
@@ -238,7 +238,7 @@ class WorkerHost:
     @property
     def busy(self) -> bool:
         """Whether `tick` has something to do."""
-        return bool(self._waiting or self._jobs)
+        return bool(self._waiting or self._jobs or self._shelf.busy)
 
     def handle(self, command: Command) -> None:
         """Takes a command; what takes time begins at the next `tick`."""
@@ -262,7 +262,10 @@ class WorkerHost:
         Raises:
             DeviceUnusableError: nothing can be drawn here any more; the process had better end.
         """
-        self._admit()
+        if self._shelf.work(hurry=not self._jobs):
+            self._held_up = False
+        if not self._shelf.arriving:  # who comes later does not overtake who waits for it
+            self._admit()
         self._step()
         self._decode()
         self._report()
@@ -274,8 +277,7 @@ class WorkerHost:
         self._waiting.clear()
         for job in list(self._jobs.values()):
             self._forget(job)
-        for key in list(self._workers):
-            self._drop(key)
+        self._shelf.close()
         self._encoder.shutdown(cancel_futures=True)
 
     # Joining and leaving
@@ -286,11 +288,11 @@ class WorkerHost:
         while self._waiting and not loads and not self._held_up:
             command = self._waiting[0]
             loads = not isinstance(command, Unload) and not all(
-                map(self._is_loaded, _models(command))
+                map(self._shelf.is_loaded, _models(command))
             )
             try:
                 self._begin(command)
-            except _MustWaitError:
+            except MustWaitError:
                 self._held_up = True
                 return
             except Exception as error:
@@ -305,8 +307,8 @@ class WorkerHost:
                 self._emit(Answer(call_id, self._load(model)))
             case Unload(call_id, model):
                 if self._registry.in_use(model.key):
-                    raise _MustWaitError
-                self._drop(model.key)
+                    raise MustWaitError
+                self._shelf.drop(model.key, for_good=True)
                 self._emit(Answer(call_id))
             case _:
                 assert_never(command)
@@ -315,10 +317,10 @@ class WorkerHost:
         """Lets a request's pictures take part from the next step on."""
         request = run.request
         self._check_refiner(request)
-        self._joining = _drawn_with(request)
+        self._shelf.joining = _drawn_with(request)
         try:
             with ExitStack() as lease:
-                worker, *more = [self._lease(model, run, lease) for model in self._joining]
+                worker, *more = [self._lease(model, run, lease) for model in self._shelf.joining]
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
                 began = self._clock()
                 pictures = [_Picture(drawing, worker) for drawing in worker.begin(request)]
@@ -328,7 +330,7 @@ class WorkerHost:
                 refiner = more[0] if more else None
                 job = _Job(run, refiner, lease.pop_all(), self._clock(), pictures)
         finally:
-            self._joining = ()
+            self._shelf.joining = ()
         self._jobs[job.id] = job
         for picture in pictures:
             self._take_part(job, picture)
@@ -349,8 +351,12 @@ class WorkerHost:
             if model is not run.request.refiner:
                 raise
             raise error.beside(run.request.model.path) from error
-        lease.enter_context(self._registry.lease(model.key))
-        return self._workers[model.key]
+        lease.enter_context(self._shelf.lease(model))
+        return self._shelf[model.key]
+
+    def _drawn(self) -> Iterator[ModelSpec]:
+        for job in self._jobs.values():
+            yield from _drawn_with(job.request)
 
     def _check_refiner(self, request: GenerationRequest) -> None:
         """Refuses a refiner that doesn't go on where the model leaves off.
@@ -363,8 +369,7 @@ class WorkerHost:
         base, refiner = Family.SDXL, Family.SDXL_REFINER
         pair = ((request.model, base), (request.refiner, refiner))
         for model, expected in pair:
-            worker = self._workers.get(model.key)
-            family = check_model(model).family if worker is None else worker.family
+            family = self._shelf.family(model)
             if family is not expected:
                 raise UnsupportedModelError(
                     model.path,
@@ -379,163 +384,13 @@ class WorkerHost:
             model: what is wanted.
             run: who waits for it, and is told where it takes time.
         """
-        seconds = 0.0
-        if not self._is_loaded(model):
-            self._make_room(model)
+
+        def on_load() -> None:
             if run is not None:
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.LOADING)))
             self._emit(Loading())
-            began = self._clock()
-            if model.key not in self._workers:
-                self._load_weights(replace(model, loras=()))
-            self._load_loras(model)
-            seconds = self._clock() - began
-            log.info("Loaded %s on %s in %.1f s", model.path, self.device, seconds)
-        worker = self._workers[model.key]
-        return LoadReport(model.key, worker.family.value, seconds, worker.weight_bytes)
 
-    def _is_loaded(self, model: ModelSpec) -> bool:
-        return model.key in self._workers and self._is_current(model) and not self._lacking(model)
-
-    def _is_current(self, model: ModelSpec) -> bool:
-        """Returns whether a loaded model's files are still the same; one that is gone counts so."""
-        loaded = self._stamps.get(model.key, {})
-        return all(loaded.get(file) == stamp for file, stamp in _stamps(model).items())
-
-    def _lacking(self, model: ModelSpec) -> list[Path]:
-        """Returns the LoRAs that are not in memory beside a model, or not as they are on disk."""
-        worker = self._workers.get(model.key)
-        paths = dict.fromkeys(lora.path for lora in model.loras if lora.strength)
-        return [path for path in paths if worker is None or not worker.holds_lora(path)]
-
-    def _load_weights(self, weights: ModelSpec) -> None:
-        before, began = self._registry.get_used_vram(), self._clock()
-        stamps = _stamps(weights)  # before they are read, so that no change is missed
-        try:
-            worker = self._create(weights)
-        except Exception as error:
-            if not (isinstance(error, NotEnoughMemoryError) or _is_out_of_memory(error)):
-                raise
-            _let_go(error)
-            if not self._relieve():
-                raise self._too_large(weights) from None
-            worker = None
-        if worker is None:
-            return self._load_weights(weights)  # with what has gone meanwhile
-        self._note(Act.LOAD, worker, began)
-        self._workers[weights.key] = worker
-        self._stamps[weights.key] = stamps
-        # The CPU's memory is everybody's, so that a difference would tell of others as well.
-        on_cpu = self.device == "cpu"
-        held = worker.weight_bytes if on_cpu else self._registry.get_used_vram() - before
-        self._ledger.note(weights, held)
-        self._beside[weights.key] = held - worker.weight_bytes
-        self._registry.register_model(weights.key, weights.path, held)
-        return None
-
-    def _too_large(self, weights: ModelSpec) -> NotEnoughMemoryError:
-        needed = self._ledger.needed(weights)
-        registry = self._registry
-        return NotEnoughMemoryError(
-            weights.path, needed, registry.get_available_vram(), registry.get_total_vram()
-        )
-
-    def _load_loras(self, model: ModelSpec) -> None:
-        worker = self._workers[model.key]
-        try:
-            for path in self._lacking(model):
-                worker.load_lora(path)
-        finally:
-            wanted = self._wanted(model)
-            idle = [path for path in worker.loras if path not in wanted]
-            self._shed(model, idle[: max(0, len(worker.loras) - LORAS_KEPT)])
-
-    def _make_room(self, model: ModelSpec) -> None:
-        """Drops what must go for a model and its LoRAs.
-
-        Raises:
-            _MustWaitError: it fits once others are done.
-            ModelError: it can't be loaded, or never fits; nobody is dropped for it.
-        """
-        check_model(model)
-        if model.key in self._workers and not self._is_current(model):
-            if self._registry.in_use(model.key):
-                raise _MustWaitError  # they go on with what it was
-            self._drop(model.key)
-        lacking = self._lacking(model)
-        needed = sum(map(self._ledger.estimate_lora, lacking))
-        worker = self._workers.get(model.key)
-        with ExitStack() as lease:
-            if worker is None:
-                needed += self._ledger.needed(model)
-            elif self._wanted(model, joining=False).intersection(lacking):
-                raise _MustWaitError  # the file has changed, and they go on with what it was
-            else:
-                lease.enter_context(self._registry.lease(model.key))
-                self._shed(model, [path for path in worker.loras if path in lacking])
-            for name in self._to_drop(model, needed):
-                self._drop(name)
-
-    def _to_drop(self, model: ModelSpec, needed: int) -> list[str]:
-        """Returns the models that must go; the LoRAs that nobody draws with go before any does."""
-        try:
-            names = self._registry.make_room(needed, model.path)
-        except NotEnoughMemoryError:
-            if not self._registry.could_fit(needed):
-                raise
-            if self._shed_idle(model):
-                return self._to_drop(model, needed)
-            if self._jobs:
-                raise _MustWaitError from None  # what they draw with can go when they are done
-            raise
-        return self._to_drop(model, needed) if names and self._shed_idle(model) else names
-
-    def _wanted(self, model: ModelSpec, *, joining: bool = True) -> set[Path]:
-        """Returns the LoRAs that a model is drawn with just now, those of who joins included."""
-        specs = [spec for job in self._jobs.values() for spec in _drawn_with(job.request)]
-        specs += [model, *self._joining] if joining else []
-        return {lora.path for spec in specs if spec.key == model.key for lora in spec.loras}
-
-    def _shed_idle(self, joining: ModelSpec | None = None) -> bool:
-        """Drops the LoRAs that nobody draws with; returns whether there were any."""
-        shed = False
-        for key, worker in self._workers.items():
-            model = joining if joining is not None and joining.key == key else worker.model
-            wanted = self._wanted(model)
-            idle = [path for path in worker.loras if path not in wanted]
-            self._shed(model, idle)
-            shed = shed or bool(idle)
-        return shed
-
-    def _shed(self, model: ModelSpec, paths: Sequence[Path]) -> None:
-        worker = self._workers[model.key]
-        for path in paths:
-            worker.drop_lora(path)
-            log.info("Dropped %s from %s", path, self.device)
-        held = worker.weight_bytes + self._beside[model.key]
-        self._registry.set_loras(model.key, worker.loras, held)
-
-    def _relieve(self) -> bool:
-        """Drops something that nobody draws with; returns whether there was anything.
-
-        LoRAs go first, they are soonest back; then the least recently used model.
-        """
-        if self._shed_idle():
-            return True
-        for name in self._registry.get_loaded_models():
-            if not self._registry.in_use(name):
-                self._drop(name)
-                return True
-        return False
-
-    def _drop(self, key: str) -> None:
-        worker = self._workers.pop(key, None)
-        self._beside.pop(key, None)
-        self._stamps.pop(key, None)
-        self._registry.unregister_model(key)
-        if worker is not None:
-            worker.close()
-            log.info("Dropped %s from %s", worker.model.path, self.device)
+        return self._shelf.load(model, on_load, others_draw=bool(self._jobs))
 
     def _cancel(self, run_id: int) -> None:
         job = self._jobs.get(run_id)
@@ -615,17 +470,17 @@ class WorkerHost:
         try:
             self._timed_pass(first.worker, drawings)
         except Exception as error:
-            if _is_out_of_memory(error):
-                _let_go(error)
-            if _is_out_of_memory(error) and self._relieve():
+            if is_out_of_memory(error):
+                let_go(error)
+            if is_out_of_memory(error) and self._shelf.relieve():
                 return  # what has gone may be enough; nobody has changed, the next round will show
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 self._lower_ceiling(first, sum(drawing.rows for drawing in drawings))
             if len(batch) == 1:
                 self._fail(job, self._told(error))
-            elif _is_out_of_memory(error) and sum(d.rows for d in drawings) <= LEAST_CAP:
+            elif is_out_of_memory(error) and sum(d.rows for d in drawings) <= LEAST_CAP:
                 self._forward_one_by_one(batch)  # no smaller batch is to come
-            elif not _is_out_of_memory(error):
+            elif not is_out_of_memory(error):
                 self._told(error)  # in the log; the next line finds whom to tell
                 self._forward_one_by_one(batch)
             return
@@ -695,8 +550,8 @@ class WorkerHost:
                 _synchronize(self.device)
                 self._note(Act.PASS, worker, began, _size(drawing.request), rows)
         except Exception as error:
-            if _is_out_of_memory(error):
-                _let_go(error)
+            if is_out_of_memory(error):
+                let_go(error)
                 self._lower_ceiling(picture, rows)
             else:
                 log.exception("%d rows can't be tried on %s", rows, self.device)
@@ -733,9 +588,9 @@ class WorkerHost:
                 else:
                     self._fail(job, error)
             except Exception as error:
-                if _is_out_of_memory(error):
-                    _let_go(error)
-                    if self._relieve():
+                if is_out_of_memory(error):
+                    let_go(error)
+                    if self._shelf.relieve():
                         continue  # the next round tries again, with what has gone meanwhile
                 self._fail(job, self._told(error))
             else:
@@ -748,7 +603,7 @@ class WorkerHost:
         log.warning("A picture of %s is no picture; drawing it alone", picture.worker.model.path)
         variation_seed = request.variation_seed_of(seed)
         single = replace(request, seed=seed, count=1, variation_seed=variation_seed)
-        picture.worker = self._workers[request.model.key]
+        picture.worker = self._shelf[request.model.key]
         try:
             [picture.drawing] = picture.worker.begin(single)
         except Exception as error:
@@ -806,13 +661,13 @@ class WorkerHost:
 
     def _tell_pace(self) -> None:
         """Says and remembers what things take, where that is news."""
-        news, loaded = self._pace.news(), tuple(self._workers)
+        news, here = self._pace.news(), (self._shelf.keys, self._shelf.waiting)
         if news:
             entries = map(to_entry, self._pace.figures())
             self._measured.write(self._section, dict(entries))
-        if news or loaded != self._loaded:
-            self._loaded = loaded
-            self._emit(Measured(news, loaded))
+        if news or here != self._here:
+            self._here = here
+            self._emit(Measured(news, *here))
 
     def _told(self, error: Exception) -> DreamLabError:
         """Returns an error as the asker is told; what nobody raised on purpose is logged.
@@ -822,12 +677,12 @@ class WorkerHost:
         """
         if isinstance(error, DreamLabError):
             return error
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return OutOfMemoryError(self.device)
         log.error("Drawing failed on %s", self.device, exc_info=error)
-        if _is_device_failure(error):
-            raise DeviceUnusableError(f"failed: {_first_line(error)}") from error
-        return DrawingError(f"Drawing failed: {type(error).__name__}: {_first_line(error)}")
+        if is_device_failure(error):
+            raise DeviceUnusableError(f"failed: {first_line(error)}") from error
+        return DrawingError(f"Drawing failed: {type(error).__name__}: {first_line(error)}")
 
 
 def _size(request: GenerationRequest) -> int:
@@ -840,15 +695,6 @@ def _synchronize(device: str) -> None:
         import torch
 
         torch.cuda.synchronize(device)
-
-
-def _stamps(model: ModelSpec) -> _Stamps:
-    """Returns what tells the files of a model's weights from others of the same names."""
-    stamps: _Stamps = {}
-    for path in filter(None, (model.path, model.vae)):
-        with suppress(ModelError):  # it is gone, or nobody may read it
-            stamps.update((file, file_stamp(file)) for file in weight_files(path))
-    return stamps
 
 
 def _models(command: Run | Load) -> tuple[ModelSpec, ...]:
@@ -867,29 +713,3 @@ def _preview(pictures: Sequence[_Picture]) -> bytes | None:
     except Exception:
         log.exception("A preview failed")
         return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    import torch
-
-    # On the CPU torch has no type of its own for it.
-    no_host_memory = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
-    return no_host_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError))
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Frees what an error's frames hold: mostly the very memory that was missing."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__
-
-
-def _is_device_failure(error: Exception) -> bool:
-    """After a failed CUDA kernel every further call fails: the context is gone."""
-    import torch
-
-    return isinstance(error, torch.AcceleratorError)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or "no reason given"

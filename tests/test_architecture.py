@@ -31,7 +31,12 @@ OWNERS = {
     "watchfiles": ("modes/file_watcher.py",),
     "ray": ("engine/ray_executor.py",),
     # model_registry, worker_host and what they call: inside functions alone, see below.
-    "torch": (*WORKER_SIDE, "engine/worker_host.py", "engine/model_registry.py"),
+    "torch": (
+        *WORKER_SIDE,
+        "engine/worker_host.py",
+        "engine/model_registry.py",
+        "engine/failures.py",
+    ),
     "diffusers": (*WORKER_SIDE, "engine/worker_host.py"),
     "transformers": (*WORKER_SIDE, "engine/worker_host.py"),
     "peft": ("engine/workers/lora.py",),

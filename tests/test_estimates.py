@@ -108,7 +108,8 @@ def test_a_load_that_waits_holds_up_those_behind_it():
     assert found == {"load": LOAD, "a": pytest.approx(LOAD + BEGIN + 3 * PASS + DECODE)}
 
 
-@pytest.mark.parametrize("missing", list(Act))
+# Whose way back was never measured is expected from the disk, see test_host_cache.py.
+@pytest.mark.parametrize("missing", [act for act in Act if act is not Act.SWITCH])
 def test_what_was_not_measured_is_not_made_up(missing):
     known = Pace(figure for figure in a_pace().figures() if figure.act is not missing)
     device = a_device(pace=known, loaded=())

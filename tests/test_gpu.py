@@ -224,7 +224,7 @@ def shortage(bench: Bench, model: ModelSpec) -> Iterator[None]:
     """Leaves a device too little memory to draw with a model; the CPU's, of which there is no end,
     says so of itself."""
     if bench.device == "cpu":
-        worker: Any = bench.host._workers[model.key]
+        worker: Any = bench.host._shelf[model.key]
 
         def short(*_: Any) -> None:
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -54,8 +54,8 @@ from engine.messages import (
 )
 from engine.model_files import file_stamp
 from engine.pace import Act, Pace
+from engine.shelf import LORAS_KEPT
 from engine.worker_host import (
-    LORAS_KEPT,
     REHEARSAL_SECONDS,
     REPORT_SECONDS,
     DeviceUnusableError,
@@ -361,7 +361,7 @@ def test_reports_come_no_faster_than_they_may(bench: Bench) -> None:
 
 
 def test_the_seconds_leave_loading_out(bench: Bench) -> None:
-    bench.host._create = lambda model: setattr(bench, "now", 100.0) or QuickWorker(model)  # type: ignore[func-returns-value]
+    bench.host._shelf.create = lambda model: setattr(bench, "now", 100.0) or QuickWorker(model)  # type: ignore[func-returns-value]
     bench.run(1, steps=2)
     bench.host.tick()
     bench.now += 3
@@ -776,7 +776,7 @@ def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path
     bench = Bench(tmp_path, room=9)
     bench.run(1)
     bench.finish()
-    create = bench.host._create
+    create = bench.host._shelf.create
     full = iter([NotEnoughMemoryError(tmp_path, 2, 1, 9)])
 
     def sometimes(model: ModelSpec) -> Worker:
@@ -784,7 +784,7 @@ def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path
             raise error
         return create(model)
 
-    bench.host._create = sometimes
+    bench.host._shelf.create = sometimes
     bench.run(2, model="two")
     bench.finish()
 
@@ -942,14 +942,14 @@ def test_the_cpus_own_words_for_out_of_memory_are_understood(
 def test_out_of_memory_while_loading_is_one_clear_error_and_the_host_lives_on(
     bench: Bench,
 ) -> None:
-    create = bench.host._create
+    create = bench.host._shelf.create
 
     def full(model: ModelSpec) -> Worker:
         if model.path.name == "huge":
             torch.empty(2**56, dtype=torch.uint8)
         return create(model)
 
-    bench.host._create = full
+    bench.host._shelf.create = full
     bench.run(1, "huge")
     bench.host.handle(Load(2, bench.model("huge")))
     bench.run(3)

@@ -160,6 +160,17 @@ class Worker(ABC):
             DrawingError: what was drawn is not a number.
         """
 
+    def parts(self) -> Mapping[str, Sequence["torch.Tensor"]]:
+        """Returns all tensors of each part, LoRAs left out.
+
+        While the worker has no step to make, they may lose their memory and get it back, elsewhere
+        and with the same values. None: this worker can't be used again once its weights are gone.
+        """
+        return {}
+
+    def rest(self) -> None:  # noqa: B027 - who has no parts need not rest
+        """Lets go of everything on the device but its `parts`: LoRAs, prompts that were read."""
+
     @abstractmethod
     def close(self) -> None:
         """Gives the memory back; the worker can't be used any more."""

@@ -30,6 +30,7 @@ from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
 from engine.workers.base import Drawing, Worker
 from engine.workers.parts import Parts, PartSource, open_source
+from engine.workers.prompts import PromptEncoder
 
 if TYPE_CHECKING:
     from engine.model_detector import DetectedModel
@@ -58,6 +59,8 @@ class Conditioning:
 
 class LatentWorker(Worker):
     """Draws with one model of a UNet and a VAE. See `Worker`."""
+
+    _prompts: PromptEncoder
 
     def __init__(self, model: ModelSpec, family: Family, device: str, parts: Parts) -> None:
         self.model = model
@@ -208,7 +211,7 @@ class LatentWorker(Worker):
         image = read_source(path, request.width, request.height)
         pixels = self._processor.preprocess(image).to(self.device)
         vae = self._parts.vae
-        kept = vae.dtype
+        own = [(weight, weight.data) for weight in vae.parameters()]
         try:
             # float16 may overflow here too, and bfloat16 has too few digits to start from.
             vae.float()
@@ -216,7 +219,8 @@ class LatentWorker(Worker):
                 request, lambda: vae.encode(pixels).latent_dist
             )
         finally:
-            vae.type(kept)  # `to` would warn of modules that there are none of
+            for weight, data in own:  # other models may share that memory
+                weight.data = data
         return source
 
     @torch.inference_mode()
@@ -354,6 +358,16 @@ class LatentWorker(Worker):
         torch.cuda.empty_cache()
         vae.use_tiling = True
         return run()
+
+    def parts(self) -> Mapping[str, Sequence[torch.Tensor]]:
+        """See `Worker.parts`."""
+        return self._parts.tensors
+
+    def rest(self) -> None:
+        """See `Worker.rest`."""
+        for path in self.loras:
+            self.drop_lora(path)
+        self._prompts.forget()
 
     def close(self) -> None:
         """See `Worker.close`."""

@@ -226,14 +226,18 @@ class Parts:
         )
 
     @property
+    def tensors(self) -> dict[str, tuple[torch.Tensor, ...]]:
+        """All tensors of each part; those of LoRAs are among them, as long as there are any."""
+        modules = {f"reader {i}": reader.encoder for i, reader in enumerate(self.readers)}
+        return {
+            name: (*module.parameters(), *module.buffers())
+            for name, module in {**modules, "unet": self.unet, "vae": self.vae}.items()
+        }
+
+    @property
     def weight_bytes(self) -> int:
         """Memory that the weights hold, those of LoRAs included."""
-        modules = (*(reader.encoder for reader in self.readers), self.unet, self.vae)
-        return sum(
-            tensor.nbytes
-            for module in modules
-            for tensor in (*module.parameters(), *module.buffers())
-        )
+        return sum(tensor.nbytes for tensors in self.tensors.values() for tensor in tensors)
 
 
 def check_fit(folder: Path, encoders: Sequence[str]) -> None:

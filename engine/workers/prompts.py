@@ -242,6 +242,10 @@ class PromptEncoder:
             readings.append(Reading(embedding, read[0].summary))
         return readings
 
+    def forget(self) -> None:
+        """Lets go of what was read; it is read again where it is asked for."""
+        self._kept.cache_clear()
+
     def _chunks(self, field: str, prompt: str) -> list[tuple[Words, ...]]:
         """Returns a prompt's chunks, and of each what every reader reads."""
         own = [reader.chunks(prompt, self._length) for reader in self._readers]
