@@ -27,6 +27,16 @@ def mode_refusal(mode: ModeConfig, asker: Owner) -> str | None:
     return f"The mode {mode.title} is for members with {which}."
 
 
+def place_mode_refusal(rules: Rules, mode: ModeConfig, asker: Owner) -> str | None:
+    """Returns why a place lets somebody without its roles for a mode not draw with it."""
+    roles = rules.roles_of(mode.name)
+    if not roles or not asker.roles.isdisjoint(roles):
+        return None
+    return (
+        f"In this server the mode {mode.title} is for members with a role: {told('roles', roles)}."
+    )
+
+
 def usable(modes: Iterable[ModeConfig], asker: Owner) -> list[ModeConfig]:
     """Returns the modes that somebody may draw with, in the same order."""
     return [mode for mode in modes if mode_refusal(mode, asker) is None]
@@ -41,6 +51,7 @@ def draw_refusal(standing: Standing, mode: ModeConfig, asker: Owner, origin: Ori
         block_refusal(standing)
         or role_refusal(standing.rules, asker)
         or mode_refusal(mode, asker)
+        or place_mode_refusal(standing.rules, mode, asker)
         or channel_refusal(standing.rules, origin)
         or nsfw_refusal(standing.rules, mode, origin)
     )
@@ -103,7 +114,9 @@ def words_refusal(rules: Rules, request: GenerationRequest) -> str | None:
     return None
 
 
-def usage_refusal(rules: Rules, usage: Usage, pictures: int, now: datetime) -> str | None:
+def usage_refusal(
+    rules: Rules, usage: Usage, pictures: int, now: datetime, *, requests: int = 1
+) -> str | None:
     """Returns why somebody must wait before they ask for more.
 
     Args:
@@ -111,6 +124,7 @@ def usage_refusal(rules: Rules, usage: Usage, pictures: int, now: datetime) -> s
         usage: what they have asked for there.
         pictures: how many they ask for now.
         now: the time.
+        requests: in how many requests.
     """
     if rules.cooldown and usage.last_at is not None:
         again_at = usage.last_at + timedelta(seconds=rules.cooldown)
@@ -119,10 +133,11 @@ def usage_refusal(rules: Rules, usage: Usage, pictures: int, now: datetime) -> s
                 f"This server allows a request every {rules.cooldown} s: "
                 f"you may ask again <t:{math.ceil(again_at.timestamp())}:R>."
             )
-    if rules.waiting and usage.unfinished >= rules.waiting:
+    if rules.waiting and usage.unfinished + requests > rules.waiting:
+        asked = f" and asked for {requests} more" if requests > 1 else ""
         return (
-            f"You have {usage.unfinished} under way; this server allows {rules.waiting} of one "
-            "member at once. Ask again when one is done."
+            f"You have {usage.unfinished} under way{asked}; this server allows {rules.waiting} of "
+            "one member at once. Ask again when one is done."
         )
     if rules.pictures and usage.pictures + pictures > rules.pictures:
         midnight = day_of(now) + timedelta(days=1)

@@ -27,48 +27,32 @@ class Store(LineageRows, MemberRows, OutboxRows, PlaceRows, HistoryRows, Houseke
     # Jobs
 
     async def add(self, job: JobRecord, admit: Callable[[Usage], None] = lambda _: None) -> None:
-        """Stores a new job; it is committed when this returns.
+        """Stores a new job; see `add_all`."""
+        await self.add_all([job], admit)
+
+    async def add_all(
+        self, jobs: Sequence[JobRecord], admit: Callable[[Usage], None] = lambda _: None
+    ) -> None:
+        """Stores new jobs, all or nothing; they are committed when this returns.
 
         Args:
-            job: waiting.
-            admit: raises to refuse it, by what its owner has asked for in its place before.
-                Nothing comes between the look and the job.
+            jobs: waiting; of one owner in one place.
+            admit: raises to refuse them, by what their owner has asked for in the place before.
+                Nothing comes between the look and the jobs.
 
         Raises:
-            OnlyChildError: its parent has the one child of this kind already.
+            OnlyChildError: a parent has the one child of this kind already.
         """
-        parent = job.parent
-        values = (
-            job.id,
-            job.owner.id,
-            job.owner.name,
-            job.origin.front_end,
-            job.origin.place,
-            json.dumps(dict(job.origin.address)),
-            REQUEST.dump_json(job.request).decode(),
-            job.status,
-            job.created_at.timestamp(),
-            job.parent_id,
-            parent and parent.number,
-            parent and parent.kinship,
-            job.note,
-        )
+        first = jobs[0]
 
         def work(db: sqlite3.Connection) -> None:
-            today = day_of(job.created_at).timestamp()
+            today = day_of(first.created_at).timestamp()
             db.execute("DELETE FROM spent WHERE day < ?", (today,))
-            refuse_second(db, parent)
-            admit(usage_of(db, job.origin.place, job.owner.id, job.created_at))
-            db.execute(
-                "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
-                " status, created_at, parent_id, parent_number, kinship, note)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
-            if source := job.request.source:
-                db.execute(
-                    "INSERT INTO sources (job_id, path) VALUES (?, ?)", (job.id, source.as_posix())
-                )
+            for job in jobs:
+                refuse_second(db, job.parent)
+            admit(usage_of(db, first.origin.place, first.owner.id, first.created_at))
+            for job in jobs:
+                _insert(db, job)
 
         await self._write(work)
 
@@ -194,6 +178,33 @@ class Store(LineageRows, MemberRows, OutboxRows, PlaceRows, HistoryRows, Houseke
             return release(db, [job_id])
 
         return await self._write(work)
+
+
+def _insert(db: sqlite3.Connection, job: JobRecord) -> None:
+    parent = job.parent
+    values = (
+        job.id,
+        job.owner.id,
+        job.owner.name,
+        job.origin.front_end,
+        job.origin.place,
+        json.dumps(dict(job.origin.address)),
+        REQUEST.dump_json(job.request).decode(),
+        job.status,
+        job.created_at.timestamp(),
+        job.parent_id,
+        parent and parent.number,
+        parent and parent.kinship,
+        job.note,
+    )
+    db.execute(
+        "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
+        " status, created_at, parent_id, parent_number, kinship, note)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    if source := job.request.source:
+        db.execute("INSERT INTO sources (job_id, path) VALUES (?, ?)", (job.id, source.as_posix()))
 
 
 def _begin(db: sqlite3.Connection, job_id: str) -> bool:
