@@ -37,7 +37,7 @@ from bot.store import Store
 from engine.images import read_png
 from tests.discord_double import DiscordDouble
 from tests.discord_double.calls import Fault
-from tests.discord_double.world import Attachment, Interaction, Message
+from tests.discord_double.world import Attachment, Interaction
 
 ROOT = Path(__file__).parent.parent
 PATIENCE = 300.0
@@ -58,6 +58,12 @@ modes:
 
 PROMPTS = ("a red circle", "a blue square", "a small green star", "a yellow heart on black")
 MEMBERS = ("ada", "bob", "cleo", "dan")
+LULL = 10.0
+"""Seconds without a word to Discord after which nothing more is waited for."""
+
+MOST_WAITING = 12
+"""Requests that may wait at once: a member may have sixteen in the queue, and more is refused."""
+
 _ROUTES = ("edit_original", "followup", "send", "edit")
 
 
@@ -69,6 +75,7 @@ class Report:
         kills: processes killed, by kind.
         requests: that were acknowledged in words, so that the asker counts on them.
         unheard: that Discord took back, since the bot died before it had answered.
+        refused: that were refused in words, and not kept.
         pictures: answers that arrived with the right picture.
         blamed: requests that ended as failed since the program died twice while they were drawn.
         faults: answers of Discord that went wrong on purpose.
@@ -83,6 +90,7 @@ class Report:
     kills: Counter[str] = field(default_factory=Counter)
     requests: int = 0
     unheard: int = 0
+    refused: int = 0
     pictures: int = 0
     blamed: int = 0
     faults: int = 0
@@ -207,6 +215,12 @@ class Asked:
         answer = self.interaction.original
         return bool(self.interaction.acknowledged and answer and answer.shown)
 
+    @property
+    def refused(self) -> bool:
+        """Whether the asker alone was told that it can't be."""
+        answer = self.interaction.answer
+        return bool(answer and answer.ephemeral and answer.content)
+
 
 class Chaos:
     """One run. See the module."""
@@ -239,14 +253,27 @@ class Chaos:
             longest: most seconds between a request and the kill after it.
         """
         for _ in range(kills):
-            for _ in range(self._rng.randint(0, 2)):
+            for _ in range(min(self._rng.randint(0, 2), MOST_WAITING - len(self._unended()))):
                 await self.ask()
             if faults:
                 self._add_fault()
+            if self._rng.random() < 0.5:
+                await self._edits(self._rng.randint(1, 8))
             await asyncio.sleep(self._rng.uniform(0, longest))
             kind = self._rng.choice(("bot", "worker", "both"))
             await self.bot.kill(kind)
             self.report.kills[kind] += 1
+
+    async def _edits(self, number: int) -> None:
+        """Waits until so many messages were written or edited: by then something is drawn.
+
+        Else the next kill would come before the worker has started, most of the times.
+        """
+        came = len(self.discord.calls)
+        with contextlib.suppress(AssertionError):  # nobody waits for anything
+            await self.discord.until(
+                lambda: len(self.discord.calls) >= came + number, "edits", patience=LULL
+            )
 
     def _add_fault(self) -> None:
         """Has one of the next requests cut, refused, or answered into the void."""
@@ -281,8 +308,12 @@ class Chaos:
         ends = self._ends()
         for asked in self._asked:
             name = f"seed {asked.seed} ({asked.prompt})"
-            if not asked.acknowledged and asked.seed not in ends:
+            job_id, status = ends.get(asked.seed, ("", "no row"))
+            if not job_id and not asked.acknowledged:
                 report.unheard += 1
+                continue
+            if not job_id and asked.refused:
+                report.refused += 1
                 continue
             report.requests += 1
             pictures = posted.get(asked.seed, [])
@@ -292,10 +323,10 @@ class Chaos:
                 report.pictures += 1
                 if not _alike(pictures[0], undisturbed[asked.seed]):
                     report.different.append(name)
-            elif ends.get(asked.seed) == "failed" and self._tells_failure(asked):
+            elif status == "failed" and self._told_of_crashes(job_id) == 1:
                 report.blamed += 1
             else:
-                report.lost.append(f"{name}: {ends.get(asked.seed, 'no row')}")
+                report.lost.append(f"{name}: {status}")
         report.orphaned = self._orphans()
 
     def requests(self) -> list[Asked]:
@@ -314,9 +345,16 @@ class Chaos:
                     posted.setdefault(int(parameters.settings["Seed"]), []).append(picture)
         return posted
 
-    def _tells_failure(self, asked: Asked) -> bool:
-        answers: list[Message | None] = [asked.interaction.answer]
-        return any(answer and "crash" in answer.content for answer in answers)
+    def _told_of_crashes(self, job_id: str) -> int:
+        """How many messages say that a job is given up."""
+        return sum(
+            "crash" in message.content
+            and any(
+                button.get("custom_id", "").endswith(job_id) for button in message.buttons.values()
+            )
+            for message in self.discord.world.messages.values()
+            if not message.deleted
+        )
 
     def _database(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.bot.data / 'dreamlab.db'}?mode=ro", uri=True)
@@ -332,10 +370,11 @@ class Chaos:
                 )
             ]
 
-    def _ends(self) -> dict[int, str]:
+    def _ends(self) -> dict[int, tuple[str, str]]:
+        """Returns each job's id and what became of it, by seed."""
         with contextlib.closing(self._database()) as db:
-            rows = db.execute("SELECT request, status FROM jobs").fetchall()
-        return {json.loads(request)["seed"]: status for request, status in rows}
+            rows = db.execute("SELECT request, id, status FROM jobs").fetchall()
+        return {json.loads(request)["seed"]: (job_id, status) for request, job_id, status in rows}
 
     def _orphans(self) -> list[str]:
         folder = self.bot.data / "images"

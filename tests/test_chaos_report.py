@@ -162,3 +162,29 @@ async def test_who_was_never_answered_and_is_not_stored_may_ask_again(run: Run) 
 
     assert run.report() == ["orphaned"]
     assert run.chaos.report.unheard == 1
+
+
+async def test_who_was_refused_in_words_counts_on_nothing(run: Run) -> None:
+    forget_a_request(run)
+    interaction = run.chaos._asked[0].interaction
+    interaction.original = run.chaos.discord.world.create(
+        interaction.channel_id, {"content": "The queue is full.", "flags": 64}, {}, 2**20
+    )
+
+    assert run.report() == ["orphaned"]
+    assert run.chaos.report.refused == 1
+
+
+@pytest.mark.parametrize("times", [0, 1, 2])
+async def test_a_request_that_is_given_up_is_told_once_wherever_it_is_told(
+    run: Run, times: int
+) -> None:
+    world, first = run.chaos.discord.world, run.messages[0]
+    run.change("UPDATE jobs SET status = 'failed' WHERE sequence = 1")
+    delete_an_answer(run)
+    answer = {"content": "Dream Lab crashed each time.", "components": first.components}
+    for _ in range(times):
+        world.create(first.channel_id, answer, {}, 2**20)
+
+    assert run.report() == ([] if times == 1 else ["lost"])
+    assert run.chaos.report.blamed == (times == 1)
