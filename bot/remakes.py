@@ -76,13 +76,14 @@ def enlarged(
         raise RequestError(
             "upscale", f"a picture of {size}", f"one whose sides have at most {most} pixels"
         )
+    # At least as many steps as it takes for one of them to be made.
     larger = replace(
         request,
         width=width,
         height=height,
         source=source,
         strength=way.strength,
-        steps=max(request.steps, math.ceil(1 / way.strength)),  # so that one is taken
+        steps=max(request.steps, math.ceil(1 / way.strength) if way.strength else 1),
         variation_seed=None,
         variation_strength=0.0,
     )
@@ -104,6 +105,8 @@ def _unfit(larger: GenerationRequest, mode: ModeConfig | None) -> str | None:
     """Returns why no model can draw an enlarged picture; None where one can."""
     if mode is None:
         return f"the mode {larger.mode} is gone."
+    if mode.upscale.strength == 0:
+        return f"so it is with the mode {mode.title}."
     if mode.model.key != larger.model.key:
         return f"the mode {mode.title} draws with another model now."
     loras = [lora.path for lora in larger.model.loras]

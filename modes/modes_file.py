@@ -43,6 +43,7 @@ from modes.request_fields import (
     SIDE_STEP,
     size_text,
 )
+from modes.upscaling import FACTORS, Upscale
 from modes.yaml_reader import Node, Problem, YamlReader
 
 # How far a mode's bounds may go.
@@ -76,6 +77,7 @@ _MODE_KEYS = (
     "model",
     "vae",
     "refiner",
+    "upscale",
     "loras",
     "title",
     "description",
@@ -107,6 +109,7 @@ _MODE_KEYS = (
 _LORA_KEYS = ("path", "strength", "adapter_name")
 _OFFERED_KEYS = ("path", "name")
 _REFINER_KEYS = ("model", "switch_at")
+_UPSCALE_KEYS = ("factor", "strength", "max_size")
 
 
 class ModesFileError(DreamLabError):
@@ -355,6 +358,7 @@ class _ModesReader:
             clip_skip=whole("clip_skip", *CLIP_SKIPS),
             refiner=refiner,
             refiner_from=refiner_from,
+            upscale=self._upscale(keys.get("upscale"), f"{key}.upscale"),
             loras_allowed=offered,
             lora_folder=folder,
             max_loras=whole("max_loras", 1, LORAS_LIMIT) or MAX_LORAS,
@@ -427,6 +431,18 @@ class _ModesReader:
         # It ends the picture, and so decodes it.
         refiner = ModelSpec(path, vae=vae) if path else None
         return refiner, REFINER_FROM if share is None else share
+
+    def _upscale(self, node: Node, key: str) -> Upscale:
+        """Returns how pictures are enlarged."""
+        yaml, usual = self._yaml, Upscale()
+        keys = yaml.mapping(node, key, _UPSCALE_KEYS)
+        factor = yaml.number(keys.get("factor"), f"{key}.factor", *FACTORS)
+        strength = yaml.number(keys.get("strength"), f"{key}.strength", 0, 1)
+        return Upscale(
+            factor=usual.factor if factor is None else factor,
+            strength=usual.strength if strength is None else strength,
+            max_size=yaml.whole(keys.get("max_size"), f"{key}.max_size", *SIDES, SIDE_STEP),
+        )
 
     def _file(self, node: Node, key: str, root: Path, folders: Iterable[str]) -> Path | None:
         """Returns where something lies that may be copied in later; None where none is named."""

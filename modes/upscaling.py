@@ -8,7 +8,7 @@ FACTORS = (1.25, 4.0)
 FACTOR = 2.0
 STRENGTH = 0.3
 """Enough for the model to draw details that a plain enlargement lacks, too little to move shapes
-(see `make bench-upscale`)."""
+(tests/test_upscale.py measures it)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class Upscale:
 
     Attributes:
         factor: on each side.
-        strength: how much of the enlarged picture is drawn anew, above 0 to 1.
+        strength: how much of the enlarged picture is drawn anew; at 0 the model is never asked.
         max_size: pixels of the longest side that the model draws so; None for the mode's own
             ``max_size``. What would be larger is enlarged without the model.
     """
