@@ -41,6 +41,9 @@ bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)
 
+fuzz-api: $(DEV) ## Asks the HTTP API thousands of things that nobody thought of
+	$(BIN)/python -m tests.fuzz_api $(ARGS)
+
 soak: $(DEV) ## Keeps the bot busy for half an hour and looks whether it grows
 	$(BIN)/python -m tests.soak $(ARGS)
 
@@ -64,4 +67,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence soak bench chaos bench-gpu constraints clean
+.PHONY: help run check test lint adherence soak bench chaos fuzz-api bench-gpu constraints clean

@@ -842,7 +842,7 @@ def _covered(mode: ModeConfig | None, origin: Origin) -> Origin:
 def _told(error: DreamLabError) -> str:
     """Returns an error's sentence for the asker, who has no business with the owner's folders."""
     if isinstance(error, ModelError):
-        return f"The mode's model {error.path.name} can't be used: {error.reason}"
+        return error.told
     return str(error)
 
 

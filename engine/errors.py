@@ -109,6 +109,12 @@ class ModelError(DreamLabError):
         self.path = Path(path)
         self.reason = reason
 
+    @property
+    def told(self) -> str:
+        """The sentence for those who have no business with the owner's folders."""
+        lines = self.reason.strip().splitlines() or ["no reason was given"]
+        return f"The model {self.path.name} can't be used: {lines[0].rstrip('.')}."
+
 
 class ModelNotFoundError(ModelError):
     """There is no such file or folder."""

@@ -280,7 +280,7 @@ async def test_a_broken_models_folder_is_not_the_askers_business(slow_room: Room
 
     slow_room.executor.fail(job.id, ModelFormatError("/home/owner/models/x", "is truncated"))
 
-    assert (await slow_room.ended(job)).error == "The mode's model x can't be used: is truncated"
+    assert (await slow_room.ended(job)).error == "The model x can't be used: is truncated."
 
 
 async def test_a_failed_drawing_tells_the_asker_why(slow_room: Room) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -13,6 +14,7 @@ from dataclasses import replace
 
 from bot.records import Owner
 from bot.settings import Settings
+from bot.web.pace import Pace
 from bot.web.roles import Role, Visitor
 from engine.errors import DreamLabError
 
@@ -32,6 +34,12 @@ MOST_FAILURES = 10
 
 WINDOW = 60.0
 """Seconds after which an address may guess again."""
+
+PER_SECOND = 20.0
+"""Requests a second that are answered of one token, in the long run."""
+
+BURST = 300
+"""Requests at once of one token: a page that was opened in a few tabs asks for some dozens each."""
 
 _MOST_ADDRESSES = 10_000
 
@@ -55,6 +63,18 @@ class TooManyGuessesError(DreamLabError):
         self.seconds = seconds
 
 
+class TooFastError(DreamLabError):
+    """More requests came with one token than are answered.
+
+    Attributes:
+        seconds: after which the next one is.
+    """
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(f"Too many requests came with your token. Wait {_counted(seconds)}.")
+        self.seconds = seconds
+
+
 class Access:
     """Turns a token or a session's id into a visitor.
 
@@ -75,6 +95,7 @@ class Access:
         self._visitors = _visitors(settings)
         self._sessions: OrderedDict[str, Visitor] = OrderedDict()  # by the hash of its id
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+        self._pace = Pace(PER_SECOND, BURST, clock)
         self.is_open = not self._visitors
 
     def by_token(self, token: str, address: str) -> Visitor:
@@ -108,6 +129,15 @@ class Access:
         if visitor is None or visitor.expires is None or visitor.expires <= self._clock():
             return None
         return visitor
+
+    def count(self, visitor: Visitor) -> None:
+        """Counts a request of a visitor; whoever sits at this machine isn't counted.
+
+        Raises:
+            TooFastError: too many came with this token, whatever the browser or address.
+        """
+        if not self.is_open and (wait := self._pace.wait(visitor.owner.id)):
+            raise TooFastError(math.ceil(wait))
 
     def begin_session(self, visitor: Visitor) -> str:
         """Returns the secret id of a new session."""
@@ -165,6 +195,10 @@ def _owner_id(token: str) -> str:
     # The database and its backups hold it: guessing a weak token from it shall be slow, too.
     salt = b"dream lab: owner of a token"
     return hashlib.scrypt(token.encode(), salt=salt, n=2**14, r=8, p=1, dklen=12).hex()
+
+
+def _counted(seconds: int) -> str:
+    return f"{seconds} second{'' if seconds == 1 else 's'}"
 
 
 def _digest(text: str) -> bytes:

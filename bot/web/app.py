@@ -18,6 +18,8 @@ from bot.studio import Studio
 from bot.web import mode_routes, problems
 from bot.web.a1111_routes import a1111
 from bot.web.access import Access
+from bot.web.connections import PatientProtocol
+from bot.web.description import DescribedApp
 from bot.web.events import Feeds
 from bot.web.gate import Gate
 from bot.web.guard import LOOPBACK, Guard, host_name
@@ -74,7 +76,7 @@ def create_web_app(
         settings: where the page will be.
         lag: measures how late answers are; by default nobody does.
     """
-    app = FastAPI(
+    app = DescribedApp(
         title="Dream Lab",
         description=_ABOUT,
         openapi_url="/api/openapi.json",
@@ -233,6 +235,7 @@ def _config(app: FastAPI) -> uvicorn.Config:
         log_level="warning",  # its address is told once, by the program
         access_log=False,
         lifespan="off",
+        http=PatientProtocol,
         ws="none",
         server_header=False,
         # No header may speak for the connection; a proxy's names stand in WEB_NAMES.

@@ -9,8 +9,8 @@ from urllib.parse import urlencode
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from bot.web.access import YOU, Access, TooManyGuessesError, WrongTokenError
-from bot.web.problems import as_openai, problem
+from bot.web.access import YOU, Access, TooFastError, TooManyGuessesError, WrongTokenError
+from bot.web.problems import problem, shaped
 from bot.web.roles import Role, Visitor, role_needed
 from bot.web.page_routes import PAGES
 
@@ -38,15 +38,15 @@ class Gate:
         if needed is None:
             return None
         refusal = self._refused(scope, needed)
-        if scope["path"].startswith("/v1/") and isinstance(refusal, JSONResponse):
-            return as_openai(refusal)
-        return refusal
+        return shaped(refusal, scope["path"]) if isinstance(refusal, JSONResponse) else refusal
 
     def _refused(self, scope: Scope, needed: Role) -> Response | None:
         connection = HTTPConnection(scope)
         try:
             visitor = self._visitor(connection)
-        except (WrongTokenError, TooManyGuessesError) as error:
+            if visitor is not None:
+                self._access.count(visitor)
+        except (WrongTokenError, TooManyGuessesError, TooFastError) as error:
             return refusal_of(error)
         if visitor is None:
             if scope["path"] in _PAGES:
@@ -82,9 +82,9 @@ def _token_in(authorization: str, path: str) -> str | None:
     return None
 
 
-def refusal_of(error: WrongTokenError | TooManyGuessesError) -> Response:
-    """Returns the answer for a token that opens nothing."""
-    if isinstance(error, TooManyGuessesError):
+def refusal_of(error: WrongTokenError | TooManyGuessesError | TooFastError) -> Response:
+    """Returns the answer for a token that opens nothing, or nothing just now."""
+    if not isinstance(error, WrongTokenError):
         headers = {"Retry-After": str(error.seconds)}
         return problem(HTTPStatus.TOO_MANY_REQUESTS, str(error), headers=headers)
     return problem(HTTPStatus.UNAUTHORIZED, str(error), headers=_CHALLENGE, field="token")

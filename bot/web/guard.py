@@ -6,6 +6,7 @@ this machine (DNS rebinding), nor by sending forms here (cross-site request forg
 framing the page or loading its pictures.
 """
 
+import asyncio
 import contextlib
 import ipaddress
 import logging
@@ -16,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bot.source_images import MAX_BYTES
-from bot.web.problems import problem, problem_for_bug
+from bot.web.problems import problem, problem_for_bug, shaped
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,11 @@ _BODILESS = frozenset(
 )
 """Where a POST without a body, and so without a kind, is taken. A form of another site always has a
 kind, and whatever else another site's page can send says where it comes from."""
+
+_BRINGS_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+MOST_SECONDS = 300
+"""Seconds that a body may take to arrive; a phone sends the largest in a third of it."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names that a browser uses for this machine and no other site can take."""
@@ -147,7 +153,7 @@ def check(method: str, path: str, headers: Headers, known: dict[str, str]) -> st
     taken = _MEDIA.get((method, path), (_JSON,))
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     needs_kind = has_body or "content-type" in headers or path not in _BODILESS
-    if method != "DELETE" and needs_kind and media not in taken:
+    if method in _BRINGS_BODY and needs_kind and media not in taken:
         allowed = " or ".join(f"'Content-Type: {kind}'" for kind in taken)
         detail = f"Only JSON is taken. Allowed: the header {allowed}."
         raise RefusedError(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail)
@@ -188,7 +194,7 @@ class Guard:
                 method, path, Headers(scope=scope), known_hosts(self._names, address, port or 0)
             )
         except RefusedError as error:
-            await problem(error.status, str(error))(scope, receive, answer)
+            await shaped(problem(error.status, str(error)), path)(scope, receive, answer)
             return
         scope["scheme"] = ours.partition("://")[0]
         try:
@@ -197,7 +203,7 @@ class Guard:
             logger.exception("A request to the web page failed unexpectedly.")
             if answer.begun:
                 raise  # the server breaks the connection off, so that nobody takes it for whole
-            await problem_for_bug()(scope, receive, answer)
+            await shaped(problem_for_bug(), path)(scope, receive, answer)
 
 
 class _Answer:
@@ -219,12 +225,22 @@ class _Answer:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """Counts a body whose length nobody announced."""
+    """Counts a body whose length nobody announced, and the seconds that it takes."""
     taken = 0
+    has_more = True
+    due = asyncio.get_running_loop().time() + MOST_SECONDS
 
     async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, has_more
+        if not has_more:  # what may still come is the end of the connection
+            return await receive()
+        try:
+            async with asyncio.timeout_at(due):
+                message = await receive()
+        except TimeoutError:
+            detail = f"The request took too long to arrive. Allowed: at most {MOST_SECONDS} seconds."
+            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from None
+        has_more = message.get("more_body", False)
         taken += len(message.get("body", b""))
         if taken > limit:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from bot.web.schemas import Sent
 from engine.jobs import Family
@@ -12,6 +12,15 @@ from engine.lane import LaneState, LaneStatus
 from modes.inventory import FoundFile
 from modes.mode_config import STRENGTH, ModeConfig
 from modes.request_fields import SIDE_STEP
+
+
+Size = Annotated[
+    tuple[int, int],
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
+    ),
+]
+"""Width and height in pixels."""
 
 
 class SwitchIn(Sent):
@@ -26,7 +35,7 @@ class ModeOut(BaseModel):
     name: str
     title: str
     description: str
-    default_size: tuple[int, int]
+    default_size: Size
     default_steps: int
     default_guidance: float
     default_sampler: str
@@ -35,7 +44,7 @@ class ModeOut(BaseModel):
     prompt_suffix: str = Field(description="Stands behind every prompt, after a comma.")
     negative_always: str = Field(description="Kept away from in every picture.")
     negative_allowed: bool = Field(description="Whether a request may bring a negative prompt.")
-    sizes: list[tuple[int, int]] = Field(description="The only ones; empty: any within bounds.")
+    sizes: list[Size] = Field(description="The only ones; empty: any within bounds.")
     samplers: list[str] = Field(description="Those that may be asked for.")
     min_size: int
     max_size: int

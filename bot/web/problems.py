@@ -74,28 +74,48 @@ _EXPECTED: Mapping[str, str] = {
 }
 
 
-PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {
-        "description": "What is wrong, as problem details (RFC 9457).",
-        "content": {
-            MEDIA_TYPE: {
-                "schema": {
-                    "type": "object",
-                    "required": ["title", "status", "detail"],
-                    "properties": {
-                        "title": {"type": "string"},
-                        "status": {"type": "integer"},
-                        "detail": {"type": "string"},
-                        "field": {"type": "string"},
-                        "allowed": {"type": "string"},
-                    },
-                }
-            }
+RANGES = ("4XX", "5XX")
+
+PROBLEMS: dict[int | str, dict[str, Any]] = {status: {} for status in RANGES}
+"""Says that a route answers with problems; `bot/web/description.py` says with which."""
+
+PROBLEM: dict[str, Any] = {
+    "title": "Problem",
+    "description": "What is wrong, as problem details (RFC 9457).",
+    "type": "object",
+    "required": ["title", "status", "detail"],
+    "properties": {
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string", "description": "A sentence for people."},
+        "field": {"type": "string", "description": "What was wrong."},
+        "allowed": {"type": "string", "description": "What would have been fine."},
+        "errors": {
+            "type": "array",
+            "description": "All that was wrong, where that may be more than one thing.",
+            "items": {"type": "object"},
         },
-    }
-    for status in ("4XX", "5XX")
+    },
 }
-"""What a route may answer instead, for the description of the API."""
+
+OPENAI_ERROR: dict[str, Any] = {
+    "title": "OpenAIError",
+    "description": "What is wrong, in the shape that clients of OpenAI's API read.",
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"enum": ["invalid_request_error", "server_error"]},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": "null"},
+            },
+        }
+    },
+}
 
 
 class ConflictError(DreamLabError):
@@ -121,9 +141,14 @@ def problem(
         headers: more headers for the answer.
         facts: further members, such as the ``field`` that was wrong; None is left out.
     """
-    known = {name: fact for name, fact in facts.items() if fact is not None}
-    content = {"title": HTTPStatus(status).phrase, "status": status, "detail": detail, **known}
+    content = problem_facts(status, detail=detail, **facts)
     return JSONResponse(content, status, dict(headers or {}), MEDIA_TYPE)
+
+
+def problem_facts(status: int, **facts: object) -> dict[str, Any]:
+    """Returns the members of a problem; None is left out."""
+    known = {name: fact for name, fact in facts.items() if fact is not None}
+    return {"title": HTTPStatus(status).phrase, "status": int(status), **known}
 
 
 def problem_for(error: DreamLabError) -> JSONResponse:
@@ -137,8 +162,7 @@ def problem_for(error: DreamLabError) -> JSONResponse:
     status = next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
     if isinstance(error, ModelError):
         # Its own text has the whole path, which is the owner's business alone: the log has it.
-        detail = f"The model {error.path.name} can't be used: {_first_line(error.reason)}."
-        return problem(HTTPStatus.SERVICE_UNAVAILABLE, detail)
+        return problem(HTTPStatus.SERVICE_UNAVAILABLE, error.told)
     headers = {"Retry-After": "5"} if status == HTTPStatus.SERVICE_UNAVAILABLE else None
     return problem(
         status or HTTPStatus.INTERNAL_SERVER_ERROR,
@@ -164,23 +188,34 @@ def answer_for(error: DreamLabError) -> JSONResponse:
     return answer
 
 
+def shaped(answer: JSONResponse, path: str) -> JSONResponse:
+    """Returns a problem as clients of the address read it."""
+    return as_openai(answer) if path.startswith("/v1/") else answer
+
+
+def openai_error(status: int, told: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a problem's members in the shape that clients of OpenAI's API read."""
+    field = told.get("field")
+    is_theirs = status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return {
+        "error": {
+            "message": told["detail"],
+            "type": "invalid_request_error" if is_theirs else "server_error",
+            "param": None if field is None else _OPENAI_NAMES.get(field, field),
+            "code": None,
+        }
+    }
+
+
 def as_openai(answer: JSONResponse) -> JSONResponse:
     """Returns a problem in the shape that clients of OpenAI's API read."""
-    told = json.loads(bytes(answer.body))
-    field = told.get("field")
-    is_theirs = answer.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
-    error = {
-        "message": told["detail"],
-        "type": "invalid_request_error" if is_theirs else "server_error",
-        "param": _OPENAI_NAMES.get(field, field),
-        "code": None,
-    }
+    error = openai_error(answer.status_code, json.loads(bytes(answer.body)))
     headers = {
         name: value
         for name, value in answer.headers.items()
         if name not in ("content-length", "content-type")
     }
-    return JSONResponse({"error": error}, answer.status_code, headers)
+    return JSONResponse(error, answer.status_code, headers)
 
 
 def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
@@ -208,7 +243,8 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and (can := _methods(request)):
             # The framework names those of the first route alone.
             headers["Allow"] = ", ".join(sorted(can))
-        return problem(error.status_code, _http_detail(error), headers=headers)
+        answer = problem(error.status_code, _http_detail(error), headers=headers)
+        return shaped(answer, request.url.path)
 
     def _methods(request: Request) -> set[str]:
         routes = (route for router in routers for route in router.routes)
@@ -274,7 +310,3 @@ def _http_detail(error: HTTPException) -> str:
     if error.status_code == HTTPStatus.BAD_REQUEST:
         return "The request can't be read. Allowed: a JSON object."
     return str(error.detail)
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0].rstrip(".") if text.strip() else "no reason was given"
