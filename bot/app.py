@@ -21,7 +21,8 @@ from bot.store import Store
 from bot.studio import Studio
 from engine.devices import find_devices
 from engine.errors import DreamLabError
-from engine.executor import Executor
+from engine.executor import Executor, Fleet
+from engine.fleet_size import FleetSize
 from engine.jobs import ModelLoadJob
 from engine.local_executor import LocalExecutor
 from engine.worker_pool import WorkerPool
@@ -61,7 +62,9 @@ class App:
 
 @asynccontextmanager
 async def open_app(
-    settings: Settings, executors: Sequence[Executor] | None = None
+    settings: Settings,
+    executors: Sequence[Executor] | None = None,
+    fleet: Fleet | None = None,
 ) -> AsyncIterator[App]:
     """Opens the parts that every front end uses, and closes them in the reverse order.
 
@@ -70,13 +73,17 @@ async def open_app(
 
     Args:
         settings: as read.
-        executors: reach the devices; by default a local process for each of ``DEVICES``.
+        executors: reach the devices; by default what ``EXECUTOR`` says: a local process for each
+            of ``DEVICES``, or a fleet.
+        fleet: brings more of them.
 
     Raises:
         DreamLabError: the modes file, the database or a device can't be used.
     """
     catalog = ModeCatalog(settings.modes_file, settings.model_root, settings.model)
-    if executors is None:
+    if executors is None and settings.executor == "ray":
+        executors, fleet = (), _ray_fleet(settings)
+    elif executors is None:
         devices = settings.devices or await asyncio.to_thread(find_devices)
         executors = [
             LocalExecutor(
@@ -91,6 +98,7 @@ async def open_app(
         pool = WorkerPool(
             executors,
             catalog,
+            fleet=fleet,
             queue_max=settings.queue_max,
             queue_max_per_owner=settings.waiting_per_owner,
             job_timeout=settings.job_timeout or None,
@@ -104,6 +112,20 @@ async def open_app(
                 yield App(settings, catalog, store, pool, outbox, studio, housekeeper)
             finally:
                 await pool.shutdown()
+
+
+def _ray_fleet(settings: Settings) -> Fleet:
+    from engine.ray_executor import RayFleet
+
+    least, most = settings.ray_workers or (0, None)
+    return RayFleet(
+        settings.ray_address,
+        gpus_per_worker=settings.ray_gpus_per_worker,
+        labels=settings.ray_labels,
+        size=FleetSize(least, most),
+        memory=settings.data / "contents.json",
+        sends_models=settings.ray_send_models,
+    )
 
 
 async def run(settings: Settings, say: Callable[[str], None]) -> None:

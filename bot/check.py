@@ -5,6 +5,7 @@ nothing, loads no model and never imports torch.
 """
 
 import enum
+import importlib.util
 import os
 import platform
 import re
@@ -51,6 +52,9 @@ _SMI = (
     "--format=csv,noheader,nounits",
 )
 _SMI_SECONDS = 20
+_HEAD_SECONDS = 5
+_RAY_TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+_RAY_TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 
 class Level(enum.StrEnum):
@@ -196,6 +200,28 @@ def judge_devices(
     return Finding(Level.OK, "devices", shown)
 
 
+def judge_cluster(address: str, problem: str | None, *, has_ray: bool, has_token: bool) -> Finding:
+    """Says whether a Ray cluster can be drawn on.
+
+    Args:
+        address: of its head; ``auto`` is this machine.
+        problem: why nobody listens there; None where somebody does, or it can't be known.
+        has_ray: whether Ray is installed.
+        has_token: whether there is a token that the cluster may ask for.
+    """
+    if not has_ray:
+        hint = "Run: pip install -c constraints.txt -e '.[ray]'"
+        return Finding(Level.BROKEN, "cluster", "EXECUTOR=ray, and Ray is not installed", hint)
+    if problem is not None:
+        hint = "Start the head: ray start --head; docs/cluster.md has all the steps"
+        return Finding(Level.BROKEN, "cluster", f"the head at {address}: {problem}", hint)
+    if not has_token:
+        text = f"Ray, head at {address}, without RAY_AUTH_TOKEN"
+        hint = "Who reaches its ports can run programs on all of its machines: docs/cluster.md"
+        return Finding(Level.WARNING, "cluster", text, hint)
+    return Finding(Level.OK, "cluster", f"Ray, head at {address}")
+
+
 def judge_memory(available: int, total: int) -> Finding:
     """Says whether there is memory for a worker process: torch alone takes half a gigabyte."""
     text = f"{_size(available)} of {_size(total)} available"
@@ -275,7 +301,7 @@ def examine(env_file: Path | None = None) -> Iterator[Finding]:
     token = settings.discord_token
     yield judge_token(token.get_secret_value() if token else None)
     yield from _modes(settings)
-    yield _devices(settings)
+    yield _cluster(settings) if settings.executor == "ray" else _devices(settings)
     memory = psutil.virtual_memory()
     yield judge_memory(memory.available, memory.total)
     yield from _data(settings.data)
@@ -354,6 +380,27 @@ def _devices(settings: Settings) -> Finding:
         _gpus(),
         torch_has_cuda=devices.torch_has_cuda(),
     )
+
+
+def _cluster(settings: Settings) -> Finding:
+    return judge_cluster(
+        settings.ray_address,
+        _unanswered(settings.ray_address),
+        has_ray=importlib.util.find_spec("ray") is not None,
+        has_token=any(os.environ.get(name) for name in _RAY_TOKENS) or _RAY_TOKEN_FILE.exists(),
+    )
+
+
+def _unanswered(address: str) -> str | None:
+    """Returns why nobody answers at an address; None where somebody does, or it is ``auto``."""
+    if address == "auto":
+        return None
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _HEAD_SECONDS):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _gpus() -> list[Gpu]:

@@ -98,6 +98,22 @@ class Settings(BaseModel):
         "of the bot's application.",
         "ids of Discord users, with commas between them",
     )
+    discord_direct: bool = _setting(
+        True, "Whether people may draw in direct messages with the bot.", "true or false"
+    )
+    discord_user_install: bool = _setting(
+        False,
+        "Whether people may install the bot for themselves and draw wherever they are; the "
+        "application's page Installation must allow it, too.",
+        "true or false",
+    )
+    permutations_max: int = _setting(
+        10,
+        "How many requests one prompt with {red, blue} in it may become.",
+        "a whole number from 1 to 100",
+        ge=1,
+        le=100,
+    )
     data: Path = _setting(Path("data"), "Folder of the database and the pictures.", "a folder")
     modes_file: Path = _setting(
         Path("modes/modes.yaml"), "The file that names the modes.", "a YAML file"
@@ -168,6 +184,38 @@ class Settings(BaseModel):
         "a number from 0 to 100000",
         ge=0,
         le=100_000,
+    )
+    executor: Literal["local", "ray"] = _setting(
+        "local",
+        "Whether this machine's devices draw, or those of a Ray cluster (docs/cluster.md).",
+        "local or ray",
+    )
+    ray_address: str = _setting(
+        "auto",
+        "Where the head of the Ray cluster is.",
+        "auto (on this machine), or an address such as 10.0.0.2:6379",
+    )
+    ray_gpus_per_worker: float = _setting(
+        1.0,
+        "GPUs, or the share of one, of each worker in the cluster; 0 draws on CPUs.",
+        "a number from 0 to 16",
+        ge=0,
+        le=16,
+    )
+    ray_labels: tuple[tuple[str, str], ...] = _setting(
+        (),
+        "Labels that a machine of the cluster must have to draw.",
+        "name=value, with commas between several",
+    )
+    ray_workers: tuple[int, int] | None = _setting(
+        None,
+        "How many workers there are; with two numbers Ray starts and ends machines as needed.",
+        "all (every device that there is), or two whole numbers from 0 to 10000 such as 0-8",
+    )
+    ray_send_models: bool = _setting(
+        False,
+        "Whether machines of the cluster are sent model files that they lack.",
+        "true or false",
     )
     keep_days: int = _setting(
         0,
@@ -328,6 +376,42 @@ class Settings(BaseModel):
         if not isinstance(value, str):
             return value
         return parse_devices(value)
+
+    @field_validator("ray_address")
+    @classmethod
+    def _head_is_an_address(cls, address: str) -> str:
+        if address == "auto":
+            return address
+        host, _, port = address.rpartition(":")
+        if not _HOST.fullmatch(host.lower()) or "/" in host or not port.isdecimal():
+            raise ValueError("it is no such address")
+        if not 1 <= int(port) <= 65_535:
+            raise ValueError("there is no such port")
+        return address
+
+    @field_validator("ray_labels", mode="before")
+    @classmethod
+    def _labels_are_split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in _parts(value)]
+        if any(not (name.strip() and equals and text.strip()) for name, equals, text in pairs):
+            raise ValueError("one of them is no name=value")
+        return tuple((name.strip(), text.strip()) for name, _, text in pairs)
+
+    @field_validator("ray_workers", mode="before")
+    @classmethod
+    def _workers_are_a_range(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value.lower() == "all":
+            return None
+        least, dash, most = (part.strip() for part in value.partition("-"))
+        if not (dash and least.isdecimal() and most.isdecimal()):
+            raise ValueError("it is no such range")
+        if not int(least) <= int(most) <= 10_000 or int(most) < 1:
+            raise ValueError("the first number is above the second, or there would be none")
+        return int(least), int(most)
 
     @field_validator("log_level", mode="before")
     @classmethod

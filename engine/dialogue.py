@@ -54,7 +54,7 @@ class Dialogue:
         device: str,
         kind: str,
         *,
-        send: Callable[[messages.Command], None],
+        send: Callable[[object], None],
         kill: Callable[[], None],
         patience: Patience,
         pace: Pace,
@@ -63,6 +63,7 @@ class Dialogue:
         self.device = device
         self.kind = kind
         self.death: str | None = None
+        self._kind_of_death = WorkerDiedError
         self.loaded: tuple[str, ...] = ()
         self._send = send
         self._kill = kill
@@ -109,7 +110,7 @@ class Dialogue:
         if run is not None and self.death is None:
             self._send(messages.Cancel(run.number))
 
-    async def call(self, make: Callable[[int], messages.Command]) -> Any:
+    async def call(self, make: Callable[[int], object]) -> Any:
         """Sends a command that has an answer, and returns the answer.
 
         Args:
@@ -159,15 +160,21 @@ class Dialogue:
 
     # Living and dying ---------------------------------------------------------------------------
 
-    def die(self, reason: str) -> None:
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody draws with it or waits for an answer."""
+        return not self._runs and not self._calls
+
+    def die(self, reason: str, kind: type[WorkerDiedError] = WorkerDiedError) -> None:
         """Tells everybody who waits for something that it is gone; the first reason counts.
 
         Args:
             reason: continues "The worker on cuda:0 …".
+            kind: of the error that they get.
         """
         if self.death is not None:
             return
-        self.death = reason
+        self.death, self._kind_of_death = reason, kind
         self._gone.set()
         for run in self._runs.values():
             run.events.put_nowait(self.obituary())
@@ -178,7 +185,7 @@ class Dialogue:
 
     def obituary(self) -> WorkerDiedError:
         """Returns its death as an error of one's own."""
-        return WorkerDiedError(self.device, self.death or "ended")
+        return self._kind_of_death(self.device, self.death or "ended")
 
     async def gone(self) -> WorkerDiedError:
         """Waits for its death and returns it."""

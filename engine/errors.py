@@ -9,9 +9,11 @@
     │   ├── ModelNotFoundError
     │   ├── ModelFormatError    unreadable, truncated or hostile file
     │   ├── UnsupportedModelError
-    │   └── NotEnoughMemoryError
+    │   ├── NotEnoughMemoryError
+    │   └── ModelElsewhereError     a machine of several lacks it; another may have it
     ├── WorkerDiedError         the process beside the device is gone; the job may be tried again
-    │   └── PoisonousRequestError   it was, and died again
+    │   ├── PoisonousRequestError   it was, and died again
+    │   └── WorkerLostError     its machine is gone or out of reach; no request is to blame
     ├── NoDeviceError           no device works; what waits goes on waiting
     ├── JobTimeoutError         it ran for longer than a job may
     ├── DrawingError            the model ran and failed
@@ -157,6 +159,34 @@ class NotEnoughMemoryError(ModelError):
         return error
 
 
+class ModelElsewhereError(ModelError):
+    """A machine has no file of this content; another one may have it.
+
+    Attributes:
+        device: whose machine lacks it.
+    """
+
+    def __init__(self, path: Path | str, device: str) -> None:
+        super().__init__(
+            path,
+            f"the machine of {device} has no file of this content. Copy it there, below a folder "
+            "that DREAMLAB_MODELS names, or let files be sent with RAY_SEND_MODELS",
+        )
+        self.device = device
+
+    @classmethod
+    def everywhere(cls, path: Path | str, devices: Sequence[str]) -> "ModelElsewhereError":
+        """Returns the same of every machine there is."""
+        error = cls(path, ", ".join(devices))
+        error.reason = (
+            f"no machine that draws has a file of this content ({error.device}). Copy it to one, "
+            "below a folder that DREAMLAB_MODELS names there, or let files be sent with "
+            "RAY_SEND_MODELS"
+        )
+        error.args = (f"{path}: {error.reason}",)
+        return error
+
+
 class WorkerDiedError(DreamLabError):
     """The process beside the device ended or stopped answering.
 
@@ -178,17 +208,22 @@ class PoisonousRequestError(WorkerDiedError):
         self.args = (f"{last} It is not the first time with this request: it isn't tried again.",)
 
 
+class WorkerLostError(WorkerDiedError):
+    """The machine of a worker is gone or out of reach: no request is to blame."""
+
+
 class NoDeviceError(DreamLabError):
     """Every device is down; nothing was stored.
 
     Attributes:
-        devices: their names.
+        devices: their names; none where there is not even one.
     """
 
-    def __init__(self, devices: Sequence[str]) -> None:
+    def __init__(self, devices: Sequence[str], reason: str | None = None) -> None:
+        what = f"{', '.join(devices)} failed again and again, as the log says"
         super().__init__(
-            f"Nothing can be drawn at the moment: {', '.join(devices)} failed again and again, as "
-            "the log says. It is tried once more every few minutes; ask again later."
+            f"Nothing can be drawn at the moment: {reason or what}. It is tried once more every "
+            "few minutes; ask again later."
         )
         self.devices = tuple(devices)
 
@@ -216,9 +251,7 @@ class OutOfMemoryError(DrawingError):
     """The device holds the model, but not what drawing this takes as well."""
 
     def __init__(self, device: str) -> None:
-        super().__init__(
-            f"{device} ran out of memory. A smaller picture or fewer at once may fit."
-        )
+        super().__init__(f"{device} ran out of memory. A smaller picture or fewer at once may fit.")
         self.device = device
 
 

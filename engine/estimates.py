@@ -129,6 +129,24 @@ def predict(request: GenerationRequest, device: Device) -> float | None:
     return forecast([crowd], [work]).get("")
 
 
+def share_of(request: GenerationRequest, pace: Pace, most_rows: int) -> float | None:
+    """Returns the seconds of a device that a request takes where others share its passes.
+
+    None where that isn't known. Loads and prompts are left out.
+    """
+    work = work_of("", request)
+    seconds = 0.0
+    for leg in work.legs:
+        rows = pace.most_rows(leg.model, work.pixels, most_rows)
+        taken = pace.pass_seconds(leg.model, work.pixels, rows)
+        decode = pace.seconds(Act.DECODE, leg.model, work.pixels)
+        if taken is None or (decode is None and leg is work.legs[-1]):
+            return None
+        seconds += leg.passes * taken * work.rows / rows
+        seconds += work.pictures * (decode or 0.0) if leg is work.legs[-1] else 0.0
+    return seconds
+
+
 def longest_round(pace: Pace, works: Iterable[Work], most_rows: int) -> float | None:
     """Returns the seconds that a step loop can need for one round of work; None where not known.
 

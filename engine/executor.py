@@ -99,7 +99,7 @@ class Fleet(Protocol):
 
     @property
     def trouble(self) -> str | None:
-        """Why there is none at the moment, as a sentence without its full stop; None: no trouble."""
+        """Why there is none now, as a sentence without its full stop; None where all is well."""
 
     async def run(
         self,

@@ -19,13 +19,14 @@ What follows, whatever others have waiting:
 **Loaded models first.** `FairQueue.pop` may be told what is loaded where the job will run. Where
 the first in fair order needs something else, the first whose model is loaded goes before it, if it
 is the next of its owner and among the first `LOOK_AHEAD`. Nobody is overtaken in this way more than
-`MOST_OVERTAKINGS` times; who overtakes is charged as always, and the fair order of the rest stays.
+`MOST_OVERTAKINGS` times for each lane there is, which is as long as on a single one; who overtakes
+is charged as always, and the fair order of the rest stays.
 """
 
 import heapq
 import itertools
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -36,6 +37,9 @@ LOOK_AHEAD = 32
 
 MOST_OVERTAKINGS = 8
 """How often a job may be overtaken by others because their models are loaded."""
+
+SKIPPED_AT_MOST = 256
+"""How far is looked past jobs that wait for a lane of their model."""
 
 _EXPLAINED = 50  # places up to which the owners ahead are counted
 _UNIT = 2**32  # tags are whole numbers, so that sums are exact in any order
@@ -163,6 +167,7 @@ class FairQueue:
         self._tickets: dict[str, Ticket] = {}
         self._tags: dict[str, int] = {}  # within the group, of those that were never taken
         self._overtaken: dict[str, int] = {}
+        self._keys: Counter[str] = Counter()  # of those that wait
         self._groups: dict[str, _Group] = {}
         self._heads: SummedList[tuple[int, int, str]] = SummedList()  # due, first's number, group
         self._restored: list[tuple[int, str]] = []  # order of being taken, job id
@@ -239,15 +244,27 @@ class FairQueue:
             line.due = line.end = max(line.due, group_.clock)
         line.waiting.append(ticket)
         self._tickets[job_id] = ticket
+        self._keys[key] += 1
         self._enter(group_, line, ticket)
         self._show_head(name)
 
-    def peek(self, loaded: Collection[str] = (), passed_over: Collection[str] = ()) -> str | None:
+    def peek(
+        self,
+        loaded: Collection[str] = (),
+        passed_over: Collection[str] = (),
+        skipped: Collection[str] = (),
+    ) -> str | None:
         """Returns the id that `pop` would take; None where it would take none."""
-        found = self._find(loaded, passed_over)
+        found = self._find(loaded, passed_over, skipped)
         return found[-1] if found else None
 
-    def pop(self, loaded: Collection[str] = (), passed_over: Collection[str] = ()) -> Ticket:
+    def pop(
+        self,
+        loaded: Collection[str] = (),
+        passed_over: Collection[str] = (),
+        skipped: Collection[str] = (),
+        lanes: int = 1,
+    ) -> Ticket:
         """Takes a job and charges its owner and its group.
 
         Args:
@@ -255,11 +272,15 @@ class FairQueue:
                 first in fair order is taken.
             passed_over: ids of those whose turn it can't be now; they keep their places, and so
                 do the later ones of their owners.
+            skipped: keys of models whose jobs can't go now, likewise; they are looked past as far
+                as `SKIPPED_AT_MOST`.
+            lanes: that take jobs: a job may be overtaken `MOST_OVERTAKINGS` times for each, or
+                those that have its model would never get the time to end what they draw.
 
         Raises:
             IndexError: nothing else waits.
         """
-        found = self._find(loaded, passed_over)
+        found = self._find(loaded, passed_over, skipped, lanes)
         if not found:
             raise IndexError("nothing waits")
         *overtaken, job_id = found
@@ -267,6 +288,7 @@ class FairQueue:
             self._overtaken[other] = self._overtaken.get(other, 0) + 1
         self._overtaken.pop(job_id, None)
         ticket = self._tickets.pop(job_id)
+        self._keys[ticket.key] -= 1
         if ticket.taken is not None:
             self._restored.remove((ticket.taken, job_id))
             return replace(ticket, overtook=0)  # was charged when it was first taken
@@ -285,6 +307,7 @@ class FairQueue:
         if ticket.taken is None:
             raise ValueError(f"job {ticket.job_id} was never taken, so it has no old place")
         self._tickets[ticket.job_id] = ticket
+        self._keys[ticket.key] += 1
         self._restored.append((ticket.taken, ticket.job_id))
         self._restored.sort()
 
@@ -293,6 +316,7 @@ class FairQueue:
         ticket = self._tickets.pop(job_id, None)
         if ticket is None:
             return False
+        self._keys[ticket.key] -= 1
         self._overtaken.pop(job_id, None)
         if ticket.taken is not None:
             self._restored.remove((ticket.taken, job_id))
@@ -309,6 +333,10 @@ class FairQueue:
             self._enter(group, line, each)
         self._show_head(ticket.group)
         return True
+
+    def waiting_for(self, key: str) -> int:
+        """Returns how many jobs wait that need a model."""
+        return self._keys[key]
 
     def position(self, job_id: str) -> int | None:
         """Returns a job's place in fair order, 1 is next; None where it doesn't wait."""
@@ -345,9 +373,20 @@ class FairQueue:
 
     # Choosing -----------------------------------------------------------------------------------
 
-    def _find(self, loaded: Collection[str], passed_over: Collection[str]) -> list[str]:
+    def _find(
+        self,
+        loaded: Collection[str],
+        passed_over: Collection[str],
+        skipped: Collection[str] = (),
+        lanes: int = 1,
+    ) -> list[str]:
         """Returns the ids up to the one to take: it is the last; the others it overtakes."""
-        order = (job_id for job_id in self if job_id not in passed_over)
+        order: Iterator[str] = iter(self)
+        if passed_over:
+            order = (job_id for job_id in order if job_id not in passed_over)
+        if skipped:
+            near = itertools.islice(order, SKIPPED_AT_MOST)
+            order = (job_id for job_id in near if self._tickets[job_id].key not in skipped)
         first = next((job_id for job_id in order if self._may_go(job_id)), None)
         if first is None:
             return []
@@ -359,7 +398,7 @@ class FairQueue:
             passed.append(job_id)
             if self._tickets[job_id].key in loaded and self._may_go(job_id):
                 return passed
-            if self._overtaken.get(job_id, 0) >= MOST_OVERTAKINGS:
+            if self._overtaken.get(job_id, 0) >= MOST_OVERTAKINGS * lanes:
                 break
         return [first]
 

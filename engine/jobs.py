@@ -140,16 +140,21 @@ class ModelSpec:
             the model's own configuration.
         vae: a VAE to decode with in place of the model's own: a ``.safetensors`` file or a
             diffusers folder.
+        known_as: its key on the machine that asks for it, where that is another one and the paths
+            are this one's; None for its own.
     """
 
     path: Path
     loras: tuple[LoraSpec, ...] = ()
     prediction_type: str | None = None
     vae: Path | None = None
+    known_as: str | None = None
 
     @property
     def key(self) -> str:
         """A short name, equal exactly where all but the LoRAs is: they share the weights."""
+        if self.known_as is not None:
+            return self.known_as
         weights = (str(self.path), self.prediction_type, self.vae and str(self.vae))
         digest = hashlib.sha256(repr(weights).encode()).hexdigest()[:12]
         return f"{self.path.name}-{digest}"
@@ -227,6 +232,8 @@ class GenerationRequest:
             trained with.
         refiner: draws the last steps in place of the model; None for none.
         refiner_from: the share of the steps, 0 to 1, after which the refiner takes over.
+        exact: whether it is drawn to the same last bit whoever shares its forward passes.
+        compiled: whether it is drawn with compiled code, as soon as there is any.
     """
 
     mode: str
@@ -249,6 +256,8 @@ class GenerationRequest:
     clip_skip: int | None = None
     refiner: ModelSpec | None = None
     refiner_from: float = 1.0
+    exact: bool = False
+    compiled: bool = False
 
     @property
     def is_drawn(self) -> bool:

@@ -11,11 +11,15 @@ from typing import TypeAlias
 from engine.errors import WorkerDiedError
 from engine.executor import Executor
 from engine.jobs import ModelSpec
+from engine.placement import choose
 
 logger = logging.getLogger(__name__)
 
 LONGEST_RESTART_DELAY = 600.0
 """Seconds between two tries at most, however often they failed."""
+
+LACKING_SECONDS = 60.0
+"""How long it is remembered that a machine lacks a model's file: somebody may copy it there."""
 
 DOWN_AFTER = 5
 """Failures in a row after which a lane counts as down; it goes on trying."""
@@ -92,6 +96,8 @@ class Lane:
         self._last_error: str | None = None
         self._failures = 0
         self._lives = 0  # workers so far: tells late news of a dead one from news of this one
+        self._lacking: dict[str, float] = {}  # models, and until when that is believed
+        self._emptied = asyncio.Event()
 
     @property
     def device(self) -> str:
@@ -109,9 +115,19 @@ class Lane:
         return self.state is LaneState.DOWN
 
     @property
+    def may_come_back(self) -> bool:
+        """Whether it works, or will soon."""
+        return self.state not in (LaneState.DOWN, LaneState.CLOSED)
+
+    @property
     def failures(self) -> int:
         """How often in a row its worker failed, 0 once it has done something."""
         return self._failures
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Ids of the jobs that run on it, oldest first."""
+        return tuple(self._jobs)
 
     @property
     def load(self) -> float:
@@ -125,6 +141,38 @@ class Lane:
         if self.used_last is not None:
             keys.append(self.used_last)
         return tuple(dict.fromkeys(keys))
+
+    @property
+    def in_memory(self) -> tuple[str, ...]:
+        """Keys of all models that need no loading here."""
+        return tuple(dict.fromkeys((*self.models, *self.executor.loaded)))
+
+    @property
+    def held(self) -> int:
+        """How many models its worker has in memory."""
+        return len(self.executor.loaded)
+
+    def has(self, key: str) -> bool:
+        """Returns whether a model is in memory or on its way."""
+        return (
+            key == self.used_last
+            or key in self.executor.loaded
+            or any(model is not None and model.key == key for model in self._jobs.values())
+        )
+
+    def note_lacking(self, key: str) -> None:
+        """Remembers for a while that its machine has no file of a model."""
+        self._lacking[key] = asyncio.get_running_loop().time() + LACKING_SECONDS
+
+    def lacks(self, key: str) -> bool:
+        """Returns whether its machine had no file of a model when it was asked last."""
+        if not self._lacking:
+            return False
+        until = self._lacking.get(key)
+        if until is not None and until < asyncio.get_running_loop().time():
+            del self._lacking[key]
+            return False
+        return until is not None
 
     @property
     def status(self) -> LaneStatus:
@@ -155,6 +203,8 @@ class Lane:
         self._jobs.pop(job_id, None)
         if self._quarantined == job_id:
             self._quarantined = None
+        if not self._jobs:
+            self._emptied.set()
 
     @contextmanager
     def calling(self, model: ModelSpec | None = None) -> Iterator[Executor]:
@@ -197,6 +247,13 @@ class Lane:
         self.state = LaneState.CLOSED
         await self.executor.close()
 
+    async def empty(self) -> None:
+        """Takes nothing more, and returns when what runs has left."""
+        self.state = LaneState.CLOSED
+        while self._jobs:
+            self._emptied.clear()
+            await self._emptied.wait()
+
     async def _bring_up(self) -> None:
         while True:
             try:
@@ -230,17 +287,24 @@ class Lane:
         logger.warning("%s %d jobs were under way.", error, len(self._jobs))
 
 
-def second_opinion(lanes: Sequence[Lane], died_on: Lane | None) -> list[Lane]:
+def second_opinion(lanes: Sequence[Lane], died_on: Lane | None) -> Sequence[Lane]:
     """Returns where a job may be tried whose worker died: where it didn't, if anything works there.
 
     So a device that has fallen away doesn't make a request look poisonous.
     """
+    if died_on is None:
+        return lanes
     others = [lane for lane in lanes if lane is not died_on and lane.is_ready]
-    return others or list(lanes)
+    return others or lanes
 
 
 def choose_lane(
-    lanes: Sequence[Lane], model: ModelSpec | None, *, alone: bool, prefer_loaded: bool
+    lanes: Sequence[Lane],
+    model: ModelSpec | None,
+    *,
+    alone: bool,
+    prefer_loaded: bool,
+    finish: Callable[[Lane], float | None] = lambda _: None,
 ) -> Lane | None:
     """Returns the lane that a job should run on; None where all are busy or down.
 
@@ -248,15 +312,9 @@ def choose_lane(
         lanes: all there are.
         model: what the job needs loaded.
         alone: whether it must have a lane to itself.
-        prefer_loaded: whether a lane that has the model goes before a less busy one; a drawing
-            takes the less busy one, or a second device would never be used. A lane whose worker
-            failed last goes behind all others either way.
+        prefer_loaded: whether a lane that has the model goes before a less busy one.
+        finish: see `engine.placement.choose`.
     """
+    free = [lane for lane in lanes if lane.can_take(alone=alone)]
     key = None if model is None else model.key
-
-    def rank(lane: Lane) -> tuple[float, float, float]:
-        missing = float(key is not None and key not in lane.models)
-        wishes = (missing, lane.load) if prefer_loaded else (lane.load, missing)
-        return (lane.failures, *wishes)
-
-    return min((lane for lane in lanes if lane.can_take(alone=alone)), key=rank, default=None)
+    return choose(free, key, prefer_loaded=prefer_loaded, finish=finish)

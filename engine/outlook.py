@@ -61,16 +61,14 @@ class Outlook:
         waiting = [self._submissions[job_id] for job_id in islice(self._line(), FORESEEN)]
         self._seen = set(self._submissions)
         self._seconds = forecast(
-            [self._device(lane, now) for lane in self._lanes if lane.is_ready],
+            [self.device(lane) for lane in self._lanes if lane.is_ready],
             [_work(submission) for submission in waiting],
         )
 
-    def _device(self, lane: Lane, now: float) -> Device:
-        running = [
-            submission
-            for submission in self._submissions.values()
-            if submission.attempt is not None and submission.attempt.lane is lane
-        ]
+    def device(self, lane: Lane) -> Device:
+        """Returns what a lane is like now."""
+        now = asyncio.get_running_loop().time()
+        running = [self._submissions[job_id] for job_id in lane.jobs]
         loading = [now - each.stage_since for each in running if _stage(each) is Stage.LOADING]
         executor = lane.executor
         return Device(

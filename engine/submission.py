@@ -42,6 +42,7 @@ class Submission:
         stage_since: when its stage began, by the event loop's clock.
         deaths: workers that died while it ran.
         died_on: the lane of the last of them.
+        losses: machines that went away while it ran, or could not be reached any more.
         passed_over: how many were begun before it since it needs a lane to itself.
         attempt: what runs now; None while it waits.
     """
@@ -53,6 +54,7 @@ class Submission:
     stage_since: float = 0.0
     deaths: int = 0
     died_on: Lane | None = None
+    losses: int = 0
     passed_over: int = 0
     attempt: Attempt | None = None
 

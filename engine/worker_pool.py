@@ -21,6 +21,10 @@ How it behaves:
   lane, on another device where there is one that works: a request that kills its worker again
   fails without taking its neighbours along. While it waits for a lane to empty, others may go on,
   `MOST_OVERTAKINGS` of them.
+- **Machines that come and go.** A `Fleet` has lanes added and removed while the pool runs. What ran
+  where a machine went away, or can't be reached any more, goes back likewise, and nobody is blamed.
+  A machine that lacks a model's file says so: another one gets the job, and where all lack it the
+  job fails with that.
 - **Devices that fall away.** A lane whose worker fails again and again counts as down and is tried
   once more every few minutes; the others go on. Where all are down, what waits goes on waiting,
   and new jobs are refused.
@@ -39,7 +43,7 @@ How it behaves:
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Self
@@ -48,22 +52,27 @@ from engine.errors import (
     DreamLabError,
     JobCancelledError,
     JobTimeoutError,
+    ModelElsewhereError,
     NoDeviceError,
     OwnerQueueFullError,
     PoisonousRequestError,
     PoolClosedError,
     QueueFullError,
     WorkerDiedError,
+    WorkerLostError,
 )
-from engine.executor import Executor
+from engine.estimates import predict, share_of
+from engine.executor import Executor, Fleet
 from engine.fair_queue import MOST_OVERTAKINGS, FairQueue, Place
 from engine.job_runner import JobRunner, RunnableJob, can_run, is_drawing, model_of
 from engine.jobs import (
     CustomJob,
     GenerationJob,
+    GenerationRequest,
     Job,
     JobType,
     ModelLoadJob,
+    ModelSpec,
     ModelUnloadJob,
     ModeSwitchJob,
     Progress,
@@ -80,6 +89,8 @@ from engine.lane import (
 )
 from engine.mode_source import CurrentMode, Mode, ModeSource
 from engine.outlook import Outlook
+from engine.pace import Act
+from engine.placement import had_better_wait
 from engine.submission import Attempt, Submission
 
 __all__ = [
@@ -110,6 +121,11 @@ Longer than an executor waits before it kills its process, or that process would
 """
 
 
+LOSSES_FORGIVEN = 3
+"""How often a job's machine may go away before that counts as a death like any other: a request
+that takes whole machines down must not do so to all of them."""
+
+
 class WorkerPool:
     """Many jobs, some devices: see the module for how it behaves.
 
@@ -117,6 +133,7 @@ class WorkerPool:
 
     Args:
         executors: one per device; the pool starts and closes them.
+        fleet: brings more of them, and takes them away, while the pool runs.
         modes: looked up whenever a name must become a model.
         queue_max: jobs that may wait; one more is refused.
         queue_max_per_owner: how many of them may be one owner's; None for all.
@@ -132,14 +149,16 @@ class WorkerPool:
             have changed, once for all the changes of one turn of the event loop.
 
     Raises:
-        ValueError: no executor, a number below 1, or a time that is not above 0.
+        ValueError: neither an executor nor a fleet, a number below 1, or a time that is not
+            above 0.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each but two has a default that is right for most
         self,
         executors: Sequence[Executor],
         modes: ModeSource,
         *,
+        fleet: Fleet | None = None,
         queue_max: int = QUEUE_MAX,
         queue_max_per_owner: int | None = None,
         job_timeout: float | None = None,
@@ -147,7 +166,7 @@ class WorkerPool:
         restart_pause: Pause = pause,
         close_timeout: float = CLOSE_TIMEOUT,
     ) -> None:
-        if not executors:
+        if not executors and fleet is None:
             raise ValueError("a pool needs at least one executor")
         for name, number in (
             ("queue_max", queue_max),
@@ -168,21 +187,24 @@ class WorkerPool:
         self._submissions: dict[str, Submission] = {}
         self._reserved: Counter[str | None] = Counter()  # places, by owner
         self._errands: set[str] = set()  # ids of what is here and no request
-        self._lanes = [
-            Lane(executor, pause=restart_pause, on_ready=self._wake) for executor in executors
-        ]
+        self._fleet = fleet
+        self._restart_pause = restart_pause
+        self._lanes: list[Lane] = []
         self._outlook = Outlook(self._lanes, self._submissions, lambda: self._queue)
         self._mode = CurrentMode(modes)
         self._runner = JobRunner(self._lanes, self._mode, self._start_helper)
-        self._supervisors: list[asyncio.Task[None]] = []
+        self._supervisors: dict[Lane, asyncio.Task[None]] = {}
+        self._fleet_task: asyncio.Task[None] | None = None
+        self._has_started = False
         self._helpers: set[asyncio.Task[None]] = set()
+        self._held = False
         self._wake_due = False
         self._queue_changed = False
         self._failed: asyncio.Future[None] | None = None
         self._closing: asyncio.Task[None] | None = None
         self._cut = asyncio.Event()
         for executor in executors:
-            executor.pace.on_take = self._touch_queue  # what is expected may have changed
+            self._add_lane(executor)
 
     # Lifetime ---------------------------------------------------------------------------------
 
@@ -194,12 +216,15 @@ class WorkerPool:
         """
         if self._closing is not None:
             raise PoolClosedError
-        if self._supervisors:
+        if self._has_started:
             return
+        self._has_started = True
         for lane in self._lanes:
-            supervisor = asyncio.create_task(lane.supervise(), name=f"lane {lane.device}")
-            supervisor.add_done_callback(self._raise_loudly)
-            self._supervisors.append(supervisor)
+            self._supervise(lane)
+        if self._fleet is not None:
+            serving = self._fleet.run(self._join, self._leave, self._demand)
+            self._fleet_task = asyncio.create_task(serving, name="fleet")
+            self._fleet_task.add_done_callback(self._raise_loudly)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -371,9 +396,17 @@ class WorkerPool:
             if submission.attempt is not None and not submission.has_ended
         )
 
+    def device_of(self, job_id: str) -> str | None:
+        """Returns the device that a job runs on; None where it doesn't run."""
+        submission = self._submissions.get(job_id)
+        return submission.attempt.lane.device if submission and submission.attempt else None
+
     def status(self) -> list[LaneStatus]:
-        """Returns what each lane is like now."""
-        return [lane.status for lane in self._lanes]
+        """Returns what each lane is like now; a fleet without any has one that says why."""
+        found = [lane.status for lane in self._lanes]
+        if not found and self._fleet is not None:
+            found.append(_missing(self._fleet.trouble))
+        return found
 
     async def stats(self, patience: float = 2.0) -> list[dict[str, Any] | None]:
         """Returns each device's `ModelRegistry.get_vram_stats`, in the order of `status`.
@@ -381,7 +414,36 @@ class WorkerPool:
         Nothing waits in the queue for it. None stands for a device whose worker is away, or says
         nothing within ``patience`` seconds, as while it loads a model.
         """
-        return await asyncio.gather(*(_stats(lane, patience) for lane in self._lanes))
+        found = await asyncio.gather(*(_stats(lane, patience) for lane in self._lanes))
+        return found or [None for _ in self.status()]
+
+    # Pauses -----------------------------------------------------------------------------------
+
+    @property
+    def is_held(self) -> bool:
+        """Whether nothing new is begun."""
+        return self._held
+
+    def hold(self) -> None:
+        """Begins nothing more until `resume`; what runs ends, what waits keeps its place."""
+        self._held = True
+        self._touch_queue()
+
+    def resume(self) -> None:
+        """Begins again."""
+        self._held = False
+        self._touch_queue()
+
+    async def drained(self) -> None:
+        """Waits until nothing runs; returns at once where the pool is not held."""
+        while self._held and (running := self._running_tasks()):
+            await asyncio.wait(running)
+            await asyncio.sleep(0)  # each leaves its lane in a callback
+
+    async def unload(self, model: ModelSpec) -> None:
+        """Has every device forget a model now, before anything that waits."""
+        ready = [lane for lane in self._lanes if lane.is_ready]
+        await asyncio.gather(*(lane.unload(model) for lane in ready))
 
     # Modes ------------------------------------------------------------------------------------
 
@@ -411,6 +473,41 @@ class WorkerPool:
             return done
         return self.submit_job(ModeSwitchJob(target_mode=name), admitted=True)
 
+    # Coming and going -------------------------------------------------------------------------
+
+    def _add_lane(self, executor: Executor) -> Lane:
+        lane = Lane(executor, pause=self._restart_pause, on_ready=self._wake)
+        executor.pace.on_take = self._touch_queue  # what is expected may have changed
+        self._lanes.append(lane)
+        return lane
+
+    def _supervise(self, lane: Lane) -> None:
+        supervisor = asyncio.create_task(lane.supervise(), name=f"lane {lane.device}")
+        supervisor.add_done_callback(self._raise_loudly)
+        self._supervisors[lane] = supervisor
+
+    def _join(self, executor: Executor) -> None:
+        """Takes a lane more."""
+        if self._closing is None:
+            self._supervise(self._add_lane(executor))
+
+    async def _leave(self, executor: Executor) -> None:
+        """Lets a lane go, once what runs on it has ended."""
+        lane = next((lane for lane in self._lanes if lane.executor is executor), None)
+        if lane is None:
+            return
+        supervisor = self._supervisors.pop(lane, None)
+        if supervisor is not None:
+            supervisor.cancel()
+        await lane.empty()
+        await _close_lane(lane)
+        if lane in self._lanes:
+            self._lanes.remove(lane)
+        self._touch_queue()
+
+    def _demand(self) -> int:
+        return len(self._submissions)
+
     # Taking turns -----------------------------------------------------------------------------
 
     def _touch_queue(self) -> None:
@@ -426,18 +523,17 @@ class WorkerPool:
     def _take_turns(self) -> None:
         self._wake_due = False
         passed_over: list[Submission] = []
-        while self._closing is None and (job_id := self._peek(passed_over)) is not None:
+        skipped: set[str] = set()  # models whose jobs wait for a lane that has them
+        while self._may_begin and (job_id := self._peek(passed_over, skipped)) is not None:
             submission = self._submissions[job_id]
-            lane = choose_lane(
-                second_opinion(self._lanes, submission.died_on),
-                model_of(submission.job),
-                alone=submission.is_suspect,
-                prefer_loaded=not is_drawing(submission.job),
-            )
-            if lane is not None:
-                self._begin(lane, passed_over)
+            lanes = self._lanes_for(submission)
+            lane = self._choose(submission, lanes)
+            if lane is not None and not self._had_better_wait(submission, lane, lanes):
+                self._begin(lane, passed_over, skipped)
             elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
                 passed_over.append(submission)  # others need no lane to themselves
+            elif (key := self._waits_for_a_model(submission, lane, lanes)) is not None:
+                skipped.add(key)  # others need another one
             else:
                 break
         if self._queue_changed:
@@ -445,11 +541,77 @@ class WorkerPool:
             self._outlook.change()
             self._tell_queue_listeners()
 
-    def _peek(self, passed_over: Sequence[Submission]) -> str | None:
-        return self._queue.peek(passed_over=[each.job.id for each in passed_over])
+    @property
+    def _may_begin(self) -> bool:
+        return self._closing is None and not self._held
 
-    def _begin(self, lane: Lane, passed_over: Sequence[Submission]) -> None:
-        ticket = self._queue.pop(lane.models, [each.job.id for each in passed_over])
+    def _peek(self, passed_over: Sequence[Submission], skipped: Collection[str]) -> str | None:
+        return self._queue.peek(passed_over=[each.job.id for each in passed_over], skipped=skipped)
+
+    def _lanes_for(self, submission: Submission) -> Sequence[Lane]:
+        """Returns the lanes that may do a job: those of machines that have its model's file.
+
+        Where all are said to lack it, one is asked again, and the job fails with its answer.
+        """
+        lanes = second_opinion(self._lanes, submission.died_on)
+        model = model_of(submission.job)
+        if model is None or not any(lane.lacks(model.key) for lane in lanes):
+            return lanes
+        having = [lane for lane in lanes if not lane.lacks(model.key)]
+        return having if any(lane.may_come_back for lane in having) else lanes
+
+    def _choose(self, submission: Submission, lanes: Sequence[Lane]) -> Lane | None:
+        job = submission.job
+        return choose_lane(
+            lanes,
+            model_of(job),
+            alone=submission.is_suspect,
+            prefer_loaded=not is_drawing(job),
+            finish=lambda lane: self._predicted(job, lane),
+        )
+
+    def _predicted(self, job: Job, lane: Lane) -> float | None:
+        """Returns in how many seconds a drawing would be done on a lane."""
+        if not isinstance(job, GenerationJob) or not isinstance(job.request, GenerationRequest):
+            return None
+        return predict(job.request, self._outlook.device(lane))
+
+    def _had_better_wait(self, submission: Submission, lane: Lane, lanes: Sequence[Lane]) -> bool:
+        """Whether a drawing waits for a full lane that has its model, rather than load a copy."""
+        job, key = submission.job, _key_of(submission)
+        if not key or lane.has(key) or submission.is_suspect:
+            return False
+        holders = [each for each in lanes if each.is_ready and each.has(key)]
+        if not holders or not isinstance(job, GenerationJob):
+            return False
+        request, pace = job.request, holders[0].executor.pace
+        if not isinstance(request, GenerationRequest):
+            return False
+        known = (each.executor.pace.seconds(Act.LOAD, key) for each in (lane, *holders[:1]))
+        return had_better_wait(
+            self._queue.waiting_for(key),
+            len(holders),
+            share_of(request, pace, holders[0].executor.most_rows),
+            next((seconds for seconds in known if seconds is not None), None),
+        )
+
+    def _waits_for_a_model(
+        self, submission: Submission, lane: Lane | None, lanes: Sequence[Lane]
+    ) -> str | None:
+        """Returns the model that a job can't be drawn with now, though other jobs may begin."""
+        if submission.is_suspect or (lane is None and lanes is self._lanes):
+            return None
+        return _key_of(submission) or None
+
+    def _begin(
+        self, lane: Lane, passed_over: Sequence[Submission], skipped: Collection[str]
+    ) -> None:
+        ticket = self._queue.pop(
+            lane.in_memory,
+            [each.job.id for each in passed_over],
+            skipped,
+            lanes=max(1, len(self._lanes)),
+        )
         for each in passed_over:
             each.passed_over += 1
         self._queue_changed = True
@@ -485,12 +647,16 @@ class WorkerPool:
         if attempt.deadline is not None:
             attempt.deadline.cancel()
         error = _error_of(attempt.task, submission.job.id)
+        if isinstance(error, ModelElsewhereError):
+            if self._may_elsewhere(submission, attempt.lane):
+                self._restore(submission, attempt)
+                submission.tell(None)
+                return
+            error = error.everywhere(error.path, [lane.device for lane in self._lanes])
         if isinstance(error, WorkerDiedError):
-            submission.deaths += 1
-            submission.died_on = attempt.lane
+            self._count_death(submission, attempt, error)
             if self._may_try_again(submission):
-                self._queue.restore(attempt.ticket)
-                self._touch_queue()
+                self._restore(submission, attempt)
                 submission.tell(None)
                 return
             if self._closing is not None:
@@ -504,6 +670,28 @@ class WorkerPool:
             _log_failure(submission, error)
             submission.fail(error)
         self._wake()
+
+    def _restore(self, submission: Submission, attempt: Attempt) -> None:
+        """Lets a job wait again, at its old place."""
+        self._queue.restore(attempt.ticket)
+        self._touch_queue()
+
+    @staticmethod
+    def _count_death(submission: Submission, attempt: Attempt, error: WorkerDiedError) -> None:
+        if isinstance(error, WorkerLostError):
+            submission.losses += 1
+            if submission.losses <= LOSSES_FORGIVEN:
+                return
+        submission.deaths += 1
+        submission.died_on = attempt.lane
+
+    def _may_elsewhere(self, submission: Submission, lane: Lane) -> bool:
+        """Notes that a lane's machine lacks a job's model; returns whether another may have it."""
+        model = model_of(submission.job)
+        if model is None or self._closing is not None or submission.has_ended:
+            return False
+        lane.note_lacking(model.key)
+        return any(each.may_come_back and not each.lacks(model.key) for each in self._lanes)
 
     def _may_try_again(self, submission: Submission) -> bool:
         return (
@@ -550,14 +738,19 @@ class WorkerPool:
             if submission.attempt is None:
                 submission.fail(PoolClosedError())
                 self._withdraw(submission)
-        for supervisor in self._supervisors:
+        for supervisor in self._supervisors.values():
             supervisor.cancel()
         cut = asyncio.create_task(self._cut.wait(), name="pool grace")
         while (running := self._running_tasks()) and not cut.done():
             await asyncio.wait([*running, cut], return_when=asyncio.FIRST_COMPLETED)
         for submission in self._submissions.values():
             submission.fail(PoolClosedError())
-        everything = [*self._running_tasks(), *self._supervisors, *self._helpers, cut]
+        everything = [
+            *self._running_tasks(),
+            *self._supervisors.values(),
+            *self._helpers,
+            cut,
+        ]
         for task in everything:
             task.cancel()
         await self._wait_or_give_up(everything)
@@ -567,6 +760,9 @@ class WorkerPool:
                 for lane in self._lanes
             ]
         )
+        if self._fleet_task is not None:
+            self._fleet_task.cancel()
+            await self._wait_or_give_up([self._fleet_task])
         if not self.failed.done():
             self.failed.set_result(None)
 
@@ -603,8 +799,9 @@ class WorkerPool:
             raise PoolClosedError
 
     def _refuse_if_full(self, owner: str | None) -> None:
-        if all(lane.is_down for lane in self._lanes):
-            raise NoDeviceError([lane.device for lane in self._lanes])
+        trouble = self._fleet.trouble if self._fleet is not None else None
+        if all(lane.is_down for lane in self._lanes) and (self._lanes or trouble):
+            raise NoDeviceError([lane.device for lane in self._lanes], trouble)
         if len(self._queue) + self._reserved.total() >= self.queue_max:
             raise QueueFullError(self.queue_max)
         if self.queue_max_per_owner is None or owner is None:
@@ -637,6 +834,18 @@ class WorkerPool:
         logger.critical("The pool failed", exc_info=error)
         if not self.failed.done():
             self.failed.set_exception(error)
+
+
+def _missing(trouble: str | None) -> LaneStatus:
+    """Returns what stands for a fleet without a device."""
+    state = LaneState.STARTING if trouble is None else LaneState.DOWN
+    return LaneStatus("the cluster", state, 0, 0, (), trouble)
+
+
+def _key_of(submission: Submission) -> str:
+    """Returns the model by which a job may go before others; empty where it may not."""
+    model = model_of(submission.job)
+    return model.key if model and is_drawing(submission.job) else ""
 
 
 def _error_of(task: asyncio.Task[Any], job_id: str) -> BaseException | None:
