@@ -102,11 +102,14 @@ def open_database(path: Path) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Opens a database that exists, to look only. Readers wait for nobody. Blocks.
 
+    Its SQL has ``folded(text)``, as `str.casefold` does it: SQLite knows ASCII's capitals alone.
+
     Raises:
         sqlite3.Error: it can't be read.
     """
     db = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     db.execute("PRAGMA query_only=ON")
+    db.create_function("folded", 1, str.casefold, deterministic=True)
     return db
 
 

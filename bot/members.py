@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bot.records import Figures, JobRecord
+from bot.records import Figures, JobRecord, Search
 from bot.store import Store
 
 PAGE = 4
 """Requests on a page of somebody's history."""
+
+_ALL = Search()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,13 @@ class Members:
         self._store = store
 
     async def page(
-        self, owner_id: str, *, before: str | None = None, after: str | None = None
+        self,
+        owner_id: str,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        size: int = PAGE,
+        search: Search = _ALL,
     ) -> Page:
         """Returns a page of an owner's pictures; the newest where there is no such page.
 
@@ -42,14 +50,26 @@ class Members:
             owner_id: whose.
             before: the oldest job of the page that is left for an older one.
             after: the newest job of the page that is left for a newer one.
+            size: requests on a page, at most.
+            search: which of them; all unless told.
         """
-        found = await self._store.pictured(owner_id, PAGE + 1, before=before, after=after)
+        found = await self._store.pictured(
+            owner_id, size + 1, before=before, after=after, search=search
+        )
         if not found and (before or after):
-            return await self.page(owner_id)
-        more = len(found) > PAGE
+            return await self.page(owner_id, size=size, search=search)
+        more = len(found) > size
         if after:
-            return Page(tuple(found[-PAGE:]), has_newer=more, has_older=True)
-        return Page(tuple(found[:PAGE]), has_newer=before is not None, has_older=more)
+            return Page(tuple(found[-size:]), has_newer=more, has_older=True)
+        return Page(tuple(found[:size]), has_newer=before is not None, has_older=more)
+
+    async def modes(self, owner_id: str) -> list[str]:
+        """Returns the modes that drew an owner's pictures, by name; some may be gone."""
+        return await self._store.modes_of(owner_id)
+
+    async def failed(self, limit: int, owner_id: str | None = None) -> list[JobRecord]:
+        """Returns what failed last, an owner's or everybody's, newest first."""
+        return await self._store.failed(limit, owner_id)
 
     async def unfinished(self, owner_id: str) -> list[JobRecord]:
         """Returns what an owner has waiting or running, oldest first."""

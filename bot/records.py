@@ -177,6 +177,19 @@ class FinishedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Search:
+    """Which of somebody's pictures are looked for.
+
+    Attributes:
+        words: all of them stand in the prompt as it was typed, in capitals or not, in any order.
+        mode: what drew them; None for any.
+    """
+
+    words: tuple[str, ...] = ()
+    mode: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What somebody has asked for so far.
 

@@ -5,16 +5,29 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from bot.records import Figures, JobRecord
+from bot.records import Figures, JobRecord, Search
 from bot.store_access import StoreAccess, release, time_of
 from bot.store_places import keep_spent
+
+_ALL = Search()
+
+_MODE = "json_extract(request, '$.mode')"
+_PROMPT = (  # as it was typed
+    "coalesce(json_extract(request, '$.typed_prompt'), json_extract(request, '$.prompt'))"
+)
 
 
 class MemberRows(StoreAccess):
     """What is a member's."""
 
     async def pictured(
-        self, owner_id: str, limit: int, *, before: str | None = None, after: str | None = None
+        self,
+        owner_id: str,
+        limit: int,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        search: Search = _ALL,
     ) -> list[JobRecord]:
         """Returns an owner's jobs that have pictures, newest first.
 
@@ -23,27 +36,46 @@ class MemberRows(StoreAccess):
             limit: most that are returned.
             before: only those older than this job of theirs; the nearest to it.
             after: likewise newer. An id that is none of theirs finds nothing.
+            search: only those that it finds.
         """
-        anchor = "(SELECT sequence FROM jobs WHERE id = ? AND owner_id = ?)"
-        having = "WHERE owner_id = ? AND id IN (SELECT job_id FROM images)"
-        if after is not None:
-            found = await self._jobs(
-                f"{having} AND sequence > {anchor} ORDER BY sequence LIMIT ?",
-                owner_id,
-                after,
-                owner_id,
-                limit,
-            )
-            return found[::-1]
-        if before is not None:
-            return await self._jobs(
-                f"{having} AND sequence < {anchor} ORDER BY sequence DESC LIMIT ?",
-                owner_id,
-                before,
-                owner_id,
-                limit,
-            )
-        return await self._jobs(f"{having} ORDER BY sequence DESC LIMIT ?", owner_id, limit)
+        conditions = ["owner_id = ? AND id IN (SELECT job_id FROM images)"]
+        values: list[object] = [owner_id]
+        for word in search.words:
+            conditions.append(f"instr(folded({_PROMPT}), ?)")
+            values.append(word.casefold())
+        if search.mode is not None:
+            conditions.append(f"{_MODE} = ?")
+            values.append(search.mode)
+        is_newer = after is not None
+        anchor = after if is_newer else before
+        if anchor is not None:
+            than = "(SELECT sequence FROM jobs WHERE id = ? AND owner_id = ?)"
+            conditions.append(f"sequence {'>' if is_newer else '<'} {than}")
+            values += [anchor, owner_id]
+        order = "sequence" if is_newer else "sequence DESC"
+        found = await self._jobs(
+            f"WHERE {' AND '.join(conditions)} ORDER BY {order} LIMIT ?", *values, limit
+        )
+        return found[::-1] if is_newer else found
+
+    async def modes_of(self, owner_id: str) -> list[str]:
+        """Returns the modes that drew an owner's pictures, by name."""
+        rows = await self._rows(
+            f"SELECT DISTINCT {_MODE} AS mode FROM jobs"  # noqa: S608 # ours
+            " WHERE owner_id = ? AND id IN (SELECT job_id FROM images) ORDER BY mode",
+            owner_id,
+        )
+        return [str(row["mode"]) for row in rows]
+
+    async def failed(self, limit: int, owner_id: str | None = None) -> list[JobRecord]:
+        """Returns the jobs that failed last, an owner's or everybody's, newest first."""
+        whose = "" if owner_id is None else " AND owner_id = ?"
+        return await self._jobs(
+            f"WHERE finished_at IS NOT NULL AND status = 'failed'{whose}"
+            " ORDER BY finished_at DESC, sequence DESC LIMIT ?",
+            *(() if owner_id is None else (owner_id,)),
+            limit,
+        )
 
     async def unfinished_of(self, owner_id: str) -> list[JobRecord]:
         """Returns an owner's jobs that wait or run, oldest first."""

@@ -227,6 +227,18 @@ class Studio:
         origin = _covered(mode, origin)
         return await self._accept(request, owner, origin, rules, parent, source)
 
+    async def try_out(
+        self, mode: ModeConfig, draft: RequestDraft, owner: Owner, origin: Origin
+    ) -> JobRecord:
+        """Asks in words for a picture with a mode that need not be in force, such as an edited one.
+
+        Raises:
+            DreamLabError: as `submit`.
+        """
+        rules = await self._enter(mode, owner, origin)
+        request = _built(mode, draft, None)
+        return await self._accept(request, owner, _covered(mode, origin), rules, None)
+
     async def again(
         self, job_id: str, owner: Owner, origin: Origin, *, vary: bool = False
     ) -> JobRecord:
@@ -403,6 +415,11 @@ class Studio:
     def is_covered(self, job: JobRecord, origin: Origin) -> bool:
         """Says whether a job's pictures are shown as spoilers somewhere."""
         return policy.is_covered(self._catalog.modes.get(job.request.mode), origin)
+
+    def under_way(self) -> list[JobView]:
+        """Returns everybody's jobs that have not ended: what runs, then what waits, in turn."""
+        views = [self._seen(live) for live in self._live.values()]
+        return sorted(views, key=lambda view: view.position or 0)
 
     def line_place(self, job_id: str) -> Place | None:
         """Returns where a waiting job stands and behind whom; None where it doesn't wait."""

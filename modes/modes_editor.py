@@ -42,10 +42,26 @@ def set_mode(path: Path, name: str, values: Mapping[str, Any]) -> ModesFile:
     Raises:
         ModesFileError: the file could not be used before, or could not with this; it is unchanged.
     """
+    text = with_mode(read_modes(path), path, name, values)
+    return _write_text(path, text)
+
+
+def with_mode(text: str, path: Path, name: str, values: Mapping[str, Any]) -> str:
+    """Returns a modes file's text in which an entry says this; see `set_mode`. Writes nothing.
+
+    Args:
+        text: what the file says.
+        path: where it stands.
+        name: the mode's.
+        values: its keys.
+
+    Raises:
+        ModesFileError: as `set_mode`.
+    """
     wanted = {key: _copied(value) for key, value in values.items() if value is not None}
-    document = _Document(path)
+    document = _Document(text, path)
     document.set_mode(name, wanted)
-    return document.write(name, wanted)
+    return document.text(name, wanted)
 
 
 def remove_mode(path: Path, name: str) -> ModesFile:
@@ -59,9 +75,19 @@ def remove_mode(path: Path, name: str) -> ModesFile:
         ModesFileError: the file could not be used before, or could not without it (it is the only
             one, or the default); it is unchanged.
     """
-    document = _Document(path)
+    return _write_text(path, without_mode(read_modes(path), path, name))
+
+
+def without_mode(text: str, path: Path, name: str) -> str:
+    """Returns a modes file's text without an entry; see `remove_mode`. Writes nothing.
+
+    Raises:
+        UnknownModeError: as `remove_mode`.
+        ModesFileError: likewise.
+    """
+    document = _Document(text, path)
     document.remove_mode(name)
-    return document.write(name, None)
+    return document.text(name, None)
 
 
 def replace_modes(path: Path, content: bytes) -> ModesFile:
@@ -114,14 +140,13 @@ def plain_modes(content: bytes, path: Path) -> dict[str, Any]:
 class _Document:
     """The file's lines, and where its modes stand in them."""
 
-    def __init__(self, path: Path) -> None:
-        """Reads the file.
+    def __init__(self, text: str, path: Path) -> None:
+        """Reads the text of the file at a path.
 
         Raises:
             ModesFileError: it can't be used.
         """
         self._path = path
-        text = read_modes(path)
         self._before = parse_modes(text.removeprefix(_BOM), path)
         self._bom = _BOM if text.startswith(_BOM) else ""
         text = text.removeprefix(_BOM)
@@ -164,15 +189,15 @@ class _Document:
                 return
         raise UnknownModeError(name, self._before.modes)
 
-    def write(self, name: str, wanted: Mapping[str, Any] | None) -> ModesFile:
-        """Puts the lines in the file's place, whole or not at all.
+    def text(self, name: str, wanted: Mapping[str, Any] | None) -> str:
+        """Returns the lines as they are now, in which one entry says what is wanted.
 
         Raises:
             ModesFileError: they are no good modes file, or more or less has changed than asked.
         """
         text = self._newline.join(self._lines)
         try:
-            content = (self._bom + text).encode()
+            text.encode()
         except UnicodeEncodeError as error:
             raise self._refusal(f"modes.{name}", "half a character is not allowed") from error
         after = parse_modes(text, self._path)
@@ -185,8 +210,7 @@ class _Document:
         said = reader.plain(modes[name], "") if name in modes else None
         if kept != others or _canonical(said) != _canonical(wanted):
             raise self._refusal(f"modes.{name}", "can't be written like this; edit the file itself")
-        _write(self._path, content)
-        return after
+        return self._bom + text
 
     def _set_keys(self, entry: Node, values: Mapping[str, Any]) -> None:
         pairs = _pairs(entry)
@@ -284,6 +308,12 @@ def _canonical(value: Any) -> str:
 
 def _is_entry(value: object) -> bool:
     return isinstance(value, dict) and bool(value)
+
+
+def _write_text(path: Path, text: str) -> ModesFile:
+    after = parse_modes(text.removeprefix(_BOM), path)
+    _write(path, text.encode())
+    return after
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -20,23 +20,31 @@ from bot.web.a1111_routes import a1111
 from bot.web.access import Access
 from bot.web.connections import PatientProtocol
 from bot.web.description import DescribedApp
+from bot.web.device_board import DeviceBoard
+from bot.web.device_routes import devices
 from bot.web.events import Feeds
+from bot.web.gallery_routes import gallery
 from bot.web.gate import Gate
 from bot.web.guard import LOOPBACK, Guard, host_name
 from bot.web.keys import Keys
 from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
+from bot.web.mode_file_routes import modes_file, modes_live
 from bot.web.model_routes import drawing, models
 from bot.web.openai_routes import openai
 from bot.web.page_routes import pages
 from bot.web.plot_routes import plots
+from bot.web.queue_board import QueueBoard
+from bot.web.queue_routes import line
 from bot.web.routes import api, probes
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
 from bot.web.status import StatusBoard
+from bot.web.thumbnails import Thumbnails
 from engine.errors import DreamLabError
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
+from modes.modes_history import ModesHistory
 
 _ABOUT = """Where the page needs a token, send it as `Authorization: Bearer TOKEN`. What is wrong is
 told as problem details (RFC 9457)."""
@@ -87,8 +95,11 @@ def create_web_app(
     app.state.studio = studio
     app.state.catalog = catalog
     app.state.pool = pool
-    app.state.edits = ModeEdits(catalog)
+    app.state.edits = ModeEdits(catalog, ModesHistory(settings.data / "modes-history"))
     app.state.board = StatusBoard(pool, catalog)
+    app.state.queue = QueueBoard(studio, catalog, pool)
+    app.state.devices = DeviceBoard(studio, catalog, pool)
+    app.state.thumbnails = Thumbnails()
     app.state.feeds = Feeds()
     app.state.lag = lag or LoopLag()
     app.state.metrics = Metrics(studio, catalog, pool, app.state.lag)
@@ -100,6 +111,11 @@ def create_web_app(
         pages,
         probes,
         api,
+        gallery,
+        line,
+        devices,
+        modes_live,
+        modes_file,
         mode_routes.routes,
         models,
         drawing,

@@ -60,7 +60,22 @@ class Feed:
 
     def follow_status(self, status: Callable[[], BaseModel]) -> None:
         """Sends the status now and whenever it changes."""
-        self._start("status", self._poll(status))
+        self.follow_look("status", status)
+
+    def follow_look(
+        self,
+        event: str,
+        look: Callable[[], BaseModel | Awaitable[BaseModel]],
+        every: float = STATUS_EVERY,
+    ) -> None:
+        """Sends what a look finds, now and whenever it is something else.
+
+        Args:
+            event: the name that it is sent under.
+            look: looks.
+            every: seconds between two looks.
+        """
+        self._start(event, self._poll(event, look, every))
 
     def tell(self, event: str, about: str, data: BaseModel) -> None:
         """Puts in an event; it takes the place of an unread one about the same."""
@@ -126,13 +141,17 @@ class Feed:
         except UnknownJobError:
             self.tell("gone", job_id, GoneOut(id=job_id))
 
-    async def _poll(self, status: Callable[[], BaseModel]) -> None:
+    async def _poll(
+        self, event: str, look: Callable[[], BaseModel | Awaitable[BaseModel]], every: float
+    ) -> None:
         shown = None
         while True:
-            if (now := status()) != shown:
-                self.tell("status", "status", now)
+            found = look()
+            now = found if isinstance(found, BaseModel) else await found
+            if now != shown:
+                self.tell(event, event, now)
                 shown = now
-            await asyncio.sleep(STATUS_EVERY)
+            await asyncio.sleep(every)
 
 
 class Feeds:

@@ -31,11 +31,16 @@ studio says what is wrong with one that is a little too large."""
 MAX_MODES_FILE = 256 * 1024
 """Likewise for a whole modes file."""
 
+MAX_MODES_DRAFT = 2 * MAX_MODES_FILE + MAX_BODY
+"""Likewise for one within JSON, where quotes and line ends take two characters."""
+
 _LIMITS = {
     ("POST", "/api/jobs"): MAX_DRAFT,
     ("POST", "/generate"): MAX_DRAFT,
     ("POST", "/sdapi/v1/img2img"): MAX_DRAFT,
     ("PUT", "/api/modes"): MAX_MODES_FILE,
+    ("POST", "/api/modes-file/check"): MAX_MODES_DRAFT,
+    ("POST", "/api/modes-file/try"): MAX_MODES_DRAFT,
 }
 
 _JSON = "application/json"
@@ -238,7 +243,9 @@ def _limited(receive: Receive, limit: int) -> Receive:
             async with asyncio.timeout_at(due):
                 message = await receive()
         except TimeoutError:
-            detail = f"The request took too long to arrive. Allowed: at most {MOST_SECONDS} seconds."
+            detail = (
+                f"The request took too long to arrive. Allowed: at most {MOST_SECONDS} seconds."
+            )
             raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from None
         has_more = message.get("more_body", False)
         taken += len(message.get("body", b""))

@@ -5,16 +5,22 @@ stay below the file's own roots, and the roots are changed in the file itself.
 """
 
 import asyncio
+import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
 from bot.web.problems import ConflictError
 from modes.catalog import ModeCatalog
 from modes.modes_editor import modes_text, plain_modes, remove_mode, replace_modes, set_mode
-from modes.modes_file import ModesFileError
+from modes.modes_file import ModesFile, ModesFileError, decode_modes, parse_modes
+from modes.modes_history import ModesHistory, Version
 from modes.yaml_reader import Problem
+
+log = logging.getLogger(__name__)
 
 _PATH_KEYS = ("model", "vae", "refiner", "loras", "loras_allowed")
 """Keys of a mode that hold a path, some, or groups with one."""
@@ -23,12 +29,55 @@ _INNER_PATH_KEYS = ("path", "model")
 
 
 class ModeEdits:
-    """The modes file, as routes change it."""
+    """The modes file, as routes change it. What it said before is kept, whoever changed it."""
 
-    def __init__(self, catalog: ModeCatalog) -> None:
-        """Takes the modes in force, which follow each edit."""
+    def __init__(self, catalog: ModeCatalog, history: ModesHistory) -> None:
+        """Takes the modes in force, which follow each edit, and where earlier versions are kept."""
         self._catalog = catalog
+        self._history = history
         self._turn = asyncio.Lock()
+        self._in_force = self.content()
+        catalog.add_listener(lambda _: self._note())
+
+    def content(self) -> bytes:
+        """Returns what the file says now; nothing where there is none. Blocks."""
+        try:
+            return self._catalog.path.read_bytes()
+        except OSError:
+            return b""
+
+    def checked(self, content: bytes) -> ModesFile:
+        """Returns what a file would mean, by the rules of `replace`. Blocks; writes nothing.
+
+        Raises:
+            ModesFileError: it is no good modes file, or leads out of the roots.
+        """
+        path = self._catalog.path
+        wanted, current = plain_modes(content, path), self._current()
+        problems = [*self._foreign_roots(wanted, current)]
+        modes = wanted.get("modes")
+        if isinstance(modes, dict):
+            problems += _foreign_paths(modes, current)
+        if problems:
+            raise ModesFileError(problems)
+        return parse_modes(decode_modes(content, path).removeprefix("\ufeff"), path)
+
+    def versions(self) -> list[Version]:
+        """Returns what the file said before and doesn't now, the newest first. Blocks."""
+        now = self.content()
+        return [version for version in self._history.versions() if version.content != now]
+
+    async def restore(self, version_id: str) -> None:
+        """Makes the file say what it said before.
+
+        Raises:
+            UnknownVersionError: no such version is kept.
+            ModesFileError: it is no good any more; nothing changed.
+        """
+        # It was in force: where its paths lead was the owner's to say.
+        await self._edit(
+            lambda: replace_modes(self._catalog.path, self._history.get(version_id).content)
+        )
 
     async def reload(self) -> None:
         """Has what the file says now come into force.
@@ -38,17 +87,22 @@ class ModeEdits:
         """
         await self._edit(lambda: None)
 
-    async def replace(self, content: bytes) -> None:
+    async def replace(self, content: bytes, version: str | None = None) -> None:
         """Makes the whole file say something else.
 
+        Args:
+            content: its bytes.
+            version: of the file that they were made from, see `version_of`; None for any.
+
         Raises:
+            ConflictError: the file is another by now; nothing changed.
             ModesFileError: it is no good modes file, or leads out of the roots; nothing changed.
         """
-        await self._edit(lambda: self._replace(content))
+        await self._edit(lambda: self._replace(content, version))
 
-    async def replace_with(self, values: Mapping[str, Any]) -> None:
+    async def replace_with(self, values: Mapping[str, Any], version: str | None = None) -> None:
         """The same from plain values."""
-        await self.replace(modes_text(values).encode("utf-8", "surrogatepass"))
+        await self.replace(modes_text(values).encode("utf-8", "surrogatepass"), version)
 
     async def set(self, name: str, values: Mapping[str, Any]) -> bool:
         """Makes a mode say this and nothing else; returns whether it is new.
@@ -74,18 +128,27 @@ class ModeEdits:
             done = await asyncio.to_thread(work)
             if not self._catalog.reload():
                 raise ModesFileError(self._catalog.problems)
+            self._note()
             return done
 
-    def _replace(self, content: bytes) -> None:
-        path = self._catalog.path
-        wanted, current = plain_modes(content, path), self._current()
-        problems = [*self._foreign_roots(wanted, current)]
-        modes = wanted.get("modes")
-        if isinstance(modes, dict):
-            problems += _foreign_paths(modes, current)
-        if problems:
-            raise ModesFileError(problems)
-        replace_modes(path, content)
+    def _note(self) -> None:
+        """Keeps what the file said until now, where it says something else."""
+        content = self.content()
+        before, self._in_force = self._in_force, content
+        if not before or before == content:
+            return
+        try:
+            self._history.keep(before, datetime.now(UTC))
+        except OSError as error:
+            log.warning("What the modes file said before can't be kept: %s", error)
+
+    def _replace(self, content: bytes, version: str | None) -> None:
+        if version is not None and version != version_of(self.content()):
+            raise ConflictError(
+                "The modes file was changed meanwhile; look at it again before you change it."
+            )
+        self.checked(content)
+        replace_modes(self._catalog.path, content)
 
     def _set(self, name: str, values: Mapping[str, Any]) -> bool:
         if problems := [*_foreign_paths({name: values}, self._current())]:
@@ -121,6 +184,11 @@ class ModeEdits:
             if os.path.abspath(self._catalog.path.parent / text) != str(root):  # noqa: PTH100
                 told = "stays as it is: change it in the file itself"
                 yield Problem(told, key, self._catalog.path)
+
+
+def version_of(content: bytes) -> str:
+    """Returns what tells a file's bytes from others."""
+    return hashlib.sha256(content).hexdigest()[:32]
 
 
 def is_below(text: str) -> bool:

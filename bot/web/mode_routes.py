@@ -4,7 +4,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Request, Response
+from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import TypeAdapter, ValidationError
 
@@ -23,6 +23,11 @@ Values = dict[str, Any]
 """Keys and plain values, as modes.yaml has them."""
 
 _mapping: TypeAdapter[Values] = TypeAdapter(Values)
+
+_VERSION = (
+    "`version` of the file that this one was made from (`/api/modes-file`): another by now is "
+    "refused (409)."
+)
 
 _FILE: dict[str, Any] = {
     "requestBody": {
@@ -51,7 +56,11 @@ async def list_modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
 
 @routes.put("", openapi_extra=_FILE)
 async def replace_file(
-    request: Request, edits: TheEdits, studio: TheStudio, catalog: TheCatalog
+    request: Request,
+    edits: TheEdits,
+    studio: TheStudio,
+    catalog: TheCatalog,
+    version: Annotated[str | None, Header(alias="If-Match", description=_VERSION)] = None,
 ) -> ModesOut:
     """Puts another modes file in the place of the one there is.
 
@@ -60,9 +69,9 @@ async def replace_file(
     """
     content = await request.body()
     if request.headers["content-type"].startswith(YAML):
-        await edits.replace(content)
+        await edits.replace(content, version)
     else:
-        await edits.replace_with(_parsed(content))
+        await edits.replace_with(_parsed(content), version)
     return await list_modes(studio, catalog)
 
 

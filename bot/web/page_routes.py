@@ -3,11 +3,12 @@
 import html
 from dataclasses import dataclass
 from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from string import Template
 
 from fastapi import APIRouter
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from bot.web.roles import Role
 from bot.web.services import TheVisitor
@@ -46,7 +47,13 @@ class PageSpec:
         return "" if self.path == "/" else '<link rel="stylesheet" href="/static/pages.css">'
 
 
-PAGES = (PageSpec("/", "Create", "main.js", Role.VIEWER),)
+PAGES = (
+    PageSpec("/", "Create", "main.js", Role.ARTIST),
+    PageSpec("/gallery", "Gallery", "gallery.js", Role.ARTIST),
+    PageSpec("/queue", "Queue", "queue.js", Role.VIEWER),
+    PageSpec("/modes", "Modes", "modes_page.js", Role.VIEWER),
+    PageSpec("/status", "Status", "status.js", Role.VIEWER),
+)
 
 
 def render(page: PageSpec, role: Role, *, can_sign_out: bool) -> str:
@@ -81,6 +88,8 @@ def _text(name: str) -> str:
 
 def _add(page: PageSpec) -> None:
     async def answer(visitor: TheVisitor) -> Response:
+        if visitor.role < page.least:
+            return RedirectResponse("/status", HTTPStatus.SEE_OTHER)
         text = render(page, visitor.role, can_sign_out=visitor.session is not None)
         return HTMLResponse(text, headers={"Cache-Control": "no-cache"})
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from bot.records import Child, ImageRecord, JobView
-from bot.studio import UnknownImageError, UnknownJobError
+from bot.records import Child, ImageRecord, JobView, Kinship, Parent
+from bot.studio import Studio, UnknownImageError, UnknownJobError
 from bot.web.events import RETRY, Feed
 from bot.web.keys import Keys
 from bot.web.lineage_schemas import FamilyOut
 from bot.web.metrics import MEDIA_TYPE
 from bot.web.problems import PROBLEMS, ConflictError
+from bot.web.roles import Visitor
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
 from bot.web.services import (
     HERE,
@@ -46,6 +47,14 @@ async def _own_job(job_id: str, studio: TheStudio, visitor: TheVisitor) -> JobVi
 
 
 OwnJob = Annotated[JobView, Depends(_own_job)]
+
+
+async def _parent(body: DraftIn, studio: Studio, visitor: Visitor) -> Parent | None:
+    """Returns what a request was made of, as it says."""
+    if body.made_of is None:
+        return None
+    job = (await _own_job(body.made_of, studio, visitor)).record
+    return Parent(job.id, None, Kinship.EDIT if body.image is None else Kinship.REMIX)
 
 
 async def _own_image(image_id: str, studio: TheStudio, visitor: TheVisitor) -> ImageRecord:
@@ -124,7 +133,10 @@ async def submit(
 ) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
     async with keys.use(key, body, visitor.owner) as (known, origin):
-        record = known or await studio.submit(body.draft(), visitor.owner, origin)
+        record = known
+        if record is None:
+            parent = await _parent(body, studio, visitor)
+            record = await studio.submit(body.draft(), visitor.owner, origin, parent)
     if known:
         response.headers["Idempotent-Replayed"] = "true"
     else:

@@ -75,6 +75,10 @@ class DraftIn(Sent):
     loras: list[LoraIn] = Field(
         default_factory=list, description="Laid over the model, as the mode allows."
     )
+    made_of: str | None = Field(
+        default=None,
+        description="The job of yours that this one changes; they are shown as a family.",
+    )
     image: str | None = Field(
         None,
         description=f"A picture to start from, as base64: {ALLOWED}.",

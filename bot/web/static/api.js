@@ -8,9 +8,10 @@ export class Problem extends Error {
   }
 }
 
-export async function ask(method, path, body) {
+export async function ask(method, path, body, headers = null) {
   const options = { method };
-  if (method === "POST" || method === "PUT") {
+  if (headers) Object.assign(options, { headers, body }); // it is no JSON
+  else if (method === "POST") {
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body ?? {});
   }
@@ -29,9 +30,9 @@ export async function ask(method, path, body) {
 }
 
 // Asks; whose session has ended signs in anew.
-export async function call(method, path, body) {
+export async function call(method, path, body, headers = null) {
   try {
-    return await ask(method, path, body);
+    return await ask(method, path, body, headers);
   } catch (problem) {
     if (problem.status === 401) location.assign(loginBack());
     throw problem;

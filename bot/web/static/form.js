@@ -19,6 +19,8 @@ const FIELDS = {
 const NUMBERS = new Set(["count", "seed", "steps", "guidance"]);
 const ALIASES = { command: "prompt", width: "size", height: "size", ...swapped(FIELDS) };
 
+const KEPT = "dream-lab-draft"; // what was typed, so that a reload and a look at another page lose nothing
+
 const EXAMPLES = [
   "a lighthouse at dawn, watercolour",
   "a fox asleep in the snow, soft light",
@@ -54,13 +56,59 @@ export class Form {
         if (!event.repeat) send();
       }
     });
-    this.form.addEventListener("input", () => this.clear());
+    this.form.addEventListener("input", () => {
+      this.clear();
+      this.#keep();
+    });
     this.loras = new Loras();
     this.modes = new Modes(() => this.#showMode());
     this.picture = new Picture({
       changed: () => this.clear(),
       failed: (problem) => setTimeout(() => this.showError(problem)),
     });
+    this.madeOf = null; // the job that is being changed
+    this.#restore();
+  }
+
+  // Shows what a job was drawn with, to be changed.
+  fill(job) {
+    const { request } = job;
+    this.madeOf = job.id;
+    this.prompt.value = request.prompt;
+    for (const [name, key] of Object.entries(FIELDS)) $(name).value = request[key] ?? "";
+    $("size").value = `${request.width}x${request.height}`;
+    $("more").open = true;
+    this.modes.ask(request.mode);
+    this.#showMode();
+    $("sampler").value = request.sampler;
+    this.#keep();
+  }
+
+  choose(mode) {
+    this.modes.ask(mode);
+    this.#showMode();
+    this.#keep();
+  }
+
+  #keep() {
+    const fields = [this.prompt, ...Object.keys(FIELDS).map($)];
+    const kept = Object.fromEntries(fields.map(({ id, value }) => [id, value]));
+    try {
+      sessionStorage.setItem(KEPT, JSON.stringify({ ...kept, mode: this.modes.asked }));
+    } catch {
+      // A browser that keeps nothing begins with an empty form.
+    }
+  }
+
+  #restore() {
+    try {
+      const { mode, ...kept } = JSON.parse(sessionStorage.getItem(KEPT) ?? "{}");
+      for (const [id, value] of Object.entries(kept)) $(id).value = value;
+      this.sampler = kept.sampler; // its choices come with the modes
+      this.modes.ask(mode ?? null);
+    } catch {
+      // Likewise.
+    }
   }
 
   draft() {
@@ -72,6 +120,7 @@ export class Form {
     if (this.modes.asked) draft.mode = this.modes.asked;
     if (this.loras.chosen.length) draft.loras = this.loras.chosen;
     if (this.picture.file) draft.strength = this.picture.strength;
+    if (this.madeOf) draft.made_of = this.madeOf;
     return draft;
   }
 
@@ -128,6 +177,8 @@ export class Form {
       ["", `${mode.default_sampler} (default)`],
       ...mode.samplers.map((name) => [name, name]),
     ]);
+    if (this.sampler && mode.samplers.includes(this.sampler)) $("sampler").value = this.sampler;
+    this.sampler = null;
     this.loras.setMode(mode);
     this.picture.setDefaults({ strength: mode.default_strength, bytes: this.mostBytes });
     $("size-help").textContent = mode.sizes.length

@@ -40,6 +40,7 @@ async function deliver(draft, file) {
     else {
       if (file) draft.image = await base64(file);
       meet(await call("POST", "/api/jobs", draft));
+      form.madeOf = null;
       // On a phone the keyboard would hide the picture.
       if (matchMedia("(pointer: coarse)").matches) form.prompt.blur();
     }
@@ -175,6 +176,28 @@ follow("/api/events", {
     if (status.mode !== form.modes.current) refreshModes();
   },
 });
+
+// The gallery leads here with what is to be changed, and the list of modes with one to draw with.
+async function begin() {
+  const asked = new URLSearchParams(location.search);
+  if (!asked.size) return;
+  history.replaceState(null, "", "/"); // a reload begins with the draft as it is then
+  try {
+    if (asked.has("mode")) {
+      form.choose(asked.get("mode"));
+    } else if (asked.has("job")) {
+      const job = await call("GET", `/api/jobs/${encodeURIComponent(asked.get("job"))}`);
+      form.fill(job);
+      const image = job.images.find(({ id }) => id === asked.get("image"));
+      if (image) form.picture.take(await pictureOf({ images: [image] }));
+    }
+    form.prompt.focus();
+  } catch (problem) {
+    form.showError(problem);
+  }
+}
+
+begin();
 
 // The modes file may be edited at any time; these are the moments at which it matters here.
 $("more").addEventListener("toggle", refreshModes);

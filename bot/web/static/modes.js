@@ -18,6 +18,12 @@ export class Modes {
     });
   }
 
+  // Chooses a mode by name; one that there is not (yet) is chosen as soon as it comes.
+  ask(name) {
+    this.asked = name === this.current ? null : name;
+    for (const radio of $("mode-cards").querySelectorAll("input")) radio.checked = radio.value === name;
+  }
+
   get chosen() {
     return this.all.get(this.asked) ?? this.all.get(this.current);
   }
@@ -26,7 +32,7 @@ export class Modes {
   show({ current, modes, problems }) {
     this.all = new Map(modes.map((mode) => [mode.name, mode]));
     this.current = current;
-    if (!this.all.has(this.asked)) this.asked = null;
+    if (this.asked === current || !this.all.has(this.asked)) this.asked = null;
     const hadFocus = $("mode-cards").contains(document.activeElement);
     $("mode-cards").replaceChildren(...modes.map((mode) => this.#card(mode)));
     if (hadFocus) $("mode-cards").querySelector(":checked")?.focus();

@@ -34,10 +34,22 @@ function placeOf(position) {
 
 // How long it will take, such as "about 12 s"; nothing where nobody knows.
 export function endOf(job, now = Date.now()) {
-  if (!job.expected_at || !["queued", "running"].includes(job.status)) return "";
-  const seconds = Math.max(1, Math.round((Date.parse(job.expected_at) - now) / 1000));
-  if (seconds < 100) return `, about ${seconds} s`;
-  return seconds < 5400 ? `, about ${Math.round(seconds / 60)} min` : `, about ${Math.round(seconds / 3600)} h`;
+  if (!["queued", "running"].includes(job.status)) return "";
+  const about = aboutOf(job.expected_at, now);
+  return about && `, ${about}`;
+}
+
+export function aboutOf(moment, now = Date.now()) {
+  if (!moment) return "";
+  const seconds = Math.max(1, Math.round((Date.parse(moment) - now) / 1000));
+  if (seconds < 100) return `about ${seconds} s`;
+  return seconds < 5400 ? `about ${Math.round(seconds / 60)} min` : `about ${Math.round(seconds / 3600)} h`;
+}
+
+// Such as "512 × 768, 4 pictures"; nothing of what has no size.
+export function sizeOf({ width, height, count }) {
+  if (!width) return null;
+  return `${width} × ${height}${count > 1 ? `, ${count} pictures` : ""}`;
 }
 
 export function factsOf(job) {
@@ -56,6 +68,20 @@ export function factsOf(job) {
   if (request.negative_prompt) facts.push(["Without", request.negative_prompt]);
   if (job.seconds !== null) facts.push(["Time", `${job.seconds.toFixed(1)} s`]);
   return facts.map(([name, value]) => [name, String(value)]);
+}
+
+const KINSHIPS = {
+  again: "Again",
+  vary: "Varied",
+  upscale: "Larger",
+  edit: "Changed",
+  remix: "Begun with it",
+};
+
+// How a job was made of its parent, or of one of its pictures.
+export function kinshipOf(kinship, number) {
+  if (!kinship) return "First";
+  return number ? `${KINSHIPS[kinship]} (picture ${number + 1})` : KINSHIPS[kinship];
 }
 
 // What a screen reader hears when a job moves on; each step of the drawing would be too much.
