@@ -20,6 +20,7 @@ from engine.ledger import Ledger
 from engine.measured_file import MeasuredFile
 from engine.messages import Close, Command, Ready, Reply, Start, Unusable
 from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
+from engine.workers.light_imports import import_lightly
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -30,6 +31,7 @@ def main() -> None:
     """Serves one device until told to end."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    gc.disable()  # until all is imported, nothing is garbage
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     commands_in, events_out = standard_streams.take_standard_streams()
@@ -46,6 +48,7 @@ def main() -> None:
     standard_streams.read_all(commands_in, commands.put)
     writer = standard_streams.Writer(events_out)
     try:
+        import_lightly()
         work(start, commands, writer.send)
     finally:
         writer.close()
@@ -70,6 +73,7 @@ def work(
         device = prepare_device(start.device, may_fall_back=start.may_fall_back)
         # What was imported stays: the search for what a dropped model leaves behind passes it over.
         gc.freeze()
+        gc.enable()
         send(Ready(device))
         host = WorkerHost(
             device,

@@ -10,6 +10,7 @@ import torch  # noqa: TID253 - the subject is made of it
 from safetensors.torch import save_file
 
 from engine.jobs import Family
+from engine.workers.latent import LatentWorker
 from engine.workers.lora import Layer, Pair
 from tests.ldm_layout import unet_state
 
@@ -54,6 +55,16 @@ def random_pairs(
             scale = strength * layer.weight.std() * (rank**0.5) / alpha
             pairs[name] = Pair(down, up * scale, alpha)
     return pairs
+
+
+def parts_of(worker: LatentWorker) -> dict[str, Any]:
+    """Returns what a LoRA can be laid over, by the names of the folders."""
+    names = {
+        Family.SDXL: ["text_encoder", "text_encoder_2"],
+        Family.SDXL_REFINER: ["text_encoder_2"],
+    }.get(worker.family, ["text_encoder"])
+    encoders = [reader.encoder for reader in worker._parts.readers]
+    return {"unet": worker._parts.unet, **dict(zip(names, encoders, strict=True))}
 
 
 def layers(parts: Parts) -> dict[str, Layer]:

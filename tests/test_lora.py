@@ -30,7 +30,7 @@ from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
 from engine.workers.latent import LatentWorker
 from engine.workers.lora import Pair
-from tests.lora_kit import LAYOUTS, Pairs, kohya, layers, peft, random_pairs, save_lora
+from tests.lora_kit import LAYOUTS, Pairs, kohya, layers, parts_of, peft, random_pairs, save_lora
 from tests.single_file_kit import save_tiny
 from tests.stock_kit import STOCK, aligned
 from tests.tiny_models import write_tensors
@@ -61,15 +61,6 @@ class Tiny:
 
     def with_loras(self, *loras: LoraSpec) -> ModelSpec:
         return replace(self.model, loras=loras)
-
-
-def parts_of(worker: LatentWorker) -> dict[str, Any]:
-    names = {
-        Family.SDXL: ["text_encoder", "text_encoder_2"],
-        Family.SDXL_REFINER: ["text_encoder_2"],
-    }.get(worker.family, ["text_encoder"])
-    encoders = [reader.encoder for reader in worker._parts.readers]
-    return {"unet": worker._parts.unet, **dict(zip(names, encoders, strict=True))}
 
 
 def load(model: ModelSpec) -> LatentWorker:

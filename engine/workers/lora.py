@@ -26,8 +26,6 @@ from diffusers.utils.state_dict_utils import (  # noqa: TID253
     UNET_TO_DIFFUSERS,
     convert_state_dict,
 )
-from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
-from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 
 from engine.errors import ModelError, ModelFormatError, UnsupportedModelError
@@ -249,7 +247,7 @@ class Adapters:
             for part, module in parts.items()
         }
         self._laid: dict[Path, _Laid] = {}  # the least recently used first
-        self._tuned: list[LoraLayer] = []  # the layers that have a LoRA beside them
+        self._tuned: list[Any] = []  # the layers that have a LoRA beside them
         self._worn: Choice | None = ()
         self._numbers = itertools.count()
 
@@ -347,7 +345,7 @@ class Adapters:
     def _remove(self, name: str) -> None:
         for module in self._parts.values():
             for at, layer in list(module.named_modules()):
-                if isinstance(layer, LoraLayer):
+                if _is_tuned(layer):
                     layer.set_adapter([], inference_mode=True)  # peft would choose an heir
                     layer.delete_adapter(name)
                     if not layer.lora_A:
@@ -365,9 +363,15 @@ class Adapters:
             layer
             for module in self._parts.values()
             for layer in module.modules()
-            if isinstance(layer, LoraLayer)
+            if _is_tuned(layer)
         ]
         self._activate(())
+
+
+def _is_tuned(layer: Any) -> bool:
+    from peft.tuners.lora import LoraLayer  # late: as `_inject` does
+
+    return isinstance(layer, LoraLayer)
 
 
 def _inject(module: Any, name: str, pairs: Mapping[str, Pair], *, root_scaled: bool) -> None:
@@ -380,6 +384,9 @@ def _inject(module: Any, name: str, pairs: Mapping[str, Pair], *, root_scaled: b
         root_scaled: whether alpha counts in units of the rank's root, not of the rank
             (https://arxiv.org/abs/2312.03732).
     """
+    # Late: it takes as long to import as half of the rest, and many never lay a LoRA over a model.
+    from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+
     scales = Counter((pair.rank, pair.alpha) for pair in pairs.values())
     [((rank, alpha), _)] = scales.most_common(1)
     config = LoraConfig(

@@ -1,0 +1,115 @@
+"""Spares the worker process what its libraries import on their way to what it uses.
+
+Diffusers and transformers are asked for a few classes; what comes with them, torch's compiler
+first, takes longer to import than torch itself. Nothing is cut out: what is put off runs as soon as
+something of it is used that only it has.
+"""
+
+import importlib
+import importlib.metadata
+import importlib.util
+import sys
+from contextlib import suppress
+from types import ModuleType
+from typing import Any, Unpack
+from unittest.mock import patch
+
+_STRANGERS = ("peft", "transformers")
+
+
+def import_lightly() -> None:
+    """Makes torch's friends quick to import, here and for the whole process.
+
+    To be called before any of them is imported; afterwards it changes nothing.
+    """
+    if {"diffusers", "peft", "torch._dynamo", "transformers"} & sys.modules.keys():
+        return
+    with suppress(ImportError, OSError):  # whoever imports it next says what is broken
+        _prepare()
+
+
+def _prepare() -> None:
+    import torch
+
+    # Nothing is spread over processes here, and transformers imports all that could do so.
+    torch.distributed.is_available = _no
+    # The compiler: libraries ask it to leave functions alone, which it does where it is not there.
+    put_off(
+        "torch._dynamo",
+        allow_in_graph=_unchanged,
+        assume_constant_result=_unchanged,
+        disable=_unchanged,
+    )
+    # LoRAs are laid over its models by our own hand, so that diffusers works as it does without
+    # those two. The search is for versions, in every file of everything that is installed.
+    sys.modules |= dict.fromkeys(_STRANGERS)  # type: ignore[arg-type] # None says: not there
+    with patch("importlib.metadata.packages_distributions", dict):
+        importlib.import_module("diffusers.utils")
+    for library in _STRANGERS:
+        del sys.modules[library]
+    # These look through the files of all models that there are.
+    put_off("transformers", __version__=importlib.metadata.version("transformers"))
+    put_off("transformers.models")
+    # Texts and pictures, in and out; models ask it for a type.
+    put_off("transformers.processing_utils", Unpack=Unpack)
+    # A model's documentation is put together from that of others, which are imported for it.
+    vars(importlib.import_module("transformers.utils"))["auto_docstring"] = _unchanged
+
+
+def put_off(name: str, **stand_ins: Any) -> None:
+    """Puts a module into its place that runs when something of it is used.
+
+    Modules below it can be imported without that.
+
+    Args:
+        name: the module's.
+        stand_ins: what can be used of it without running it.
+
+    Raises:
+        ModuleNotFoundError: there is no such module.
+    """
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    module = importlib.util.module_from_spec(spec)
+    module.__class__ = _PutOff
+    vars(module).update(stand_ins)
+    sys.modules[name] = module
+    parent, _, child = name.rpartition(".")
+    if parent:
+        setattr(sys.modules[parent], child, module)
+
+
+class _PutOff(ModuleType):
+    """A module that runs when something is used that it has not."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what the import system and others ask of any module
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        full = f"{self.__name__}.{name}"
+        if hasattr(self, "__path__") and importlib.util.find_spec(full) is not None:
+            return importlib.import_module(full)
+        object.__setattr__(self, "__class__", _Run)
+        assert self.__spec__  # noqa: S101 - it was made from one
+        assert self.__spec__.loader  # noqa: S101 - likewise
+        self.__spec__.loader.exec_module(self)
+        return getattr(sys.modules[self.__name__], name)
+
+
+class _Run(ModuleType):
+    """A module that ran later than others took it; some put another into their place."""
+
+    def __getattr__(self, name: str) -> Any:
+        now = sys.modules[self.__name__]
+        if now is self:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(now, name)
+
+
+def _no() -> bool:
+    return False
+
+
+def _unchanged(function: Any = None, *_args: Any, **_settings: Any) -> Any:
+    """Decorates with nothing, called with a function or with settings."""
+    return function if callable(function) else _unchanged

@@ -1,0 +1,180 @@
+"""What the worker process puts off importing, and that it draws the same with what it has."""
+
+import builtins
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.jobs import Family, LoraSpec, ModelSpec
+from engine.workers.light_imports import put_off
+from tests.program_kit import ROOT
+from tests.worker_kit import ask
+
+SMALL = ask(prompt="a red house", width=64, height=64, steps=2)
+
+DRAWING = """
+import json, sys
+if sys.argv[1] == "light":
+    from engine.workers.light_imports import import_lightly
+    import_lightly()
+from engine.worker_host import prepare_device
+from tests.test_light_imports import draw_all, here
+prepare_device("cpu", may_fall_back=False)
+before = here()
+print(json.dumps([before, draw_all(json.loads(sys.argv[2])), here()]))
+"""
+
+PUT_OFF = ("peft", "sympy", "torch._inductor", "torch.distributed.tensor")
+
+
+def here() -> list[str]:
+    """Returns which of `PUT_OFF` are imported."""
+    return [name for name in PUT_OFF if name in sys.modules]
+
+
+def draw_all(jobs: Sequence[tuple[str, str | None, str]]) -> list[str]:
+    """Returns fingerprints of what is drawn; a job is a model, a LoRA, and its configurations."""
+    import hashlib
+
+    from engine.worker_factory import WorkerFactory
+
+    found = []
+    for model, lora, config in jobs:
+        with pytest.MonkeyPatch.context() as patch:
+            # The shipped configurations are of gigabytes of weights.
+            patch.setattr("engine.workers.single_file.config_folder", lambda _, at=config: Path(at))
+            loras = () if lora is None else (LoraSpec(Path(lora)),)
+            spec = ModelSpec(Path(model), loras=loras)
+            worker = WorkerFactory("cpu").create(spec)
+        [drawing] = worker.begin(replace(SMALL, model=spec))
+        while not drawing.done:
+            worker.step([drawing])
+        found.append(hashlib.sha256(worker.decode(drawing).tobytes()).hexdigest())
+    return found
+
+
+def test_what_is_put_off_changes_no_picture(tmp_path: Path) -> None:
+    from engine.worker_factory import WorkerFactory
+    from tests.lora_kit import kohya, parts_of, random_pairs, save_lora
+    from tests.single_file_kit import save_single_file, save_tiny
+
+    folder = tmp_path / "model"
+    file = save_single_file(tmp_path / "model.safetensors", save_tiny(Family.SD15, folder))
+    parts = parts_of(WorkerFactory("cpu").create(ModelSpec(folder)))
+    tensors = kohya(random_pairs(parts, 1), Family.SD15, parts)
+    lora = save_lora(tmp_path / "lora.safetensors", tensors)
+    jobs = [(str(file), None, str(folder)), (str(folder), str(lora), str(folder))]
+
+    told = subprocess.run(
+        [sys.executable, "-c", DRAWING, "light", json.dumps(jobs)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    before, light, after = json.loads(told.stdout)
+
+    assert light == draw_all(jobs)
+    assert before == []
+    assert "peft" in after
+
+
+class Site:
+    """A folder that packages are imported from, and what ran of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, path: str, text: str = "") -> None:
+        file = self.folder / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"import builtins; builtins.ran.append(__name__)\n{text}")
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(builtins, "ran", [], raising=False)
+    known = set(sys.modules)
+    site = Site(tmp_path)
+    site.write("far/__init__.py", "from far.away import place\nwide = 3")
+    site.write("far/away.py", "place = 'there'")
+    yield site
+    for name in set(sys.modules) - known:
+        del sys.modules[name]
+
+
+def ran() -> list[str]:
+    found: list[str] = builtins.ran  # type: ignore[attr-defined] # see `site`
+    return found
+
+
+@pytest.mark.usefixtures("site")
+def test_a_module_runs_when_something_of_it_is_used() -> None:
+    put_off("far")
+    import far
+
+    assert ran() == []
+    assert far.wide == 3
+    assert far.place == "there"
+    assert ran() == ["far", "far.away"]
+    with pytest.raises(AttributeError, match="no attribute 'deep'"):
+        far.deep  # noqa: B018 # asking is the test
+
+
+@pytest.mark.usefixtures("site")
+def test_what_lies_below_is_imported_without_it() -> None:
+    put_off("far")
+    from far import away
+    from far.away import place
+
+    assert (away.place, place) == ("there", "there")
+    assert ran() == ["far.away"]
+
+
+@pytest.mark.usefixtures("site")
+def test_a_stand_in_is_used_until_the_module_runs() -> None:
+    put_off("far", wide=2)
+    from far import wide
+
+    assert (wide, ran()) == (2, [])
+    import far
+
+    assert far.place == "there"
+    assert far.wide == 3
+
+
+def test_a_module_below_another_is_put_off_alone(site: Site) -> None:
+    site.write("near/__init__.py")
+    site.write("near/by.py", "here = 1")
+    put_off("near.by")
+    import near
+
+    assert ran() == ["near"]
+    assert near.by.here == 1
+    assert ran() == ["near", "near.by"]
+
+
+def test_one_that_puts_another_into_its_place_gives_what_that_has(site: Site) -> None:
+    site.write(
+        "far/__init__.py",
+        "import sys, types\nother = types.ModuleType(__name__)\n"
+        "other.first, other.second = 1, 2\nsys.modules[__name__] = other",
+    )
+    put_off("far")
+    from far import first, second
+
+    assert (first, second) == (1, 2)
+    assert ran() == ["far"]
+
+
+def test_one_that_is_not_there_is_told() -> None:
+    with pytest.raises(ModuleNotFoundError, match="nowhere_at_all"):
+        put_off("nowhere_at_all")
