@@ -55,6 +55,7 @@ from engine.messages import (
 from engine.model_detector import FAMILY_NAMES
 from engine.model_registry import ModelRegistry
 from engine.pace import ENOUGH, MOST_ROWS, Act, Pace, from_entry, to_entry
+from engine.row_buckets import exact_rows, filled_up
 from engine.shelf import MustWaitError, Shelf
 from engine.step_batcher import LEAST_CAP, StepBatcher
 from engine.worker_factory import WORKERS, WorkerFactory
@@ -454,12 +455,15 @@ class WorkerHost:
 
     def _key(self, picture: _Picture) -> Hashable:
         worker, company = picture.worker, id(picture) if picture.alone else None
-        size = _size(picture.drawing.request)
-        return worker.model.key, size, worker.batch_key(picture.drawing), company
+        request = picture.drawing.request
+        kind = (request.exact, request.compiled)
+        return worker.model.key, _size(request), kind, worker.batch_key(picture.drawing), company
 
     def _cap(self, key: Any) -> int:
         """Returns the most rows of a pass of a key: those that fit, and are worth while."""
-        model, size, *_ = key
+        model, size, (exact, _), *_ = key
+        if exact:
+            return exact_rows(self.device, self._max_rows)
         ceiling = self._ceilings.get(key, self._max_rows)
         return self._pace.most_rows(model, size, ceiling)
 
@@ -476,7 +480,8 @@ class WorkerHost:
                 return  # what has gone may be enough; nobody has changed, the next round will show
             if is_out_of_memory(error):
                 self._lower_ceiling(first, sum(drawing.rows for drawing in drawings))
-            if len(batch) == 1:
+            # An exact pass is never made smaller.
+            if len(batch) == 1 or (is_out_of_memory(error) and job.request.exact):
                 self._fail(job, self._told(error))
             elif is_out_of_memory(error) and sum(d.rows for d in drawings) <= LEAST_CAP:
                 self._forward_one_by_one(batch)  # no smaller batch is to come
@@ -495,18 +500,22 @@ class WorkerHost:
         Kernels on a GPU are only begun when a call returns: to measure it, all of them must have
         ended before and after, which would cost a little speed each time.
         """
-        size, rows = _size(drawings[0].request), sum(drawing.rows for drawing in drawings)
+        request = drawings[0].request
+        size, rows = _size(request), sum(drawing.rows for drawing in drawings)
+        rows = filled_up(
+            rows, self.device, self._max_rows, exact=request.exact, compiled=request.compiled
+        )
         self._passes += 1
         if not (
             self.device == "cpu"
             or self._passes % _TIMED_EVERY == 0
             or self._pace.lacks_pass(worker.model.key, size, rows)
         ):
-            worker.step(drawings)
+            worker.step(drawings, rows)
             return
         _synchronize(self.device)
         began = self._clock()
-        worker.step(drawings)
+        worker.step(drawings, rows)
         _synchronize(self.device)
         self._note(Act.PASS, worker, began, size, rows)
 
@@ -523,7 +532,7 @@ class WorkerHost:
         worker, drawing = picture.worker, picture.drawing
         model, size = worker.model.key, _size(job.request)
         passed = sum(each.drawing.rows for _, each in batch)
-        if job.id not in self._jobs or (model, size) in self._rehearsed:
+        if job.id not in self._jobs or (model, size) in self._rehearsed or job.request.exact:
             return
         if self._pace.lacks_pass(model, size, passed):
             return

@@ -14,13 +14,18 @@ import queue
 import signal
 import sys
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from engine import standard_streams
 from engine.ledger import Ledger
 from engine.measured_file import MeasuredFile
 from engine.messages import Close, Command, Ready, Reply, Start, Unusable
+from engine.model_registry import cuda_count
 from engine.worker_host import DeviceUnusableError, WorkerHost, prepare_device
 from engine.workers.light_imports import import_lightly
+
+if TYPE_CHECKING:
+    from engine.workers.host_cache import HostCache
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
@@ -80,11 +85,20 @@ def work(
             send,
             ledger=Ledger(device, start.ledger),
             measured=MeasuredFile(start.ledger),
+            cache=_cache(device, start.host_cache),
             max_rows=start.max_rows,
         )
         _serve(host, commands)
     except DeviceUnusableError as error:
         send(Unusable(str(error)))
+
+
+def _cache(device: str, budget: int | None) -> "HostCache":
+    from engine.workers.host_cache import HostCache, default_budget
+
+    if budget is None:
+        budget = default_budget(device, cuda_count())
+    return HostCache(device, budget)
 
 
 def _serve(host: WorkerHost, commands: "queue.SimpleQueue[Command]") -> None:

@@ -102,6 +102,8 @@ class ModeConfig:
         max_loras: most LoRAs that one request may ask for.
         max_lora_strength: highest strength of each, and below zero the lowest.
         allowed_roles: names or ids of the roles that may use this mode; empty for everybody.
+        exact: see `GenerationRequest`.
+        compile: see `GenerationRequest.compiled`.
         nsfw: whether its pictures may be unfit for some eyes. On Discord they are drawn in
             age-restricted channels alone, or as spoilers where a server says so.
         metadata: the owner's own notes, plain values.
@@ -136,6 +138,8 @@ class ModeConfig:
     max_loras: int = MAX_LORAS
     max_lora_strength: float = MAX_LORA_STRENGTH
     allowed_roles: tuple[str, ...] = ()
+    exact: bool = False
+    compile: bool = False
     nsfw: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -223,6 +227,8 @@ class ModeConfig:
             # One that takes over at the very end would be loaded for nothing.
             refiner=self.refiner if self.refiner_from < 1 else None,
             refiner_from=self.refiner_from if self.refiner else 1.0,
+            exact=self.exact,
+            compiled=self.compile,
         )
 
     def _negative(self, said: object) -> str:

@@ -103,6 +103,8 @@ _MODE_KEYS = (
     "max_loras",
     "max_lora_strength",
     "allowed_roles",
+    "exact",
+    "compile",
     "nsfw",
     "metadata",
 )
@@ -328,6 +330,7 @@ class _ModesReader:
         )
         guidance = guidance or min(DEFAULT_GUIDANCE, max_guidance or DEFAULT_GUIDANCE)
         refiner, refiner_from = self._refiner(keys, key, model_root, model.vae)
+        exact, compiled = self._passes(keys, key)
         offered, folder = self._offered(keys.get("loras_allowed"), f"{key}.loras_allowed", roots)
         strongest = yaml.number(
             keys.get("max_lora_strength"), f"{key}.max_lora_strength", 0, STRENGTHS[1]
@@ -364,6 +367,8 @@ class _ModesReader:
             max_loras=whole("max_loras", 1, LORAS_LIMIT) or MAX_LORAS,
             max_lora_strength=MAX_LORA_STRENGTH if strongest is None else strongest,
             allowed_roles=self._roles(keys.get("allowed_roles"), f"{key}.allowed_roles"),
+            exact=exact,
+            compile=compiled,
             nsfw=yaml.truth(keys.get("nsfw"), f"{key}.nsfw") or False,
             metadata=MappingProxyType(self._metadata(keys, key)),
         )
@@ -443,6 +448,16 @@ class _ModesReader:
             strength=usual.strength if strength is None else strength,
             max_size=yaml.whole(keys.get("max_size"), f"{key}.max_size", *SIDES, SIDE_STEP),
         )
+
+    def _passes(self, keys: Mapping[str, Node], key: str) -> tuple[bool, bool]:
+        """Returns whether a picture's bits must not depend on others, and whether to compile."""
+        yaml, node = self._yaml, keys.get("compile")
+        exact = yaml.truth(keys.get("exact"), f"{key}.exact") or False
+        compiled = yaml.truth(node, f"{key}.compile") or False
+        if exact and compiled:
+            # Until the code is there it is drawn without, which rounds otherwise.
+            yaml.problem(node, f"{key}.compile", "not together with exact: true. Choose one.")
+        return exact, compiled
 
     def _file(self, node: Node, key: str, root: Path, folders: Iterable[str]) -> Path | None:
         """Returns where something lies that may be copied in later; None where none is named."""

@@ -484,6 +484,9 @@ modes:
         "negative_allowed: 1",
         "negative_allowed: 'yes'",
         "nsfw: maybe",
+        "exact: 1",
+        "compile: [yes]",
+        "compile: inductor",
         "nsfw: [true]",
         "sizes: 512x512",
         "sizes: [500x512]",
@@ -638,6 +641,8 @@ YAML_VALUES = st.recursive(
             "sizes",
             "samplers",
             "nsfw",
+            "exact",
+            "compile",
             "vae",
             "refiner",
             "clip_skip",
@@ -1090,3 +1095,24 @@ def test_any_pictures_size_is_one_that_may_be_asked_for(
     width, height = config.size_like(*picture)
     request = config.build_request(RequestDraft("x", width=width, height=height))
     assert (request.width, request.height) == (width, height)
+
+
+def test_modes_say_how_their_passes_are_made_and_not_both_ways_at_once() -> None:
+    text = "model_root: m\nmodes:\n  a:\n    model: x\n    default_size: 512\n"
+    plain, exact, compiled = (
+        parse_modes(text + more, PATH).modes["a"]
+        for more in ("", "    exact: true\n", "    compile: true\n    exact: false\n")
+    )
+    draft = RequestDraft("a hill")
+
+    assert [(mode.exact, mode.compile) for mode in (plain, exact, compiled)] == [
+        (False, False),
+        (True, False),
+        (False, True),
+    ]
+    assert exact.build_request(draft).exact
+    assert compiled.build_request(draft).compiled
+    both = "    compile: true\n    exact: true\n"
+    assert problems(text + both) == [
+        f"{PATH}, line 6: modes.a.compile: not together with exact: true. Choose one."
+    ]

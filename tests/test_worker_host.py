@@ -147,7 +147,7 @@ class QuickWorker(Worker):
     def batch_key(self, drawing: Drawing) -> Hashable:
         return drawing.request.width, drawing.request.model.loras
 
-    def step(self, drawings: Sequence[Drawing]) -> None:
+    def step(self, drawings: Sequence[Drawing], rows: int = 0) -> None:
         assert not self.closed
         assert len({self.batch_key(drawing) for drawing in drawings}) == 1
         if sum(drawing.rows for drawing in drawings) > self.fits:

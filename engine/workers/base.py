@@ -134,10 +134,11 @@ class Worker(ABC):
         """Returns what is equal for the drawings that can share a forward pass."""
 
     @abstractmethod
-    def step(self, drawings: Sequence[Drawing]) -> None:
+    def step(self, drawings: Sequence[Drawing], rows: int = 0) -> None:
         """Takes one denoising step for each drawing, all in one forward pass.
 
-        The drawings have one batch key between them; all else may differ. Where the forward pass
+        The drawings have one batch key between them; all else may differ. The pass is filled up to
+        so many rows with copies that nobody looks at. Where the forward pass
         raises, none has changed. What goes wrong with one of them later is its `Drawing.error`.
         """
 

@@ -11,8 +11,9 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from engine.jobs import Family, GenerationRequest, LoraSpec, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
 from engine.workers.base import Drawing, Worker
+from engine.workers.compiled import CompiledPasses
 from engine.workers.parts import Parts, PartSource, open_source
 from engine.workers.prompts import PromptEncoder
 
@@ -59,6 +61,9 @@ class Conditioning:
 
 class LatentWorker(Worker):
     """Draws with one model of a UNet and a VAE. See `Worker`."""
+
+    backend: ClassVar[str] = "inductor"
+    """What compiles, where a mode asks for it: a backend of ``torch.compile``."""
 
     _prompts: PromptEncoder
 
@@ -247,7 +252,7 @@ class LatentWorker(Worker):
         return tuple(drawing.latents.shape[1:]), drawing.embeddings.shape[1], loras
 
     @torch.inference_mode()
-    def step(self, drawings: Sequence[Drawing]) -> None:
+    def step(self, drawings: Sequence[Drawing], rows: int = 0) -> None:
         """See `Worker.step`."""
         self._parts.loras.wear(self._loras(drawings[0].request))
         samples, timesteps = [], []
@@ -255,17 +260,20 @@ class LatentWorker(Worker):
             sample = drawing.scheduler.scale_model_input(drawing.latents, drawing.timestep)
             samples += [sample] * drawing.rows
             timesteps += [float(drawing.timestep)] * drawing.rows
+        lacking = max(0, rows - len(timesteps))
+        timesteps += timesteps[-1:] * lacking
         outputs = self._forward(
-            torch.cat(samples),
+            _filled_up(samples, lacking),
             timesteps,
-            torch.cat([drawing.embeddings for drawing in drawings]),
+            _filled_up([drawing.embeddings for drawing in drawings], lacking),
             {
-                name: torch.cat([drawing.added[name] for drawing in drawings])
+                name: _filled_up([drawing.added[name] for drawing in drawings], lacking)
                 for name in drawings[0].added
             },
+            compiled=drawings[0].request.compiled,
         )
-        rows = torch.split(outputs, [drawing.rows for drawing in drawings])
-        for drawing, output in zip(drawings, rows, strict=True):
+        each = torch.split(outputs, [*(drawing.rows for drawing in drawings), lacking])
+        for drawing, output in zip(drawings, each[:-1], strict=True):
             try:
                 _advance(drawing, output)
             except Exception as error:
@@ -281,6 +289,7 @@ class LatentWorker(Worker):
             [float(drawing.scheduler.timesteps[drawing.first])] * rows,
             drawing.embeddings[index],
             {name: value[index] for name, value in drawing.added.items()},
+            compiled=drawing.request.compiled,
         )
 
     def _forward(
@@ -289,16 +298,26 @@ class LatentWorker(Worker):
         timesteps: Sequence[float],
         embeddings: torch.Tensor,
         added: Mapping[str, torch.Tensor],
+        *,
+        compiled: bool,
     ) -> torch.Tensor:
-        outputs: torch.Tensor = self._parts.unet(
-            samples,
+        arguments = {
+            "sample": samples,
             # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
-            torch.tensor(timesteps, dtype=torch.float32).to(self.device),
-            encoder_hidden_states=embeddings,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )[0]
+            "timestep": torch.tensor(timesteps, dtype=torch.float32).to(self.device),
+            "encoder_hidden_states": embeddings,
+            "added_cond_kwargs": added,
+            "return_dict": False,
+        }
+        # LoRAs beside the layers are no part of what was compiled.
+        passed = self.compiled.passes(arguments) if compiled and not self.loras else None
+        outputs: torch.Tensor = (passed or self._parts.unet(**arguments))[0]
         return outputs
+
+    @cached_property
+    def compiled(self) -> CompiledPasses:
+        """The UNet's compiled code."""
+        return CompiledPasses(self._parts.unet, self.model.path.name, self.backend)
 
     def preview(self, drawing: Drawing) -> bytes | None:
         """See `Worker.preview`."""
@@ -368,14 +387,22 @@ class LatentWorker(Worker):
         for path in self.loras:
             self.drop_lora(path)
         self._prompts.forget()
+        if "compiled" in self.__dict__:
+            self.compiled.rest()
 
     def close(self) -> None:
         """See `Worker.close`."""
         # Whoever still holds the worker must not hold its weights.
         self.__dict__.pop("_parts", None)
+        self.__dict__.pop("compiled", None)
         gc.collect()
         if self.device.startswith("cuda"):
             torch.cuda.empty_cache()
+
+
+def _filled_up(tensors: Sequence[torch.Tensor], lacking: int) -> torch.Tensor:
+    """Returns tensors one below the other, the last row so many times more."""
+    return torch.cat([*tensors, *[tensors[-1][-1:]] * lacking])
 
 
 def _guided(request: GenerationRequest) -> bool:

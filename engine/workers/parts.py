@@ -215,6 +215,9 @@ class Parts:
             if model.vae is None
             else _load_vae(model.vae, source.folder / "vae", vae_format, device)
         )
+        if device.type == "cuda":
+            for convolved in (unet, vae):  # as tensor cores read pictures; spares a copy per layer
+                convolved.to(memory_format=torch.channels_last)
         names = [encoder for _, encoder in readers]
         return cls(
             schedule=schedule,

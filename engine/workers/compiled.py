@@ -1,0 +1,120 @@
+"""Forward passes of a UNet as compiled code, made for each shape in a thread beside the step loop.
+
+Until a shape's code is there, and where compiling fails, the UNet is called as it is: nobody waits.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Hashable
+from typing import Any
+
+# Only the worker process imports this module.
+import torch  # noqa: TID253
+
+MOST_SHAPES = 32
+"""Shapes that code is made for; each takes memory, and up to a minute once."""
+
+log = logging.getLogger(__name__)
+
+Arguments = dict[str, Any]
+
+
+class CompiledPasses:
+    """The compiled code of one UNet. One thread calls it.
+
+    Args:
+        unet: what is compiled; its weights may move meanwhile, its layers may not change.
+        name: of the model, for the log.
+        backend: of ``torch.compile``.
+    """
+
+    def __init__(self, unet: Any, name: str, backend: str = "inductor") -> None:
+        self._name = name
+        self._compile: Callable[[], Callable[..., Any]] = lambda: _compiled(unet, backend)
+        self._call: Callable[..., Any] | None = None
+        self._ready: set[Hashable] = set()
+        self._asked: set[Hashable] = set()
+        self._thread: threading.Thread | None = None
+        self._epoch = 0
+        self._failed = False
+
+    def passes(self, arguments: Arguments) -> Any | None:
+        """Makes a forward pass; None where there is no code for its shapes yet.
+
+        Then it is on its way, unless other code is, or it can't be made.
+        """
+        shape = _shape(arguments)
+        if self._call is not None and shape in self._ready:
+            return self._call(**arguments)
+        if not self.busy and not self._failed and len(self._asked) < MOST_SHAPES:
+            self._asked.add(shape)
+            copied = {name: _copied(value) for name, value in arguments.items()}
+            self._thread = threading.Thread(
+                target=self._make, args=(shape, copied, self._epoch), name="compile", daemon=True
+            )
+            self._thread.start()
+        return None
+
+    @property
+    def busy(self) -> bool:
+        """Whether code is being made."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def wait(self) -> None:
+        """Waits until what is being made is there."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def rest(self) -> None:
+        """Notes that the weights go: what is being made meanwhile is made anew on their return."""
+        self._epoch += 1
+        self._asked &= self._ready
+
+    @torch.inference_mode()
+    def _make(self, shape: Hashable, arguments: Arguments, epoch: int) -> None:
+        try:
+            self._call = self._call or self._compile()  # whose import takes seconds
+            self._call(**arguments)
+        except Exception as error:  # compilers promise nothing about what they raise
+            if epoch == self._epoch:
+                self._failed = True
+                reason = str(error).strip().partition("\n")[0] or type(error).__name__
+                log.warning(
+                    "%s can't be compiled (%s): it is drawn without, as if its mode did not say "
+                    "`compile: true`",
+                    self._name,
+                    reason,
+                )
+        else:
+            if epoch == self._epoch:
+                self._ready.add(shape)
+                log.info("%s is compiled for %s", self._name, _shown(arguments))
+
+
+def _compiled(unet: Any, backend: str) -> Callable[..., Any]:
+    # Each UNet in the process counts towards these, with each of its shapes.
+    dynamo: Any = torch._dynamo
+    dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, 8 * MOST_SHAPES)
+    compiled: Callable[..., Any] = torch.compile(unet.forward, dynamic=False, backend=backend)
+    return compiled
+
+
+def _shape(arguments: Arguments) -> Hashable:
+    return tuple(
+        (name, _shape(value) if isinstance(value, dict) else tuple(value.shape))
+        for name, value in sorted(arguments.items())
+        if isinstance(value, dict | torch.Tensor)
+    )
+
+
+def _shown(arguments: Arguments) -> str:
+    sizes = (value.shape for value in arguments.values() if isinstance(value, torch.Tensor))
+    rows, *shape = next(sizes)
+    return f"passes of {rows} rows of {'x'.join(map(str, shape))}"
+
+
+def _copied(value: Any) -> Any:
+    """Returns tensors that the step loop doesn't have."""
+    if isinstance(value, dict):
+        return {name: _copied(each) for name, each in value.items()}
+    return value.clone() if isinstance(value, torch.Tensor) else value
