@@ -23,7 +23,7 @@ from bot.followers import EDIT_SECONDS, Followers
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
 from bot.studio import NotAllowedError, Studio
-from engine.errors import DreamLabError
+from engine.errors import DreamLabError, ModelError
 from modes.catalog import ModeCatalog
 
 log = logging.getLogger(__name__)
@@ -143,6 +143,14 @@ class DreamClient(discord.Client):
         held = user.roles if isinstance(user, discord.Member) else ()
         roles = frozenset(name for role in held for name in (role.name, str(role.id)))
         return Owner(f"discord:{user.id}", user.display_name, roles)
+
+    def operates(self, user: discord.User | discord.Member) -> bool:
+        """Says whether somebody runs this bot: its application's owner or team, or a named one."""
+        application = self.application
+        team = application.team.members if application and application.team else ()
+        owner = [application.owner] if application and not team else []
+        known = {str(each.id) for each in (*team, *owner)}
+        return str(user.id) in known | set(self._front_end.operators)
 
     def place(self, interaction: "discord.Interaction[DreamClient]") -> str | None:
         """Returns whose chosen mode counts; None in a direct message."""
@@ -313,6 +321,7 @@ class DiscordFrontEnd:
             now,
             repeat_after=2 * edit_seconds,
         )
+        self.operators = settings.discord_operators
         self._token = settings.discord_token
         self._api_url = settings.discord_api_url
         self._client: DreamClient | None = None
@@ -407,6 +416,8 @@ def _sentence(error: Exception) -> str:
     """Returns what a person is told; what nobody foresaw goes to the log with a note to find it."""
     if isinstance(error, NotAllowedError):
         return replies.refusal(str(error))
+    if isinstance(error, ModelError):  # whose text has a path, which is the owner's business
+        return replies.plain(f"The model {error.path.name} can't be used: {error.reason}")
     if isinstance(error, DreamLabError):
         return replies.plain(str(error))
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):

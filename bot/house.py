@@ -44,6 +44,14 @@ class House:
 
         return await self._store.change_rules(place, changed, by, self._now())
 
+    async def allow(self, place: str, by: Owner, mode: str, roles: tuple[str, ...]) -> Rules:
+        """Lets members with one of some roles alone draw with a mode; without any, everybody."""
+
+        def changed(rules: Rules) -> Rules:
+            return rules.with_roles(mode, roles)
+
+        return await self._store.change_rules(place, changed, by, self._now())
+
     async def block(self, place: str, member: Owner, reason: str, by: Owner) -> None:
         """Has somebody draw here no more; a block that is there gets the new reason.
 
@@ -56,6 +64,10 @@ class House:
         """Takes a block back; False where there was none."""
         return await self._store.unblock(place, member, by, self._now())
 
-    async def audit(self, place: str) -> list[AuditEntry]:
-        """Returns the newest changes, newest first."""
-        return await self._store.audit(place, SHOWN)
+    async def audit(self, *places: str) -> list[AuditEntry]:
+        """Returns the newest changes of places, newest first."""
+        return await self._store.audit(places, SHOWN)
+
+    async def whole_audit(self, limit: int) -> list[AuditEntry]:
+        """Returns the newest changes of all places, newest first."""
+        return await self._store.audit(None, limit)

@@ -225,7 +225,7 @@ class Plotter:
         finally:
             if process.returncode is None:
                 process.kill()
-                await process.wait()
+                await process.communicate()  # to the end, or its pipes would stay open
         if process.returncode:
             log.warning("Drawing plots failed:\n%s", said.decode(errors="replace").strip())
             raise PlotError

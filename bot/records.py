@@ -260,6 +260,7 @@ class JobView:
         setback: why it waits once more; None where it doesn't.
         before: who goes before it, such as ``2 members``; None far from the front.
         expected_at: when it will be done; None where nobody knows.
+        paused: why nothing that waits is drawn, empty where no reason was given; None where it is.
     """
 
     record: JobRecord
@@ -268,3 +269,4 @@ class JobView:
     setback: Setback | None = None
     before: str | None = None
     expected_at: datetime | None = None
+    paused: str | None = None

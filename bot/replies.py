@@ -121,6 +121,7 @@ def mode_list(
     *,
     loaded: Collection[str] = (),
     problems: Sequence[str] = (),
+    memory: Sequence[str] = (),
 ) -> str:
     """Returns all modes, the current one marked; what doesn't fit is counted.
 
@@ -129,6 +130,7 @@ def mode_list(
         current: what is drawn with here when nobody names one.
         loaded: keys of the models that are in memory.
         problems: why the newest edit of the modes file is not in force.
+        memory: lines that follow all.
     """
     lines = [_mode_line(mode, current.name, loaded) for mode in modes]
     shown: list[str] = []
@@ -137,7 +139,7 @@ def mode_list(
         shown += [f"- {plain(problem, _PROBLEM_LIMIT)}" for problem in problems[:_PROBLEMS]]
         if rest := len(problems) - _PROBLEMS:
             shown += [f"-# and {rest} more in the log"] * (rest > 0)
-    room = CONTENT_LIMIT - 60 - sum(len(line) + 1 for line in shown)
+    room = CONTENT_LIMIT - 60 - sum(len(line) + 1 for line in (*shown, *memory))
     described = len(shown)
     for line in lines:
         room -= len(line) + 1
@@ -145,8 +147,8 @@ def mode_list(
             break
         shown.append(line)
     if rest := len(lines) + described - len(shown):
-        shown.append(f"-# and {rest} more: type /mode info to find them")
-    return "\n".join(shown)
+        shown.append(f"-# and {rest} more: type /modes to find them")
+    return "\n".join([*shown, *memory])
 
 
 def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
@@ -175,11 +177,6 @@ def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
         lines.append("-# takes no negative prompt of yours")
     lines += [f"-# {line}" for line in _model_lines(mode)]
     return cut("\n".join(lines))
-
-
-def mode_switched(mode: ModeConfig) -> str:
-    """Returns what a server reads after a switch."""
-    return f"This server now draws with **{plain(mode.title, 200)}**."
 
 
 def unexpected(note: str) -> str:
@@ -226,6 +223,9 @@ def stand(view: JobView) -> str:
 
 def _end(view: JobView) -> str:
     """Returns when it will be done, as a moment that Discord counts down to."""
+    if view.paused is not None:
+        why = f" ({plain(view.paused, 200)})" if view.paused else ""
+        return f" · drawing is paused{why}, your place is kept"
     return f" · done <t:{math.ceil(view.expected_at.timestamp())}:R>" if view.expected_at else ""
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -36,6 +36,8 @@ class Rules:
         cooldown: seconds between two requests.
         words: blocked words, folded.
         nsfw: where NSFW modes may be drawn with.
+        reports: id of the channel that reports go to; empty for nowhere.
+        mode_roles: modes that are for some roles here, each with ids.
     """
 
     channels: tuple[str, ...] = ()
@@ -45,6 +47,19 @@ class Rules:
     cooldown: int = 0
     words: tuple[str, ...] = ()
     nsfw: Nsfw = Nsfw.RESTRICTED
+    reports: str = ""
+    mode_roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
+
+    def roles_of(self, mode: str) -> tuple[str, ...]:
+        """Returns ids of the roles of which one is needed for a mode; empty for everybody."""
+        return dict(self.mode_roles).get(mode, ())
+
+    def with_roles(self, mode: str, roles: tuple[str, ...]) -> "Rules":
+        """Returns the same with other roles for a mode; none lets everybody draw with it."""
+        modes = {name: known for name, known in self.mode_roles if name != mode}
+        if roles:
+            modes[mode] = roles
+        return replace(self, mode_roles=tuple(sorted(modes.items())))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,11 +108,13 @@ class AuditEntry:
         by: who.
         what: a sentence; people in it are ids as Discord writes them.
         created_at: when.
+        place: where, as in `Origin`.
     """
 
     by: Owner
     what: str
     created_at: datetime
+    place: str
 
 
 def day_of(now: datetime) -> datetime:
@@ -111,8 +128,13 @@ def told(name: str, value: object) -> str:
         return ", ".join(f"<#{channel}>" for channel in _of(value)) or "all"
     if name == "roles":
         return ", ".join(f"<@&{role}>" for role in _of(value)) or "everybody"
+    if name == "mode_roles":
+        pairs = [f"{mode} for {told('roles', roles)}" for mode, roles in _of(value)]
+        return "; ".join(pairs) or "none"
     if name == "words":
         return ", ".join(_of(value)) or "none"
+    if name == "reports":
+        return f"<#{value}>" if value else "nowhere"
     if name == "cooldown" and value:
         return f"{value} s"
     return str(value or "no limit")
@@ -126,6 +148,8 @@ TITLES = {
     "cooldown": "Time between two requests of a member",
     "words": "Blocked words",
     "nsfw": "NSFW modes",
+    "reports": "Channel for reports",
+    "mode_roles": "Modes for some roles",
 }
 """What people call each of the settings."""
 
@@ -170,6 +194,20 @@ def read_mentions(
     return tuple(dict.fromkeys(chosen))
 
 
+def read_channel(field: str, text: str, known: Sequence[tuple[str, str]]) -> str:
+    """Reads the id of one channel as `read_mentions` does; ``none`` is empty.
+
+    Raises:
+        RequestError: it is none of the server's, or there are several.
+    """
+    if text.strip().casefold() == "none":
+        return ""
+    chosen = () if text.strip().casefold() == "all" else read_mentions(field, text, "#", known)
+    if len(chosen) != 1:
+        raise RequestError(field, text, "one channel of this server, or the word none")
+    return chosen[0]
+
+
 def read_reason(text: str) -> str:
     """Returns a block's reason on one line.
 
@@ -184,7 +222,7 @@ def read_reason(text: str) -> str:
     return reason
 
 
-def _of(value: object) -> tuple[str, ...]:
+def _of(value: object) -> tuple[Any, ...]:
     assert isinstance(value, tuple)  # noqa: S101 # these settings are lists
     return value
 

@@ -1,7 +1,8 @@
 """The store's rows of places: their modes, rules, blocks, audits, and what members use up there."""
 
+import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -17,24 +18,49 @@ _RULES = TypeAdapter(Rules)
 class PlaceRows(StoreAccess):
     """What a place allows, and who changed it."""
 
-    async def mode_of(self, place: str) -> str | None:
-        """Returns the mode that a place has chosen, or None."""
-        row = await self._row("SELECT mode FROM places WHERE place = ?", place)
+    async def mode_of(self, place: str, channels: Iterable[str] = ()) -> str | None:
+        """Returns the mode that one of the channels has chosen, or else the place; or None."""
+        # A thread is younger than its channel, and so its id is larger: it goes first.
+        young = sorted(channels, key=lambda ident: (len(ident), ident), reverse=True)
+        keys = [*(_channel(place, ident) for ident in young), place]
+        row = await self._row(
+            "SELECT mode FROM places JOIN json_each(?) AS asked ON place = asked.value"
+            " ORDER BY asked.key LIMIT 1",
+            json.dumps(keys),
+        )
         return str(row["mode"]) if row else None
 
+    async def forget_mode(
+        self, place: str, by: Owner, now: datetime, channel: str | None = None
+    ) -> bool:
+        """Removes what a place, or a channel in it, has chosen; False where it has not."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            cursor = db.execute("DELETE FROM places WHERE place = ?", (_channel(place, channel),))
+            if cursor.rowcount:
+                note_change(db, place, by, f"Mode{_where(channel)}: none of its own", now)
+            return cursor.rowcount > 0
+
+        return await self._write(work)
+
     async def choose_mode(
-        self, place: str, mode: str, by: Owner | None = None, now: datetime | None = None
+        self,
+        place: str,
+        mode: str,
+        by: Owner | None = None,
+        now: datetime | None = None,
+        channel: str | None = None,
     ) -> None:
-        """Keeps a place's choice, and who made it."""
+        """Keeps the choice of a place, or of a channel in it, and who made it."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT INTO places (place, mode) VALUES (?, ?)"
                 " ON CONFLICT (place) DO UPDATE SET mode = excluded.mode",
-                (place, mode),
+                (_channel(place, channel), mode),
             )
             if by and now:
-                note_change(db, place, by, f"Mode: {mode}", now)
+                note_change(db, place, by, f"Mode{_where(channel)}: {mode}", now)
 
         await self._write(work)
 
@@ -103,15 +129,35 @@ class PlaceRows(StoreAccess):
 
         return await self._write(work)
 
-    async def audit(self, place: str, limit: int) -> list[AuditEntry]:
-        """Returns a place's newest changes, newest first."""
+    async def note(self, place: str, by: Owner, what: str, now: datetime) -> None:
+        """Keeps what somebody did in a place."""
+        await self._write(lambda db: note_change(db, place, by, what, now))
+
+    async def audit(self, places: Sequence[str] | None, limit: int) -> list[AuditEntry]:
+        """Returns the newest changes of some places, or of all, newest first."""
         rows = await self._rows(
-            "SELECT * FROM audit WHERE place = ? ORDER BY sequence DESC LIMIT ?", place, limit
+            "SELECT * FROM audit WHERE ?1 IS NULL OR place IN (SELECT value FROM json_each(?1))"
+            " ORDER BY sequence DESC LIMIT ?2",
+            None if places is None else json.dumps(list(places)),
+            limit,
         )
         return [
-            AuditEntry(Owner(row["by_id"], row["by_name"]), row["what"], time_of(row["created_at"]))
+            AuditEntry(
+                Owner(row["by_id"], row["by_name"]),
+                row["what"],
+                time_of(row["created_at"]),
+                row["place"],
+            )
             for row in rows
         ]
+
+
+def _channel(place: str, channel: str | None) -> str:
+    return f"{place}#{channel}" if channel else place
+
+
+def _where(channel: str | None) -> str:
+    return f" in <#{channel}>" if channel else ""
 
 
 def _rules(db: sqlite3.Connection, place: str) -> Rules:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,6 +34,7 @@ from bot.records import (
 )
 from bot.rules import Rules, Usage
 from bot.source_images import SourceImage, read_source
+from bot.steward import Steward
 from bot.store import Store
 from bot.store_lineage import OnlyChildError
 from engine.enlargement import EnlargementJob, enlarge
@@ -137,6 +138,7 @@ class Studio:
         house: what places allow.
         lineage: what was made of what.
         exporter: packs what is somebody's.
+        steward: pauses, loads and unloads, and keeps who did.
         past: how it went; the program has it run.
         plots: the same, drawn.
         begun_listeners: called when a job begins to be drawn.
@@ -172,6 +174,7 @@ class Studio:
         self.house = House(store)
         self.lineage = Lineage(store)
         self.exporter = Exporter(images.path, images.source_path)
+        self.steward = Steward(store, pool, catalog)
         self.past = History(store, pool)
         self.plots = Plotter(self.past)
         self.begun_listeners: list[Callable[[JobRecord], None]] = []
@@ -216,7 +219,11 @@ class Studio:
             QueueFullError: likewise.
             PoolClosedError: likewise.
         """
-        mode = self._catalog.get(draft.mode) if draft.mode else await self.mode_of(origin.place)
+        mode = (
+            self._catalog.get(draft.mode)
+            if draft.mode
+            else await self.mode_of(origin.place, origin.channels)
+        )
         rules = await self._enter(mode, owner, origin)
         source = None if draft.image is None else await self._read(draft.image)
         if source and draft.width is None and draft.height is None:
@@ -318,6 +325,13 @@ class Studio:
         """
         record = await self._record(job_id)
         _refuse(policy.job_refusal(record, by, "cancel", moderator=moderator))
+        done = await self._cancel(record)
+        if done and by.id != record.owner.id:
+            await self._note(by, record, "Cancelled")
+        return done
+
+    async def _cancel(self, record: JobRecord) -> bool:
+        job_id = record.id
         live = self._live.get(job_id)
         if live is None or live.task is None:
             if record.status.is_final:
@@ -348,7 +362,15 @@ class Studio:
         unused = await self._store.forget_images(job_id)
         await asyncio.to_thread(self._images.remove, record.images)
         await self.remove_sources(unused)
+        if by.id != record.owner.id:
+            await self._note(by, record, "Deleted the pictures of")
         return record
+
+    async def _note(self, by: Owner, record: JobRecord, what: str) -> None:
+        """Keeps what a moderator did to somebody else's request."""
+        await self.steward.note(
+            record.origin.place, by, f"{what} a request: {record.owner.name}, {record.id}"
+        )
 
     async def forget(self, owner: Owner) -> tuple[int, int]:
         """Ends an owner's jobs and deletes all of them, rows and files.
@@ -451,12 +473,19 @@ class Studio:
         """Returns the job that an owner asked for with a key; None where none was since then."""
         return await self._store.keyed(owner_id, key, since)
 
-    async def mode_of(self, place: str | None) -> ModeConfig:
-        """Returns the mode that a place draws with when nobody names one.
+    async def mode_of(
+        self, place: str | None, channels: Iterable[str] = frozenset()
+    ) -> ModeConfig:
+        """Returns the mode that is drawn with when nobody names one.
 
-        A place whose chosen mode was removed falls back to the current one.
+        A channel's goes before its place's. What was chosen and then removed falls back to the
+        current one.
+
+        Args:
+            place: as in `Origin`.
+            channels: likewise.
         """
-        chosen = await self._store.mode_of(place) if place else None
+        chosen = await self._store.mode_of(place, channels) if place else None
         try:
             return self._catalog.get(chosen or self._pool.get_current_mode())
         except UnknownModeError:
@@ -466,8 +495,18 @@ class Studio:
         """Returns the keys of the models that are surely in some device's memory, or on the way."""
         return frozenset(key for lane in self._pool.status() for key in lane.models)
 
+    async def reset_mode(self, place: str, by: Owner, channel: str | None = None) -> bool:
+        """Forgets the choice of a place, or of one channel in it; False where there was none."""
+        return await self._store.forget_mode(place, by, datetime.now(UTC), channel)
+
     async def switch_mode(
-        self, name: str, place: str | None, by: Owner, *, wait: bool = False
+        self,
+        name: str,
+        place: str | None,
+        by: Owner,
+        *,
+        channel: str | None = None,
+        wait: bool = False,
     ) -> ModeConfig:
         """Makes a mode the place's and has its model loaded in the background.
 
@@ -477,6 +516,7 @@ class Studio:
             name: the mode's.
             place: see `Origin`.
             by: who switches.
+            channel: id of the one that it is for; None is the whole place.
             wait: return when it is loaded, and raise what prevents that.
 
         Raises:
@@ -488,8 +528,9 @@ class Studio:
         _refuse(policy.mode_refusal(mode, by))
         if place is None:
             loading = self._pool.switch_mode(name)
+            await self.steward.note(None, by, f"Mode: {name}")
         else:
-            await self._store.choose_mode(place, name, by, datetime.now(UTC))
+            await self._store.choose_mode(place, name, by, datetime.now(UTC), channel)
             loading = self._pool.submit_job(ModelLoadJob(model=mode.model), admitted=True)
         loading.add_done_callback(_log_failure)
         if wait:
@@ -799,13 +840,15 @@ class Studio:
         job_id = live.view.record.id
         position = self._pool.position(job_id) if waits else None
         place = self._pool.place(job_id) if position and position <= FORESEEN else None
-        seconds = self._pool.seconds_left(job_id)
+        pause = self.steward.pause if waits else None
+        seconds = None if pause else self._pool.seconds_left(job_id)
         live.expected_at = expected_at(live.expected_at, seconds, datetime.now(UTC))
         return replace(
             live.view,
             position=position,
             before=place.before if place else None,
             expected_at=live.expected_at,
+            paused=pause.reason if pause else None,
         )
 
     def _queue_moved(self) -> None:

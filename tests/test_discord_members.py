@@ -345,7 +345,7 @@ async def test_help_names_every_command_that_is_registered(bot: Bot) -> None:
         subs = [option for option in command.get("options") or [] if option["type"] == 1]
         for name in [f"{command['name']} {sub['name']}" for sub in subs] or [command["name"]]:
             assert f"/{name}" in named
-    assert "/mode switch** Makes a mode this server's own. (Manage Server)" in told
+    assert "/mode switch** Makes a mode this server's own, or one channel's. (Manage Server)" in told
 
 
 async def test_no_answer_of_these_is_public(bot: Bot) -> None:

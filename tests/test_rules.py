@@ -78,12 +78,13 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 
 
 def test_every_setting_has_a_title_and_every_change_a_sentence() -> None:
-    after = Rules(("5",), ("7",), 1, 2, 3, ("gore",), Nsfw.SPOILER)
+    after = Rules(("5",), ("7",), 1, 2, 3, ("gore",), Nsfw.SPOILER, "9", (("anime", ("7", "8")),))
 
     assert set(TITLES) == {field.name for field in fields(Rules)}
     assert len(changes(Rules(), after)) == len(TITLES)
     assert changes(after, after) == []
     assert "Channels to draw in: all → <#5>" in changes(Rules(), after)
+    assert "Modes for some roles: none → anime for <@&7>, <@&8>" in changes(Rules(), after)
 
 
 def test_all_settings_fit_into_a_message_however_long() -> None:

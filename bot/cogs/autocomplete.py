@@ -84,7 +84,8 @@ async def _mode(interaction: Interaction) -> ModeConfig:
     """Returns the mode that will be drawn with."""
     client = interaction.client
     named = client.catalog.modes.get(interaction.namespace.mode or "")
-    return named or await client.studio.mode_of(client.place(interaction))
+    origin = client.origin(interaction)
+    return named or await client.studio.mode_of(origin.place, origin.channels)
 
 
 @functools.lru_cache(maxsize=64)

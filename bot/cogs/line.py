@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import discord
 from discord import app_commands
 
-from bot import policy, replies_members
+from bot import policy, replies_members, replies_stats
 from bot.cogs.autocomplete import quietly
 from bot.records import JobRecord
+from bot.replies import cut
 from bot.suggestions import Option, best
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ async def queue(interaction: Interaction) -> None:
             owner.id,
             client.place(interaction),
         )
+        if pause := studio.steward.pause:
+            text = cut(f"{replies_stats.pause_line(pause)}\n{text}")
         await interaction.response.send_message(text, ephemeral=True)
 
 

@@ -89,13 +89,14 @@ async def _reasons(interaction: Interaction, asker: Owner) -> tuple[list[str], s
     """Returns what keeps somebody from drawing one picture here, and the mode's title."""
     client, studio = interaction.client, interaction.client.studio
     origin = client.origin(interaction)
-    mode = await studio.mode_of(origin.place)
+    mode = await studio.mode_of(origin.place, origin.channels)
     standing = await studio.house.standing(origin.place, asker.id)
     usage = await studio.house.usage(origin.place, asker.id)
     refusals = (
         policy.block_refusal(standing),
         policy.role_refusal(standing.rules, asker),
         policy.mode_refusal(mode, asker),
+        policy.place_mode_refusal(standing.rules, mode, asker),
         policy.channel_refusal(standing.rules, origin),
         policy.nsfw_refusal(standing.rules, mode, origin),
         policy.usage_refusal(standing.rules, usage, 1, datetime.now(UTC)),

@@ -6,15 +6,17 @@ import discord
 from discord import app_commands
 
 from bot import views
-from bot.cogs import line, me, moderation, pictures
+from bot.cogs import line, me, mode, moderation, pictures
+from bot.cogs.drain import drain
 from bot.cogs.imagine import imagine
-from bot.cogs.mode import modes
 from bot.cogs.mydata import ForgetButton, PartButton, mydata
 from bot.cogs.server import server
+from bot.cogs.stats import stats
 
 COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
     imagine,
-    modes,
+    mode.show_modes,
+    mode.mode_group,
     pictures.history,
     pictures.show,
     pictures.results,
@@ -27,6 +29,8 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
     moderation.block,
     moderation.unblock,
     moderation.why,
+    stats,
+    drain,
 )
 """What the tree is built of."""
 

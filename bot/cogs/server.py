@@ -8,7 +8,8 @@ from discord import app_commands
 from bot import replies_rules
 from bot.blocked_words import read_words
 from bot.cogs.moderation import place_of
-from bot.rules import Changes, Nsfw, changes, read_mentions
+from bot.rules import Changes, Nsfw, changes, read_channel, read_mentions
+from bot.steward import EVERYWHERE
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -49,9 +50,10 @@ async def show_rules(interaction: Interaction) -> None:
     cooldown="Seconds between two requests of one member; 0 for no limit",
     blocked_words="Whole words, with commas between them; replaces the list, a comma empties it",
     nsfw="Where modes that are marked NSFW may be drawn with",
+    reports="The channel that reports of pictures go to, such as #moderators; none for nowhere",
 )
 @app_commands.choices(nsfw=_NSFW)
-async def set_rules(  # one for each option of the command
+async def set_rules(  # noqa: PLR0913 # one for each option of the command
     interaction: Interaction,
     channels: str | None = None,
     roles: str | None = None,
@@ -60,6 +62,7 @@ async def set_rules(  # one for each option of the command
     cooldown: app_commands.Range[int, 0, _DAY] | None = None,
     blocked_words: str | None = None,
     nsfw: str | None = None,
+    reports: str | None = None,
 ) -> None:
     """Changes settings of this server; what is not given stays."""
     client = interaction.client
@@ -67,8 +70,10 @@ async def set_rules(  # one for each option of the command
         place = place_of(interaction, "manage_guild", "/server")
         guild = interaction.guild
         given: Changes = {"waiting": waiting, "pictures": pictures_per_day, "cooldown": cooldown}
+        known = [(str(c.id), c.name) for c in guild.channels] if guild else []
+        if reports is not None:
+            given["reports"] = read_channel("reports", reports, known)
         if channels is not None:
-            known = [(str(c.id), c.name) for c in guild.channels] if guild else []
             given["channels"] = read_mentions("channels", channels, "#", known)
         if roles is not None:
             held = [(str(role.id), role.name) for role in guild.roles] if guild else []
@@ -91,5 +96,7 @@ async def show_audit(interaction: Interaction) -> None:
     client = interaction.client
     async with client.explaining(interaction):
         place = place_of(interaction, "manage_guild", "/server")
-        text = replies_rules.audit(await client.studio.house.audit(place))
+        # What was done elsewhere, such as over the page, concerns those alone who run this bot.
+        places = (place, EVERYWHERE) if client.operates(interaction.user) else (place,)
+        text = replies_rules.audit(await client.studio.house.audit(*places))
         await interaction.response.send_message(text, ephemeral=True)

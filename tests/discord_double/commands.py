@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tests.discord_double.world import Attachment, Guild, User
+from tests.discord_double.world import Attachment, Guild, Room, User
 
-STRING, INTEGER, BOOLEAN, USER, NUMBER, ATTACHMENT = 3, 4, 5, 6, 10, 11
+STRING, INTEGER, BOOLEAN, USER, CHANNEL, NUMBER, ATTACHMENT = 3, 4, 5, 6, 7, 10, 11
 _PYTHON_TYPES: dict[int, tuple[type, ...]] = {
     STRING: (str,),
     INTEGER: (int,),
     BOOLEAN: (bool,),
     NUMBER: (int, float),
     USER: (User,),
+    CHANNEL: (Room,),
     ATTACHMENT: (Attachment,),
 }
 MESSAGE_MENU = 3
@@ -106,6 +107,11 @@ def data(
             "attachments": {str(file.id): file.payload() for file in files},
             "users": {str(user.id): user.payload() for user in users},
             "members": members,
+            "channels": {
+                str(room.id): {**guild.channel(room), "permissions": "0"}
+                for room in values.values()
+                if isinstance(room, Room) and guild
+            },
         },
     }
 
@@ -119,7 +125,7 @@ def _option(
     kind = option["type"]
     if name != focused:
         _check_value(option, value)
-    sent = str(value.id) if isinstance(value, Attachment | User) else value
+    sent = str(value.id) if isinstance(value, Attachment | User | Room) else value
     return {"name": name, "type": kind, "value": sent, "focused": name == focused}
 
 
