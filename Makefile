@@ -19,8 +19,14 @@ run: $(READY) ## Sets up and starts the bot and its page
 check: $(READY) ## Says what is set up and what is not
 	@$(BIN)/python bot.py check
 
-test: $(DEV) ## Sets up and runs the whole test suite
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(DEV) ## Sets up and runs the whole test suite, the cluster's left out
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not ray" $(ARGS)
+
+test-ray: $(DEV) ## Draws on a real Ray cluster of several nodes on this machine, and kills some
+	$(BIN)/python -m pytest -m ray $(ARGS) tests/test_ray.py
+
+fleet: $(DEV) ## Plays a fleet of 1 to 1000 GPUs and draws its charts
+	$(BIN)/python -m benchmarks.fleet_sim
 
 lint: $(DEV) ## Style, types and what may import what
 	$(BIN)/ruff check .
@@ -67,4 +73,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test lint adherence soak bench chaos fuzz-api bench-gpu constraints clean
+.PHONY: help run check test test-ray fleet lint adherence soak bench chaos fuzz-api bench-gpu constraints clean
