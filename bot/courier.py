@@ -1,17 +1,19 @@
 """Brings the end of a job to Discord, once, however often it is tried.
 
-While the interaction's token lives, the answer is edited, which can be repeated. After that a
-message is posted whose nonce is the job's id, so that Discord itself drops a repetition; and since
-Discord remembers nonces for minutes only, the channel is looked through first, back to the request.
+While the answer can be edited, it is, which can be repeated. After that a message is posted whose
+nonce is the job's id, so that Discord itself drops a repetition; and since Discord remembers nonces
+for minutes only, the channel is looked through first, back to the request. An edit notifies nobody:
+who wants to be told gets a word beside it, which is kept from being said twice in the same way.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import aiohttp
 import discord
@@ -21,6 +23,7 @@ from bot.address import Address
 from bot.attachments import attachments
 from bot.followers import Followers
 from bot.outbox import Undeliverable
+from bot.preferences import Ping
 from bot.records import ImageRecord, JobRecord, JobView
 from engine.errors import DreamLabError
 from engine.jobs import JobStatus
@@ -37,6 +40,9 @@ _NOBODY_THERE = frozenset({10003, 10004, 50001, 50007, 50013})
 """Unknown channel, unknown guild, missing access, can't message this user, missing permissions."""
 
 _UNKNOWN_MESSAGE = 10008
+_EDITED_TOO_OFTEN = 30046
+"""A message older than an hour takes but a few edits."""
+
 _TOO_LARGE = 40005
 _LOOKED_THROUGH = 1000
 """Most messages that are read to see whether a result was posted before."""
@@ -110,46 +116,138 @@ class DiscordCourier:
             DiscordUnreachableError: try again later.
         """
         job = view.record
-        address = Address.from_plain(job.origin.address)
-        await self._acknowledgements.settled(address.interaction_id)
+        asked = Address.from_plain(job.origin.address)
+        await self._acknowledgements.settled(asked.interaction_id)
         in_doubt = await self._followers.stop(job.id)
         client = await self._client()
-        if self._now() < address.expires_at and await self._edit(client, address, job):
+        # Which message the answer is may have become known meanwhile.
+        job = (await client.studio.view(job.id)).record
+        address = Address.from_plain(job.origin.address)
+        ping = _heard(address, (await client.studio.members.preferences(job.owner.id)).ping)
+        shown = await self._edit(client, address, job)
+        if shown is not None:
             if in_doubt:
                 await asyncio.sleep(self._repeat_after)
                 await self._edit(client, address, job)
+            await self._tell(client, address, job, ping, shown)
             return
-        is_deleted = job.status is JobStatus.DONE and not job.images
-        if job.status is not JobStatus.CANCELLED and not is_deleted:  # who did either knows
-            await self._post(client, address, job)
+        if not _is_news(job):
+            return
+        if ping is Ping.DIRECT and await self._write_to(client, address, job, None):
+            return
+        await self._post(client, address, job, ping)
 
-    async def _edit(self, client: "DreamClient", address: Address, job: JobRecord) -> bool:
-        """Edits the answer; False where that is not possible any more."""
-        webhook = discord.Webhook.partial(address.application_id, address.token, client=client)
+    async def _edit(self, client: "DreamClient", address: Address, job: JobRecord) -> int | None:
+        """Edits the answer and returns its id; None where that is not possible any more."""
+        if address.path is None or self._now() >= address.expires_at:
+            return None
+        answer_id = 0
 
         async def edit(content: str, files: list[discord.File]) -> None:
-            await webhook.edit_message(
-                cast(int, "@original"),  # what the route takes in an id's place
+            nonlocal answer_id
+            message = await _editor(client, address)(
                 content=content,
                 attachments=files,
                 view=views.ended_view(job),
                 allowed_mentions=discord.AllowedMentions.none(),
             )
+            answer_id = message.id
 
         try:
             await self._send(job, address.upload_limit, edit)
         except discord.HTTPException as error:
             if error.code in _TOKEN_IS_DEAD or error.status == 404:
-                return False
+                return None
+            if address.is_message and (
+                error.code in (*_NOBODY_THERE, _EDITED_TOO_OFTEN) or error.status == 403
+            ):
+                return None
             raise _unreachable(error) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error) from None
+        return answer_id
+
+    async def _tell(
+        self, client: "DreamClient", address: Address, job: JobRecord, ping: Ping, shown: int
+    ) -> None:
+        """Tells who wants to be told that their answer has changed."""
+        if ping is Ping.QUIET or not _is_news(job):
+            return
+        if ping is Ping.DIRECT:
+            await self._write_to(client, address, job, shown)
+            return
+        if address.channel_id is None or address.private:
+            return  # nobody can be named beside what nobody else sees
+        channel = client.get_partial_messageable(address.channel_id, guild_id=address.guild_id)
+
+        def is_word(message: discord.Message) -> bool:
+            reference = message.reference
+            return reference is not None and reference.message_id == shown
+
+        try:
+            if not await self._is_there(channel, is_word, address.interaction_id):
+                await channel.send(
+                    replies.ping(job),
+                    reference=_reference(address, shown),
+                    nonce=cast(int, f"{job.id}-ping"),
+                    allowed_mentions=_only(address.user_id),
+                )
+        except discord.HTTPException as error:
+            if error.code != _UNKNOWN_MESSAGE and error.status not in (400, 403, 404):
+                raise _unreachable(error) from None
+            log.info("The asker of job %s can't be pinged (error %d)", job.id, error.code)
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreachable(error) from None
+
+    async def _write_to(
+        self, client: "DreamClient", address: Address, job: JobRecord, shown: int | None
+    ) -> bool:
+        """Brings a result to its asker alone; False where they take no messages.
+
+        Args:
+            client: logged in.
+            address: of the answer.
+            job: with a final status.
+            shown: the answer's id; None where it could not be shown there.
+        """
+        link = []
+        if shown is not None and not address.private:
+            link.append(_link(address, shown))
+
+        async def write(content: str, files: list[discord.File]) -> None:
+            await channel.send(
+                content,
+                files=files,
+                view=views.ended_view(job),
+                nonce=cast(int, f"{job.id}-told"),
+                allowed_mentions=discord.AllowedMentions.none(),
+            )
+
+        try:
+            channel = await client.create_dm(discord.Object(address.user_id))
+            result = partial(views.is_result, job_id=job.id)
+            if not await self._is_there(channel, result, address.interaction_id):
+                limit = discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
+                await self._send(job, limit, write, link)
+        except discord.HTTPException as error:
+            if error.code == _UNKNOWN_MESSAGE:
+                return True  # written before, and deleted
+            if error.code not in _NOBODY_THERE and error.status not in (400, 403, 404):
+                raise _unreachable(error) from None
+            log.info("The asker of job %s takes no direct message", job.id)
+            return False
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from None
         return True
 
-    async def _post(self, client: "DreamClient", address: Address, job: JobRecord) -> None:
+    async def _post(
+        self, client: "DreamClient", address: Address, job: JobRecord, ping: Ping
+    ) -> None:
         """Posts a message of its own."""
         if address.channel_id is None:
             raise Undeliverable("Discord did not say which channel this was asked for in.")
+        if address.private:
+            raise Undeliverable("Its asker alone may see it, and /results brings it to them.")
         guild = client.get_guild(address.guild_id) if address.guild_id else None
         limit = guild.filesize_limit if guild else discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
         channel = client.get_partial_messageable(address.channel_id, guild_id=address.guild_id)
@@ -160,13 +258,16 @@ class DiscordCourier:
                 files=files,
                 view=views.ended_view(job),
                 nonce=cast(int, job.id),  # a string by Discord's documentation
-                allowed_mentions=discord.AllowedMentions(
-                    everyone=False, roles=False, users=[discord.Object(address.user_id)]
+                silent=ping is Ping.QUIET,
+                **_beside(address),
+                allowed_mentions=(
+                    _only(address.user_id) if ping is Ping.PING else discord.AllowedMentions.none()
                 ),
             )
 
         try:
-            if not await self._is_there(channel, job.id, address.interaction_id):
+            result = partial(views.is_result, job_id=job.id)
+            if not await self._is_there(channel, result, address.interaction_id):
                 await self._send(job, limit, post)
         except discord.HTTPException as error:
             if error.code == _UNKNOWN_MESSAGE:
@@ -178,14 +279,17 @@ class DiscordCourier:
             raise _unreachable(error) from None
 
     async def _is_there(
-        self, channel: discord.PartialMessageable, job_id: str, interaction_id: int
+        self,
+        channel: discord.PartialMessageable | discord.DMChannel,
+        is_it: Callable[[discord.Message], bool],
+        interaction_id: int,
     ) -> bool:
-        """Whether a message after the request holds the job's end already."""
+        """Whether the bot has written something since the request already."""
         try:
             async for message in channel.history(limit=_LOOKED_THROUGH):
                 if message.id < interaction_id:
                     break
-                if message.author.id == channel._state.self_id and views.is_result(message, job_id):
+                if message.author.id == channel._state.self_id and is_it(message):
                     return True
         except discord.Forbidden:
             pass  # it may write here without being allowed to read; the nonce is left
@@ -196,6 +300,7 @@ class DiscordCourier:
         job: JobRecord,
         limit: int,
         send: Callable[[str, list[discord.File]], Awaitable[None]],
+        more: Sequence[str] = (),
     ) -> None:
         """Sends a job's end, its pictures made smaller where Discord finds them too large."""
         while True:
@@ -207,7 +312,7 @@ class DiscordCourier:
                 spoiler=Address.from_plain(job.origin.address).spoiler,
             )
             try:
-                await send(replies.outcome(job, notes), files)
+                await send(replies.outcome(job, [*notes, *more]), files)
             except discord.HTTPException as error:
                 too_large = error.status == 413 or error.code == _TOO_LARGE
                 if not (too_large and files and limit > _SMALLEST_LIMIT):
@@ -216,6 +321,56 @@ class DiscordCourier:
                 limit //= 2
             else:
                 return
+
+
+def _heard(address: Address, ping: Ping) -> Ping:
+    """Returns how somebody is told; where they alone read, a word there is a direct message."""
+    return Ping.PING if ping is Ping.DIRECT and address.guild_id is None else ping
+
+
+def _is_news(job: JobRecord) -> bool:
+    """Whether its asker doesn't know: they do of what they took back or had deleted."""
+    is_deleted = job.status is JobStatus.DONE and not job.images
+    return job.status is not JobStatus.CANCELLED and not is_deleted
+
+
+def _editor(client: "DreamClient", address: Address) -> Callable[..., Awaitable[discord.Message]]:
+    """Returns what edits an answer."""
+    if address.is_message:
+        assert address.channel_id is not None  # noqa: S101 # a message has its channel
+        assert address.answer_id is not None  # noqa: S101 # asked before
+        channel = client.get_partial_messageable(address.channel_id, guild_id=address.guild_id)
+        return channel.get_partial_message(address.answer_id).edit
+    webhook = discord.Webhook.partial(address.application_id, address.token, client=client)
+    # The route takes this in an id's place.
+    return partial(webhook.edit_message, address.answer_id or cast(int, "@original"))
+
+
+def _reference(address: Address, message_id: int) -> discord.MessageReference:
+    assert address.channel_id is not None  # noqa: S101 # who refers to a message knows where it is
+    return discord.MessageReference(
+        message_id=message_id,
+        channel_id=address.channel_id,
+        guild_id=address.guild_id,
+        fail_if_not_exists=False,
+    )
+
+
+def _beside(address: Address) -> dict[str, Any]:
+    """Returns what makes a message the answer to the one that asked."""
+    if not address.is_message:
+        return {}
+    return {"reference": _reference(address, address.interaction_id), "mention_author": False}
+
+
+def _only(user_id: int) -> discord.AllowedMentions:
+    return discord.AllowedMentions(
+        everyone=False, roles=False, users=[discord.Object(user_id)], replied_user=False
+    )
+
+
+def _link(address: Address, message_id: int) -> str:
+    return f"https://discord.com/channels/{address.guild_id}/{address.channel_id}/{message_id}"
 
 
 def _unreachable(error: Exception) -> DiscordUnreachableError:

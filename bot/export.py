@@ -3,14 +3,15 @@
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bot.preferences import Preferences
 from bot.records import ImageRecord, JobRecord
 
-_FRAME = 512  # bytes around a file in an archive, generously
+_FRAME = 1024  # bytes around a file in an archive, generously
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,9 @@ class Exporter:
         self._image_path = image_path
         self._source_path = source_path
 
-    def part(self, jobs: Sequence[JobRecord], number: int, limit: int) -> Part:
+    def part(
+        self, jobs: Sequence[JobRecord], number: int, limit: int, own: Preferences | None = None
+    ) -> Part:
         """Returns one of the archives; the last where there are fewer.
 
         Args:
@@ -54,10 +57,13 @@ class Exporter:
             number: 1 is the first.
             limit: bytes that one may have. A picture that is larger by itself is left out, and
                 the archive says so.
+            own: their defaults, which are in the first.
         """
         bins = self._bins(jobs, limit)
         number = min(max(number, 1), len(bins))
-        return Part(number, len(bins), _packed(bins[number - 1]))
+        told = {"settings.json": _json(asdict(own))} if own and own != Preferences() else {}
+        more = told if number == 1 else {}
+        return Part(number, len(bins), _packed(bins[number - 1], more))
 
     def _bins(self, jobs: Sequence[JobRecord], limit: int) -> list[list[_Piece]]:
         bins: list[list[_Piece]] = [[]]
@@ -95,7 +101,7 @@ class Exporter:
         return files
 
 
-def _packed(pieces: Sequence[_Piece]) -> bytes:
+def _packed(pieces: Sequence[_Piece], more: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for piece in pieces:
@@ -103,9 +109,13 @@ def _packed(pieces: Sequence[_Piece]) -> bytes:
                 if name not in archive.namelist() and path.is_file():
                     archive.write(path, name)  # PNG is as small as it gets
         told = [{**piece.entry, "files": list(piece.files)} for piece in pieces]
-        text = json.dumps(told, indent=1, ensure_ascii=False)
-        archive.writestr("requests.json", text, zipfile.ZIP_DEFLATED)
+        for name, text in {"requests.json": _json(told), **more}.items():
+            archive.writestr(name, text, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False)
 
 
 def _entry(job: JobRecord) -> dict[str, Any]:

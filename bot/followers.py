@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import aiohttp
+from pydantic import SecretStr
 
 from bot import replies
 from bot.address import Address
@@ -73,6 +74,7 @@ class Followers:
         now: Callable[[], datetime],
         edit_seconds: float = EDIT_SECONDS,
         deadline: float = DEADLINE,
+        token: SecretStr | None = None,
     ) -> None:
         """Takes what it uses.
 
@@ -82,7 +84,9 @@ class Followers:
             now: the time.
             edit_seconds: see `EDIT_SECONDS`; tests are less patient.
             deadline: see `DEADLINE`.
+            token: the bot's own, by which it edits answers to messages.
         """
+        self._token = token
         self._watch = watch
         self._api_url = api_url
         self._now = now
@@ -98,9 +102,10 @@ class Followers:
             job: asked for on Discord.
             shown: what its answer says already; nothing where a restart came in between.
         """
-        if job.id in self._followers:
+        address = Address.from_plain(job.origin.address)
+        if job.id in self._followers or address.path is None:
             return
-        follower = _Follower(Address.from_plain(job.origin.address), in_doubt=not shown)
+        follower = _Follower(address, in_doubt=not shown)
         follower.idle.set()
         follower.task = asyncio.create_task(
             self._run(job.id, follower, shown), name=f"progress of {job.id}"
@@ -199,10 +204,11 @@ class Followers:
             payload["attachments"] = [{"id": 0, "filename": name}]
             form.add_field("files[0]", preview, filename=name, content_type="image/jpeg")
         form.add_field("payload_json", json.dumps(payload), content_type="application/json")
-        url = (
-            f"{self._api_url}/webhooks/{address.application_id}/{address.token}/messages/@original"
-        )
-        async with self._session.patch(url, data=form) as response:
+        headers = {}
+        if address.is_message and self._token:
+            headers["Authorization"] = f"Bot {self._token.get_secret_value()}"
+        url = f"{self._api_url}{address.path}"
+        async with self._session.patch(url, data=form, headers=headers) as response:
             if response.status >= 400:
                 log.info("A progress edit was refused with status %d", response.status)
             return _wanted_pause(response)

@@ -4,8 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from bot.preferences import Preferences
 from bot.records import Figures, JobRecord, Search
 from bot.store import Store
+from bot.wishes import Wish
+from engine.jobs import new_job_id
 
 PAGE = 4
 """Requests on a page of somebody's history."""
@@ -94,3 +97,27 @@ class Members:
     async def figures(self, owner_id: str) -> Figures:
         """Returns what an owner has asked for so far."""
         return await self._store.figures(owner_id)
+
+    # Their own choices
+
+    async def preferences(self, owner_id: str) -> Preferences:
+        """Returns an owner's own defaults."""
+        return await self._store.preferences(owner_id)
+
+    async def prefer(self, owner_id: str, preferences: Preferences) -> None:
+        """Keeps an owner's own defaults."""
+        await self._store.prefer(owner_id, preferences)
+
+    async def keep_wish(self, wish: Wish, owner_id: str, wish_id: str | None = None) -> str:
+        """Keeps what an owner is to confirm; returns its id, a new one unless given."""
+        wish_id = wish_id or new_job_id()
+        await self._store.keep_wish(wish_id, owner_id, wish, datetime.now(UTC))
+        return wish_id
+
+    async def kept_wish(self, wish_id: str) -> tuple[str, Wish] | None:
+        """Returns what is to be confirmed, and by whom; None where nothing is any more."""
+        return await self._store.wish(wish_id, datetime.now(UTC))
+
+    async def drop_wish(self, wish_id: str) -> bool:
+        """Removes what was to be confirmed; False where somebody did so before."""
+        return await self._store.drop_wish(wish_id)

@@ -25,6 +25,7 @@ _PROBLEMS = 3
 _LORAS = 15
 _ROLES = 5
 _BAR_CELLS = 10
+_NOTE_LIMIT = 400
 _ELLIPSIS = "…"
 
 # Whatever begins a style, a link, a mention, an emoji or a timestamp in Discord's markdown; the
@@ -79,16 +80,32 @@ def refusal(text: str) -> str:
 
 def status(view: JobView) -> str:
     """Returns what the asker sees while a job waits or runs."""
-    return f"{headline(view.record)}\n{stand(view)}"
+    told = [f"-# {note}" for note in asking_notes(view.record)]
+    return "\n".join([headline(view.record), stand(view), *told])
+
+
+def asking_notes(record: JobRecord) -> list[str]:
+    """Returns a line on what was changed of a request or left out; none where nothing was."""
+    notes = record.origin.address.get("notes") or ()
+    return [plain("; ".join(notes), _NOTE_LIMIT)] if notes else []
 
 
 def farewell(view: JobView) -> str:
     """Returns the last words of an answer that Discord lets nobody edit any longer."""
+    if view.record.origin.address.get("private"):
+        where = "Nobody else sees this, so type /results in a while to get it."
+    else:
+        where = "The picture comes as a new message in this channel."
     return (
         f"{headline(view.record)}\n"
-        "This takes longer than Discord lets me update this message. "
-        "The picture comes as a new message in this channel."
+        f"This takes longer than Discord lets me update this message. {where}"
     )
+
+
+def ping(record: JobRecord) -> str:
+    """Returns what stands below an answer for who wants to be told that it has come."""
+    how = "could not be drawn" if record.status is JobStatus.FAILED else "is there"
+    return f"{mention(record)} what you asked for {how}."
 
 
 def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
@@ -107,6 +124,7 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
     small = [_parameters(record)]
     if negative := record.request.shown_negative:
         small.append(f"without {plain(negative, _NEGATIVE_LIMIT)}")
+    small += asking_notes(record)
     return "\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))])
 
 

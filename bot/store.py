@@ -18,10 +18,19 @@ from bot.store_lineage import LineageRows, refuse_second
 from bot.store_members import MemberRows
 from bot.store_outbox import OutboxRows
 from bot.store_places import PlaceRows, usage_of
+from bot.store_preferences import PreferenceRows
 from engine.jobs import JobStatus
 
 
-class Store(LineageRows, MemberRows, OutboxRows, PlaceRows, HistoryRows, HousekeepingRows):
+class Store(
+    LineageRows,
+    MemberRows,
+    OutboxRows,
+    PlaceRows,
+    PreferenceRows,
+    HistoryRows,
+    HousekeepingRows,
+):
     """The rows of one data folder; see `StoreAccess` for what any method may raise."""
 
     # Jobs

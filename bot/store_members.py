@@ -8,6 +8,7 @@ from datetime import datetime
 from bot.records import Figures, JobRecord, Search
 from bot.store_access import StoreAccess, release, time_of
 from bot.store_places import keep_spent
+from bot.store_preferences import forget_choices
 
 _ALL = Search()
 
@@ -122,6 +123,7 @@ class MemberRows(StoreAccess):
             drawn = [str(row["path"]) for row in paths]
             sources = release(db, ids)
             db.execute(f"DELETE FROM jobs WHERE id IN ({own})", (owner_id,))  # noqa: S608 # ours
+            forget_choices(db, owner_id)
             return len(ids), drawn, sources
 
         return await self._write(work)

@@ -11,6 +11,7 @@ from engine.errors import DrawingError
 from engine.jobs import JobStatus
 from engine.testing import FakeExecutor
 from tests.discord_double import Call, DiscordDouble, Fault, Message
+from tests.discord_double.world import SILENT
 from tests.discord_kit import Bot, running_bot, unescaped
 
 pytest_plugins = ["tests.discord_kit"]
@@ -64,7 +65,8 @@ async def test_a_result_later_than_the_token_comes_as_a_message(held: Bot) -> No
 
     assert message is not None
     assert message.channel_id == held.discord.guild.channel_id
-    assert message.pinged == (held.discord.user.id,)
+    assert message.pinged == ()  # who wants to be pinged says so: /settings
+    assert message.flags & SILENT
     assert "**late words**" in message.content
     assert list(message.buttons) == ["Again", "Vary", "Delete"]
     assert all(is_progress(call) for call in held.discord.calls_to("edit_original"))
@@ -243,6 +245,7 @@ async def test_a_channel_that_is_closed_to_the_bot_is_given_up(held: Bot) -> Non
 async def test_failing_progress_edits_do_not_hold_up_the_result(held: Bot) -> None:
     fault = held.discord.fail("edit_original", where=is_progress, status=500)
     asked = await held.imagine()
+    await held.discord.answer(asked)
     job_id = await held.drawing()
     for step in (1, 2):
         held.executor.report(job_id, step=step)
@@ -272,6 +275,7 @@ async def test_progress_never_lands_on_top_of_the_result(held: Bot) -> None:
     gate = asyncio.Event()
     fault = held.discord.fail("edit_original", where=is_progress, until=gate, times=1)
     asked = await held.imagine()
+    await held.discord.answer(asked)
     job_id = await held.drawing()
     held.executor.report(job_id, step=1)
     await held.discord.until(lambda: fault.met)
@@ -291,6 +295,7 @@ async def test_an_edit_that_discord_never_answers_is_dropped(held: Bot) -> None:
     never = asyncio.Event()
     fault = held.discord.fail("edit_original", where=is_progress, until=never, times=1)
     asked = await held.imagine()
+    await held.discord.answer(asked)
     job_id = await held.drawing()
     held.executor.report(job_id, step=1)
     await held.discord.until(lambda: fault.met)
@@ -305,6 +310,7 @@ async def test_a_dropped_edit_that_discord_does_later_hides_nothing(held: Bot) -
     late, repetition = asyncio.Event(), asyncio.Event()
     fault = held.discord.fail("edit_original", where=is_progress, until=late, times=1)
     asked = await held.imagine()
+    await held.discord.answer(asked)
     job_id = await held.drawing()
     held.executor.report(job_id, step=1)
     await held.discord.until(lambda: fault.met)

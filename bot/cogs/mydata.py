@@ -9,6 +9,7 @@ import discord
 from discord import app_commands
 
 from bot import replies_members
+from bot.preferences import Preferences
 from bot.uploads import share_of
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ async def forget_data(interaction: Interaction) -> None:
     """Deletes all your requests and pictures from the bot, once you have confirmed it."""
     client = interaction.client
     async with client.explaining(interaction):
-        figures = await client.studio.members.figures(client.owner(interaction).id)
-        if not figures.requests:
+        members, owner = client.studio.members, client.owner(interaction)
+        figures = await members.figures(owner.id)
+        if not figures.requests and await members.preferences(owner.id) == Preferences():
             text = replies_members.nothing_kept()
             await interaction.response.send_message(text, ephemeral=True)
             return
@@ -110,11 +112,12 @@ async def _bring(interaction: Interaction, number: int) -> None:
     await interaction.response.defer(ephemeral=True, thinking=True)
     studio, owner = interaction.client.studio, interaction.client.owner(interaction)
     jobs = await studio.members.everything(owner.id)
-    if not jobs:
+    own = await studio.members.preferences(owner.id)
+    if not jobs and own == Preferences():
         await interaction.edit_original_response(content=replies_members.nothing_kept())
         return
     limit = share_of(interaction.filesize_limit, 1)
-    part = await asyncio.to_thread(studio.exporter.part, jobs, number, limit)
+    part = await asyncio.to_thread(studio.exporter.part, jobs, number, limit, own)
     view = discord.ui.View(timeout=None)
     if part.number < part.total:
         view.add_item(PartButton(part.number + 1))
