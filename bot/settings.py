@@ -114,12 +114,6 @@ class Settings(BaseModel):
         ge=1,
         le=100,
     )
-    discord_operators: tuple[str, ...] = _setting(
-        (),
-        "Who may pause drawing, load models and read the modes again on Discord, beside the owner "
-        "of the bot's application.",
-        "ids of Discord users, with commas between them",
-    )
     data: Path = _setting(Path("data"), "Folder of the database and the pictures.", "a folder")
     modes_file: Path = _setting(
         Path("modes/modes.yaml"), "The file that names the modes.", "a YAML file"
