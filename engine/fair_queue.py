@@ -488,8 +488,5 @@ class FairQueue:
 
 def _begun(order: SummedList[_Entry], position: int, number: int) -> int:
     """Returns how many jobs of a group begin before a position, or there but came earlier."""
-    covering = order.covering(position)
-    if covering is None:
-        return len(order)
-    rank, (_, other, _), begin = covering
-    return rank + ((begin, other) < (position, number))
+    rank, there = order.begun(position)
+    return rank if there is None else rank + (there[1] < number)

@@ -1,8 +1,9 @@
 """A sorted list whose entries have widths, and so a place each if they are laid end to end.
 
-Entries lie in blocks, as many as a block has entries. Running sums, over the blocks and within
-each, are made anew where they are asked for after a change: some microseconds among a hundred
-thousand entries. Widths are whole numbers, so that sums are exact in whatever order they are made.
+Entries lie in blocks, several times as many as a block has entries. Running sums, over the blocks
+and within each, are made anew where they are asked for after a change: some microseconds among a
+hundred thousand entries. Widths are whole numbers, so that sums are exact in whatever order they
+are made.
 """
 
 from bisect import bisect_left, bisect_right
@@ -56,20 +57,18 @@ class SummedList(Generic[Key]):
     """Distinct entries in order, each with a width of at least 1. See the module.
 
     Args:
-        block: least entries of a block. They grow with the square root of all; one of twice as
-            many is split.
+        block: least entries of a block. They grow with the square root of all, a third of which
+            they have; one of twice as many is split.
     """
 
-    def __init__(self, block: int = 64) -> None:
+    def __init__(self, block: int = 16) -> None:
         self._block = block
         self._blocks: list[_Block[Key]] = []
         # Of each block: its last entry, how many it has, the sum of their widths.
         self._lasts: list[Key] = []
         self._counts: list[int] = []
         self._totals: list[int] = []
-        # The running sums of the two.
-        self._ranks: list[int] | None = None
-        self._ends: list[int] = []
+        self._ends: list[int] | None = None  # the running sums of the last
         self._length = 0
 
     def __len__(self) -> int:
@@ -106,14 +105,14 @@ class SummedList(Generic[Key]):
         self._counts[number] += 1
         self._totals[number] += width
         self._lasts[number] = block.keys[-1]
-        if len(block.keys) >= 2 * max(self._block, isqrt(self._length)):
+        if len(block.keys) >= 2 * max(self._block, isqrt(self._length) // 3):
             rest = block.split()
             self._insert_block(number + 1, rest, self._lasts[number])
             self._lasts[number] = block.keys[-1]
             self._counts[number] -= self._counts[number + 1]
             self._totals[number] -= self._totals[number + 1]
         self._length += 1
-        self._ranks = None
+        self._ends = None
 
     def remove(self, key: Key) -> None:
         """Takes an entry out; the later ones move up.
@@ -131,7 +130,7 @@ class SummedList(Generic[Key]):
             for parts in (self._blocks, self._lasts, self._counts, self._totals):
                 del parts[number]
         self._length -= 1
-        self._ranks = None
+        self._ends = None
 
     def locate(self, key: Key) -> tuple[int, int]:
         """Returns how many entries lie before one, and where it begins.
@@ -140,27 +139,30 @@ class SummedList(Generic[Key]):
             KeyError: it is not here.
         """
         number, at = self._find(key)
-        return self._place(number, at)
+        # For one place, adding up what lies before costs less than the running sums of all.
+        begin = sum(self._totals[:number]) + sum(self._blocks[number].widths[:at])
+        return sum(self._counts[:number]) + at, begin
 
-    def covering(self, position: int) -> tuple[int, Key, int] | None:
-        """Returns what lies at a position, 0 or more; None beyond the end.
+    def begun(self, position: int) -> tuple[int, Key | None]:
+        """Returns what begins up to a position, 0 or more.
 
         Returns:
-            How many entries lie before the one that covers it, that entry, where it begins.
+            How many entries begin before the position; the one that begins just there, or None.
         """
-        _, ends = self._sums()
+        ends = self._ends
+        if ends is None:
+            ends = self._ends = list(accumulate(self._totals))
         number = bisect_right(ends, position)
         if number == len(ends):
-            return None
+            return self._length, None
+        begin = ends[number - 1] if number else 0
         block = self._blocks[number]
-        at = bisect_right(block.ends, position - (ends[number - 1] if number else 0))
-        rank, begin = self._place(number, at)
-        return rank, block.keys[at], begin
-
-    def _place(self, number: int, at: int) -> tuple[int, int]:
-        ranks, ends = self._sums()
-        rank, begin = (ranks[number - 1], ends[number - 1]) if number else (0, 0)
-        return rank + at, begin + (self._blocks[number].ends[at - 1] if at else 0)
+        inner = block.ends
+        at = bisect_right(inner, position - begin)
+        if at:
+            begin += inner[at - 1]
+        rank = sum(self._counts[:number]) + at
+        return (rank, block.keys[at]) if begin == position else (rank + 1, None)
 
     def _find(self, key: Key) -> tuple[int, int]:
         number = bisect_left(self._lasts, key)
@@ -176,9 +178,3 @@ class SummedList(Generic[Key]):
         self._lasts.insert(number, last)
         self._counts.insert(number, len(block.keys))
         self._totals.insert(number, sum(block.widths))
-
-    def _sums(self) -> tuple[list[int], list[int]]:
-        if self._ranks is None:
-            self._ranks = list(accumulate(self._counts))
-            self._ends = list(accumulate(self._totals))
-        return self._ranks, self._ends

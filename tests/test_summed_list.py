@@ -37,12 +37,9 @@ def test_it_knows_of_every_entry_and_position_what_a_plain_list_knows(changes, p
         assert [summed.locate(each) for each, _ in spans] == [
             (rank, begins) for rank, (_, begins) in enumerate(spans)
         ]
-        covering = [
-            (rank, each, begins)
-            for rank, (each, begins) in enumerate(spans)
-            if begins <= position < begins + plain[each]
-        ]
-        assert summed.covering(position) == (covering[0] if covering else None)
+        before = sum(begins < position for _, begins in spans)
+        there = [each for each, begins in spans if begins == position]
+        assert summed.begun(position) == (before, there[0] if there else None)
 
 
 def test_what_lies_behind_a_removed_one_moves_up():
@@ -55,8 +52,9 @@ def test_what_lies_behind_a_removed_one_moves_up():
     for number in (0, 2):  # the rest of a block
         summed.remove((number,))
     assert summed.locate((19,)) == (16, 184)
-    assert summed.covering(183) == (15, (18,), 165)
-    assert summed.covering(204) is None
+    assert summed.begun(183) == (16, None)
+    assert summed.begun(184) == (16, (19,))
+    assert summed.begun(204) == (17, None)
 
 
 def test_what_is_not_here_is_refused():

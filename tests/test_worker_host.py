@@ -480,7 +480,7 @@ def test_what_does_not_fit_alone_fails_alone(tmp_path: Path) -> None:
 
 
 def test_a_lost_device_ends_the_host(bench: Bench) -> None:
-    def lost(_: Sequence[Drawing]) -> None:
+    def lost(_: Sequence[Drawing], rows: int) -> None:
         raise torch.AcceleratorError("CUDA error: device-side assert triggered\nmore")
 
     bench.run(1)
