@@ -38,6 +38,7 @@ class Wish:
         lora: a list as `read_list` takes it.
         strength: how much of the picture is drawn anew.
         image_url: where a picture to start from is; whoever has it may fetch it.
+        image_urls: or where several are, of which one is still to be chosen.
         image_id: or one of the bot's own.
         parent_id: the job that the picture is of; None where it is none of ours.
         parent_number: which of its pictures, 0 is the first.
@@ -57,6 +58,7 @@ class Wish:
     lora: str | None = None
     strength: float | str | None = None
     image_url: str | None = field(default=None, repr=False)
+    image_urls: tuple[str, ...] = field(default=(), repr=False)
     image_id: str | None = None
     parent_id: str | None = None
     parent_number: int | None = None

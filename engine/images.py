@@ -145,6 +145,19 @@ def read_png(png: bytes) -> Parameters | None:
     return parse_parameters(str(text)) if text is not None else None
 
 
+def first_parameters(start: bytes) -> Parameters | None:
+    """Returns how a picture was drawn, from the first bytes of its file alone.
+
+    None where they don't say it, or are no picture's.
+    """
+    try:
+        with Image.open(io.BytesIO(start), formats=["PNG"]) as image:
+            text = image.info.get(PARAMETERS_KEY)  # of the chunks before the pixels
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    return parse_parameters(text) if isinstance(text, str) else None
+
+
 def read_source(path: Path, width: int, height: int) -> Image.Image:
     """Reads a picture to start from and makes it cover a size: scaled, its middle kept.
 

@@ -1,0 +1,35 @@
+"""What becomes of a wish that came by a command or a form: it is drawn, or to be confirmed."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import discord
+
+from bot.cogs.permute import ask_to_confirm
+from bot.records import JobRecord, Origin, Owner
+from bot.wishes import Wish
+
+if TYPE_CHECKING:
+    from bot.client import DreamClient
+
+Interaction: TypeAlias = "discord.Interaction[DreamClient]"
+
+
+async def grant(interaction: Interaction, wish: Wish) -> None:
+    """Submits a wish; one that asks for several requests must be confirmed first.
+
+    Raises:
+        DreamLabError: it is refused.
+    """
+    client = interaction.client
+    client.welcome(interaction.guild_id)
+    asker = client.owner(interaction)
+    asked = await client.asking.read(wish, asker, client.origin(interaction))
+    if len(asked) > 1:
+        await ask_to_confirm(interaction, await client.asking.keep(wish, asker), asked)
+        return
+
+    async def submit(owner: Owner, origin: Origin) -> JobRecord:
+        (job,) = await client.asking.submit(wish, asked, owner, origin)
+        return job
+
+    await client.take(interaction, submit, private=wish.private)

@@ -1,0 +1,86 @@
+"""What is said of requests before they are any, and of a member's own defaults. Pure."""
+
+from collections.abc import Sequence
+
+from bot.asking import Asked
+from bot.preferences import Ping, Preferences
+from bot.replies import cut, plain
+from bot.replies_members import counted
+from engine.images import Parameters
+
+_PROMPT = 120
+_SHOWN = 10
+
+_PINGS = {
+    Ping.QUIET: "quiet: the answer changes and nothing rings",
+    Ping.PING: "ping: a word below the answer names you",
+    Ping.DIRECT: "direct message: the picture comes to you, too",
+}
+
+
+def confirmation(asked: Sequence[Asked]) -> str:
+    """Returns what is to be confirmed: how many pictures, and of what."""
+    pictures = sum(one.pictures for one in asked)
+    lines = [f"**This draws {counted(pictures, 'picture')}, in {len(asked)} requests:**"]
+    lines += [f"- {plain(one.draft.prompt, _PROMPT)}" for one in asked[:_SHOWN]]
+    if rest := len(asked[_SHOWN:]):
+        lines.append(f"-# and {rest} more")
+    notes = dict.fromkeys(note for one in asked for note in one.notes)
+    if notes:
+        lines.append(f"-# {plain('; '.join(notes), 400)}")
+    return "\n".join(lines)
+
+
+def confirmed(number: int) -> str:
+    """Returns what stands in place of the question once it was answered with yes."""
+    return f"Drawing: {counted(number, 'request')}."
+
+
+def taken_back() -> str:
+    """Returns what stands there once it was answered with no."""
+    return "Nothing is drawn."
+
+
+def shared(link: str) -> str:
+    """Returns what somebody reads who has shared a private answer, however often."""
+    return f"Shared: {link}"
+
+
+def parameters(found: Sequence[Parameters | None]) -> str:
+    """Returns what pictures' files say of how they were made."""
+    parts = []
+    for number, one in enumerate(found, 1):
+        head = f"**Picture {number}:** " if len(found) > 1 else ""
+        parts.append(head + (_parameters(one) if one else "its file doesn't say how it was made."))
+    text = "\n".join(parts)
+    return cut(text[:1].upper() + text[1:])
+
+
+def _parameters(one: Parameters) -> str:
+    lines = [f"**{plain(one.prompt, 800)}**" if one.prompt.strip() else "no words"]
+    if one.negative_prompt:
+        lines.append(f"-# without {plain(one.negative_prompt, 300)}")
+    if one.settings:
+        pairs = (f"{key} {value}" for key, value in one.settings.items())
+        lines.append(f"-# {plain(' · '.join(pairs), 500)}")
+    return "\n".join(lines)
+
+
+def how_to_ask(bot_id: int) -> str:
+    """Returns what somebody reads who names the bot without a word."""
+    return (
+        f"Write what to draw beside my name, such as: <@{bot_id}> a red circle \\--ar 16:9\n"
+        "-# A picture that you send along, or one of mine that you reply to, is what I start from."
+    )
+
+
+def settings(own: Preferences, *, is_new: bool = False) -> str:
+    """Returns a member's own defaults."""
+    head = "Kept. " if is_new else ""
+    return (
+        f"**{head}Yours unless you say otherwise:**\n"
+        f"- mode: {plain(own.mode, 100) if own.mode else 'the one of where you ask'}\n"
+        f"- size: {plain(own.size, 50) if own.size else 'the one of the mode'}\n"
+        f"- {_PINGS[own.ping]}\n"
+        "-# /settings with an option changes it; the word default gives it back."
+    )
