@@ -40,6 +40,7 @@ from bot.web.routes import api, probes
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
 from bot.web.status import StatusBoard
+from bot.web.steward_routes import steward
 from bot.web.thumbnails import Thumbnails
 from engine.errors import DreamLabError
 from engine.worker_pool import WorkerPool
@@ -122,6 +123,7 @@ def create_web_app(
         openai,
         a1111,
         plots,
+        steward,
     )
     for router in routers:
         app.include_router(router)

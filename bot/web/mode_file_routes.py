@@ -199,10 +199,15 @@ async def try_draft(
 
 @modes_file.post("/restore")
 async def restore(
-    body: RestoreIn, edits: TheEdits, studio: TheStudio, catalog: TheCatalog
+    body: RestoreIn,
+    edits: TheEdits,
+    studio: TheStudio,
+    catalog: TheCatalog,
+    visitor: TheVisitor,
 ) -> ModesOut:
     """Has the file say again what it said before."""
     await edits.restore(body.version)
+    await studio.steward.note(HERE.place, visitor.owner, "Brought an older modes file back")
     return await list_modes(studio, catalog)
 
 

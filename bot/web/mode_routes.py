@@ -60,6 +60,7 @@ async def replace_file(
     edits: TheEdits,
     studio: TheStudio,
     catalog: TheCatalog,
+    visitor: TheVisitor,
     version: Annotated[str | None, Header(alias="If-Match", description=_VERSION)] = None,
 ) -> ModesOut:
     """Puts another modes file in the place of the one there is.
@@ -72,6 +73,7 @@ async def replace_file(
         await edits.replace(content, version)
     else:
         await edits.replace_with(_parsed(content), version)
+    await studio.steward.note(HERE.place, visitor.owner, "Replaced the modes file")
     return await list_modes(studio, catalog)
 
 
@@ -82,9 +84,12 @@ async def switch_mode(body: SwitchIn, studio: TheStudio, visitor: TheVisitor) ->
 
 
 @routes.post("/reload")
-async def reload_modes(edits: TheEdits, studio: TheStudio, catalog: TheCatalog) -> ModesOut:
+async def reload_modes(
+    edits: TheEdits, studio: TheStudio, catalog: TheCatalog, visitor: TheVisitor
+) -> ModesOut:
     """Reads the modes file again, for where no change of it was noticed."""
     await edits.reload()
+    await studio.steward.note(HERE.place, visitor.owner, "Read the modes again")
     return await list_modes(studio, catalog)
 
 
@@ -94,21 +99,28 @@ async def set_mode(
     body: Annotated[Values, Body(description="The mode's keys, as modes.yaml has them.")],
     edits: TheEdits,
     catalog: TheCatalog,
+    studio: TheStudio,
+    visitor: TheVisitor,
     response: Response,
 ) -> ModeOut:
     """Adds a mode, or has one say this and nothing else. Comments in the file stay."""
-    if await edits.set(name, body):
+    if is_new := await edits.set(name, body):
         response.status_code = HTTPStatus.CREATED
+    what = f"{'Added' if is_new else 'Changed'} a mode: {name}"
+    await studio.steward.note(HERE.place, visitor.owner, what)
     return ModeOut.of(catalog.get(name))
 
 
 @routes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_mode(name: str, edits: TheEdits) -> None:
+async def remove_mode(
+    name: str, edits: TheEdits, studio: TheStudio, visitor: TheVisitor
+) -> None:
     """Takes a mode out of the file; the default one can't be removed (409)."""
     try:
         await edits.remove(name)
     except UnknownModeError as error:
         raise NotThereError(str(error)) from None
+    await studio.steward.note(HERE.place, visitor.owner, f"Removed a mode: {name}")
 
 
 def _parsed(content: bytes) -> Values:

@@ -23,8 +23,6 @@ from bot.web.roles import Role
 from bot.web.schemas import DraftIn
 from bot.web.services import HERE, TheCatalog, TheFeeds, ThePool, TheStudio, TheVisitor
 from engine.errors import PoolClosedError, RequestError
-from engine.executor import LoadReport
-from engine.jobs import ModelLoadJob, ModelUnloadJob
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.inventory import find_loras, find_models
@@ -67,23 +65,19 @@ async def vram(pool: ThePool, catalog: TheCatalog) -> VramOut:
 
 
 @models.post("/models/load")
-async def load_model(
-    body: LoadIn, pool: ThePool, catalog: TheCatalog, visitor: TheVisitor
-) -> LoadOut:
-    """Loads a mode's model, making room first; answers when it is loaded."""
-    mode = catalog.get(body.mode)
-    job = ModelLoadJob(owner=visitor.owner.id, model=mode.model)
-    report: LoadReport = await pool.submit_job(job)
-    return LoadOut(mode=mode.name, family=report.family, seconds=report.seconds, bytes=report.bytes)
+async def load_model(body: LoadIn, studio: TheStudio, visitor: TheVisitor) -> LoadOut:
+    """Loads a mode's model, making room first; answers when it is loaded.
+
+    Not while drawing is paused (409).
+    """
+    report = await studio.steward.load(body.mode, visitor.owner, HERE.place)
+    return LoadOut(mode=body.mode, family=report.family, seconds=report.seconds, bytes=report.bytes)
 
 
 @models.post("/models/unload", status_code=HTTPStatus.NO_CONTENT)
-async def unload_model(
-    body: LoadIn, pool: ThePool, catalog: TheCatalog, visitor: TheVisitor
-) -> None:
+async def unload_model(body: LoadIn, studio: TheStudio, visitor: TheVisitor) -> None:
     """Gives a mode's memory back once nobody draws with it; one that isn't loaded is no error."""
-    model = catalog.get(body.mode).model
-    await pool.submit_job(ModelUnloadJob(owner=visitor.owner.id, model=model))
+    await studio.steward.unload(body.mode, visitor.owner, HERE.place)
 
 
 @models.get("/inventory/models")

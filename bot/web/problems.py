@@ -14,6 +14,7 @@ from starlette.routing import Match, Route
 
 from bot.database import StoreUnavailableError
 from bot.plots import PlotError
+from bot.steward import PausedError
 from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
 from engine.errors import (
     DreamLabError,
@@ -58,6 +59,7 @@ _STATUSES: tuple[tuple[type[DreamLabError], HTTPStatus], ...] = (
     (WorkerDiedError, HTTPStatus.SERVICE_UNAVAILABLE),
     (NoDeviceError, HTTPStatus.SERVICE_UNAVAILABLE),
     (PlotError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (PausedError, HTTPStatus.CONFLICT),
 )
 
 # What pydantic's error types ask for, in the words of the other sentences.

@@ -58,6 +58,8 @@ class StatusBoard:
         loads = any(job.type in _LOADING for job in self._pool.running_jobs())
         mode = self._mode()
         state, text = describe(lanes, mode, loads=loads, waiting=waiting)
+        if self._pool.is_held:
+            state, text = "unavailable", f"Drawing is paused, {waiting} waiting"
         return StatusOut(
             state=state,
             text=text,
