@@ -1,6 +1,7 @@
 """What the worker process puts off importing, and that it draws the same with what it has."""
 
 import builtins
+import importlib
 import json
 import os
 import subprocess
@@ -20,14 +21,15 @@ SMALL = ask(prompt="a red house", width=64, height=64, steps=2)
 
 DRAWING = """
 import json, sys
-if sys.argv[1] == "light":
-    from engine.workers.light_imports import import_lightly
-    import_lightly()
+from engine.workers.light_imports import import_lightly
+import_lightly()
 from engine.worker_host import prepare_device
 from tests.test_light_imports import draw_all, here
 prepare_device("cpu", may_fall_back=False)
 before = here()
-print(json.dumps([before, draw_all(json.loads(sys.argv[2])), here()]))
+found = [before, draw_all(json.loads(sys.argv[1])), here()]
+import torch
+print(json.dumps([*found, torch.compile(torch.sin, backend="eager")(torch.zeros(1)).item()]))
 """
 
 PUT_OFF = ("peft", "sympy", "torch._inductor", "torch.distributed.tensor")
@@ -72,18 +74,19 @@ def test_what_is_put_off_changes_no_picture(tmp_path: Path) -> None:
     jobs = [(str(file), None, str(folder)), (str(folder), str(lora), str(folder))]
 
     told = subprocess.run(
-        [sys.executable, "-c", DRAWING, "light", json.dumps(jobs)],
+        [sys.executable, "-c", DRAWING, json.dumps(jobs)],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         check=True,
         capture_output=True,
         text=True,
     )
-    before, light, after = json.loads(told.stdout)
+    before, light, after, compiled = json.loads(told.stdout)
 
     assert light == draw_all(jobs)
     assert before == []
     assert "peft" in after
+    assert compiled == 0.0
 
 
 class Site:
@@ -137,6 +140,16 @@ def test_what_lies_below_is_imported_without_it() -> None:
 
     assert (away.place, place) == ("there", "there")
     assert ran() == ["far.away"]
+
+
+def test_what_may_lie_below_can_be_named(site: Site) -> None:
+    site.write("far/off.py")
+    put_off("far", ("off",), wide=2)
+    from far import off, wide
+
+    assert (off.__name__, wide, ran()) == ("far.off", 2, ["far.off"])
+    importlib.import_module("far.away")
+    assert ran() == ["far.off", "far", "far.away"]
 
 
 @pytest.mark.usefixtures("site")

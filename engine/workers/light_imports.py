@@ -9,7 +9,10 @@ import importlib
 import importlib.metadata
 import importlib.util
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Unpack
 from unittest.mock import patch
@@ -36,6 +39,7 @@ def _prepare() -> None:
     # The compiler: libraries ask it to leave functions alone, which it does where it is not there.
     put_off(
         "torch._dynamo",
+        ("_trace_wrapped_higher_order_op",),
         allow_in_graph=_unchanged,
         assume_constant_result=_unchanged,
         disable=_unchanged,
@@ -56,13 +60,13 @@ def _prepare() -> None:
     vars(importlib.import_module("transformers.utils"))["auto_docstring"] = _unchanged
 
 
-def put_off(name: str, **stand_ins: Any) -> None:
+def put_off(name: str, below: Iterable[str] | None = None, **stand_ins: Any) -> None:
     """Puts a module into its place that runs when something of it is used.
-
-    Modules below it can be imported without that.
 
     Args:
         name: the module's.
+        below: which of a package's modules can be imported without that, and are at once; None lets
+            all be, when they are asked for.
         stand_ins: what can be used of it without running it.
 
     Raises:
@@ -78,6 +82,10 @@ def put_off(name: str, **stand_ins: Any) -> None:
     parent, _, child = name.rpartition(".")
     if parent:
         setattr(sys.modules[parent], child, module)
+    if below is not None:
+        for one in below:
+            importlib.import_module(f"{name}.{one}")
+        sys.meta_path.insert(0, _Gate(module))
 
 
 class _PutOff(ModuleType):
@@ -87,13 +95,46 @@ class _PutOff(ModuleType):
         if name.startswith("__"):  # what the import system and others ask of any module
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         full = f"{self.__name__}.{name}"
-        if hasattr(self, "__path__") and importlib.util.find_spec(full) is not None:
+        if "__path__" in vars(self) and importlib.util.find_spec(full) is not None:
             return importlib.import_module(full)
-        object.__setattr__(self, "__class__", _Run)
-        assert self.__spec__  # noqa: S101 - it was made from one
-        assert self.__spec__.loader  # noqa: S101 - likewise
-        self.__spec__.loader.exec_module(self)
+        _run(self)
+        # Some put another module into their place.
         return getattr(sys.modules[self.__name__], name)
+
+
+class _Gate(MetaPathFinder, Loader):
+    """Has a module that is put off run before any of those below it, which it may import itself."""
+
+    def __init__(self, above: ModuleType) -> None:
+        self._above = above
+        self._start = f"{above.__name__}."
+
+    def find_spec(self, name: str, path: object, target: object = None) -> ModuleSpec | None:
+        if not name.startswith(self._start):
+            return None
+        sys.meta_path.remove(self)
+        _run(self._above)
+        module = sys.modules.get(name)
+        if module is None:
+            return None
+        # It is there, and is not to run again.
+        self._spec = module.__spec__
+        module.__spec__ = ModuleSpec(name, self)
+        return module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+def _run(module: ModuleType) -> None:
+    if isinstance(module, _PutOff):
+        object.__setattr__(module, "__class__", _Run)
+        assert module.__spec__  # noqa: S101 - it was made from one
+        assert module.__spec__.loader  # noqa: S101 - likewise
+        module.__spec__.loader.exec_module(module)
 
 
 class _Run(ModuleType):
