@@ -12,6 +12,11 @@ from bot.records import ImageRecord
 from engine.jobs import GenerationRequest
 
 
+def filename(image: ImageRecord) -> str:
+    """Returns what a picture's file is called, without its ending."""
+    return f"dream-{image.job_id}-{image.seed}"
+
+
 async def attachments(
     images: Sequence[ImageRecord],
     image_path: Callable[[ImageRecord], Path],
@@ -32,9 +37,10 @@ async def attachments(
     share = uploads.share_of(limit, len(images))
     files, notes = [], []
     for image in images:
-        name = f"dream-{image.job_id}-{image.seed}"
         try:
-            upload = await asyncio.to_thread(uploads.prepare, image_path(image), name, share)
+            upload = await asyncio.to_thread(
+                uploads.prepare, image_path(image), filename(image), share
+            )
         except FileNotFoundError:
             continue  # deleted since the row was read
         if upload is None:
@@ -47,7 +53,7 @@ async def attachments(
                 io.BytesIO(upload.content),
                 filename=upload.filename,
                 spoiler=spoiler,
-                description=replies.alt_text(request),
+                description=replies.alt_text(request, image.number),
             )
         )
     return files, notes

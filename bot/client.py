@@ -17,9 +17,10 @@ from discord import app_commands
 
 from bot import replies, views
 from bot.address import Address
-from bot.cogs.registered import BUTTONS, COMMANDS
+from bot.cogs.registered import BUTTONS, COMMANDS, FORMS
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
+from bot.forms import take_back
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
 from bot.studio import NotAllowedError, Studio
@@ -131,6 +132,11 @@ class DreamClient(discord.Client):
         gateway = self._front_end.gateway
         if event == "READY" and gateway is not None and self.ws:
             self.ws.gateway = gateway
+
+    async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
+        """Takes forms; discord.py brings commands and buttons to where they belong."""
+        if interaction.type is discord.InteractionType.modal_submit:
+            await take_back(interaction, FORMS)
 
     # What commands and buttons use
 

@@ -128,9 +128,20 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
     return "\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))])
 
 
-def alt_text(request: GenerationRequest) -> str:
-    """Returns a picture's description for those who can't see it."""
-    return f"Drawn by a model from the words: {request.shown_prompt}"[:ALT_TEXT_LIMIT]
+def alt_text(request: GenerationRequest, number: int = 0) -> str:
+    """Returns a picture's description for those who can't see it; nothing in it is markup.
+
+    Args:
+        request: what it was drawn from.
+        number: which of its pictures, 0 is the first.
+    """
+    which = f"Picture {number + 1} of {request.count}" if request.count > 1 else "A picture"
+    start = f"{which}, drawn with {request.mode}"
+    start += " from another picture and the words: " if request.source else " from the words: "
+    words = " ".join("".join(_visible(character) for character in request.shown_prompt).split())
+    if len(start) + len(words) > ALT_TEXT_LIMIT:
+        words = words[: ALT_TEXT_LIMIT - len(start) - 1] + _ELLIPSIS
+    return start + words
 
 
 def mode_list(

@@ -19,6 +19,7 @@ from bot.store_members import MemberRows
 from bot.store_outbox import OutboxRows
 from bot.store_places import PlaceRows, usage_of
 from bot.store_preferences import PreferenceRows
+from bot.store_reports import ReportRows
 from engine.jobs import JobStatus
 
 
@@ -28,6 +29,7 @@ class Store(
     OutboxRows,
     PlaceRows,
     PreferenceRows,
+    ReportRows,
     HistoryRows,
     HousekeepingRows,
 ):

@@ -32,6 +32,7 @@ from bot.records import (
     Parent,
     Setback,
 )
+from bot.reports import Reports
 from bot.rules import Rules, Usage
 from bot.source_images import SourceImage, read_source
 from bot.steward import Steward
@@ -137,6 +138,7 @@ class Studio:
         members: what is whose.
         house: what places allow.
         lineage: what was made of what.
+        reports: what moderators were told of.
         exporter: packs what is somebody's.
         steward: pauses, loads and unloads, and keeps who did.
         past: how it went; the program has it run.
@@ -173,6 +175,7 @@ class Studio:
         self.members = Members(store)
         self.house = House(store)
         self.lineage = Lineage(store)
+        self.reports = Reports(store)
         self.exporter = Exporter(images.path, images.source_path)
         self.steward = Steward(store, pool, catalog)
         self.past = History(store, pool)
@@ -265,6 +268,25 @@ class Studio:
         request = _built(mode, draft, earlier.source)
         request = remakes.varied(request) if vary else request
         parent = Parent(job_id, None, Kinship.VARY if vary else Kinship.AGAIN)
+        return await self._accept(request, owner, _covered(mode, origin), rules, parent)
+
+    async def edit(
+        self, job_id: str, draft: RequestDraft, owner: Owner, origin: Origin
+    ) -> JobRecord:
+        """Asks for what somebody has made of an earlier request; its picture to start from stays.
+
+        Of an enlarged picture it is what was enlarged.
+
+        Raises:
+            UnknownJobError: no such job.
+            NotAllowedError: as `submit`.
+            RequestError: likewise.
+        """
+        earlier = (await self.lineage.unenlarged(await self._record(job_id))).request
+        mode = self._catalog.get(draft.mode or earlier.mode)
+        rules = await self._enter(mode, owner, origin)
+        request = _built(mode, draft, earlier.source)
+        parent = Parent(job_id, None, Kinship.EDIT)
         return await self._accept(request, owner, _covered(mode, origin), rules, parent)
 
     async def vary(self, image_id: str, owner: Owner, origin: Origin) -> Child:
@@ -425,6 +447,10 @@ class Studio:
         if not policy.is_visible(record, asker, place):
             raise UnknownJobError(job_id)
         return record
+
+    def is_visible(self, job: JobRecord, asker: Owner, place: str | None) -> bool:
+        """Says whether somebody may look at a job where they are, as `visible` does."""
+        return policy.is_visible(job, asker, place)
 
     async def refuse_to_show(self, job: JobRecord, asker: Owner, origin: Origin) -> None:
         """Refuses to have a job's pictures posted where they may not be.

@@ -1,4 +1,8 @@
-"""Pictures made to fit: Discord refuses files over a server's limit."""
+"""Pictures made to fit: Discord refuses files over a server's limit.
+
+What people notice least comes first: the PNG itself, then the same pixels as lossless WebP, then
+WebP that loses a little, then smaller pictures. All of them carry the picture's parameters.
+"""
 
 import io
 from dataclasses import dataclass
@@ -6,11 +10,20 @@ from pathlib import Path
 
 from PIL import Image
 
+from engine.images import PARAMETERS_KEY
+
 REQUEST_BYTES = 24 * 2**20
 """All files of one message together: Discord's 25 MiB, less what the form around them takes."""
 
-# Tried in turn: share of each side, WebP quality. What people notice least comes first.
+# Tried in turn: share of each side, quality.
 _LADDER = ((1.0, 92), (1.0, 80), (0.75, 85), (0.5, 85), (0.35, 80), (0.25, 75), (0.125, 70))
+_LOSSLESS_GAIN = 2.0
+"""How many times smaller than the PNG lossless WebP may turn out; beyond that trying, which takes
+a second or two for a megapixel, is of no use."""
+
+_USER_COMMENT = 0x9286
+_EXIF = 0x8769
+_UTF_16 = b"UNICODE\0"  # what the next bytes are, says Exif
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +49,66 @@ def share_of(limit: int, files: int) -> int:
 def prepare(path: Path, name: str, limit: int) -> Upload | None:
     """Returns a picture as a file of at most ``limit`` bytes; None where even the smallest isn't.
 
-    The PNG itself goes where it fits. It blocks: call it in a thread.
+    It blocks: call it in a thread.
 
     Raises:
         OSError: the file is gone or can't be read.
     """
-    png = path.read_bytes()
-    if len(png) <= limit:
-        return Upload(f"{name}.png", png)
-    with Image.open(io.BytesIO(png)) as image:
-        picture = image.convert("RGB")
+    whole = original(path, name, limit)
+    if whole:
+        return whole
+    picture, exif, megabytes = _opened(path)
     for share, quality in _LADDER:
-        content = _webp(picture, share, quality)
+        content = _smaller(picture, exif, share, quality)
         if len(content) <= limit:
             smaller = f" at {share:.0%} of its size" if share < 1 else ""
-            megabytes = len(png) / 2**20
-            note = f"shown as WebP{smaller}: the PNG of {megabytes:.1f} MB is too large for here"
-            return Upload(f"{name}.webp", content, note)
+            note = f"shown as WebP{smaller}: the PNG of {megabytes} MB is too large for here"
+            return Upload(f"{name}.webp", content, f"{note}; Details has the original")
     return None
 
 
-def _webp(picture: Image.Image, share: float, quality: int) -> bytes:
+def original(path: Path, name: str, limit: int) -> Upload | None:
+    """Returns a picture with every pixel as it is in at most ``limit`` bytes; None if it can't.
+
+    It blocks: call it in a thread.
+
+    Raises:
+        OSError: the file is gone or can't be read.
+    """
+    size = path.stat().st_size
+    if size <= limit:
+        return Upload(f"{name}.png", path.read_bytes())
+    if size > limit * _LOSSLESS_GAIN:
+        return None
+    picture, exif, megabytes = _opened(path)
+    content = _webp(picture, exif, lossless=True)
+    if len(content) > limit:
+        return None
+    note = f"as lossless WebP, pixel for pixel the same: the PNG has {megabytes} MB"
+    return Upload(f"{name}.webp", content, note)
+
+
+def _opened(path: Path) -> tuple[Image.Image, Image.Exif, str]:
+    """Returns a picture's pixels, its parameters as Exif, and the file's size in MB."""
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+        parameters = str(image.info.get(PARAMETERS_KEY, ""))
+    exif = Image.Exif()
+    if parameters:
+        # As AUTOMATIC1111's web UI has them in JPEG and WebP files.
+        comment = _UTF_16 + parameters.encode("utf-16-be", "replace")
+        exif.get_ifd(_EXIF)[_USER_COMMENT] = comment
+    return picture, exif, f"{path.stat().st_size / 2**20:.1f}"
+
+
+def _smaller(picture: Image.Image, exif: Image.Exif, share: float, quality: int) -> bytes:
     if share < 1:
         size = (max(1, round(picture.width * share)), max(1, round(picture.height * share)))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
+    return _webp(picture, exif, quality=quality)
+
+
+def _webp(picture: Image.Image, exif: Image.Exif, **how: object) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "WEBP", quality=quality)
+    picture.save(buffer, "WEBP", exif=exif, **how)
     return buffer.getvalue()

@@ -19,6 +19,8 @@ OWNERS = {
         "bot/courier.py",
         "bot/attachments.py",
         "bot/views.py",
+        "bot/buttons.py",
+        "bot/forms.py",
         "bot/forms.py",
         "bot/cogs/",
     ),

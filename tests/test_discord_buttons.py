@@ -110,7 +110,7 @@ async def test_cancel_ends_a_running_job(held: Bot) -> None:
     await held.discord.click(message, "Cancel")
     await held.discord.until(lambda: "Cancelled." in message.content)
 
-    assert list(message.buttons) == ["Again"]
+    assert list(message.buttons) == ["Again", "Edit"]
     (job,) = await held.app.studio.history(f"discord:{held.discord.user.id}")
     assert job.status is JobStatus.CANCELLED
 

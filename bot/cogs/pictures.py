@@ -113,7 +113,9 @@ async def show(interaction: Interaction, job_id: str) -> None:
             spoiler=client.studio.is_covered(job, origin),
         )
         await interaction.edit_original_response(
-            content=replies.outcome(job, notes), attachments=files, view=views.ended_view(job)
+            content=replies.outcome(job, notes),
+            attachments=files,
+            view=views.ended_view(job, await client.studio.lineage.used(job.id)),
         )
 
 

@@ -7,11 +7,14 @@ from discord import app_commands
 
 from bot import views
 from bot.cogs import line, me, mode, moderation, pictures
+from bot.cogs.answer import EditForm
 from bot.cogs.drain import drain
 from bot.cogs.imagine import imagine
 from bot.cogs.mydata import ForgetButton, PartButton, mydata
+from bot.cogs.report import ReportForm
 from bot.cogs.server import server
 from bot.cogs.stats import stats
+from bot.forms import Form
 
 COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
     imagine,
@@ -33,6 +36,9 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
     drain,
 )
 """What the tree is built of."""
+
+FORMS: tuple[type[Form], ...] = (EditForm, ReportForm)
+"""What people fill in."""
 
 BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (
     *views.BUTTONS,
