@@ -10,6 +10,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -155,9 +156,13 @@ class ModelSpec:
         """A short name, equal exactly where all but the LoRAs is: they share the weights."""
         if self.known_as is not None:
             return self.known_as
-        weights = (str(self.path), self.prediction_type, self.vae and str(self.vae))
-        digest = hashlib.sha256(repr(weights).encode()).hexdigest()[:12]
-        return f"{self.path.name}-{digest}"
+        return _key(str(self.path), self.prediction_type, self.vae and str(self.vae))
+
+
+@lru_cache(1024)  # it is asked for many times in each turn of a large fleet
+def _key(path: str, prediction_type: str | None, vae: str | None) -> str:
+    digest = hashlib.sha256(repr((path, prediction_type, vae)).encode()).hexdigest()[:12]
+    return f"{Path(path).name}-{digest}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class Lane:
         self.state = LaneState.STARTING
         self._pause = pause
         self._on_ready = on_ready
-        self._jobs: dict[str, ModelSpec | None] = {}
+        self._jobs: dict[str, str | None] = {}  # with the key of the model that each needs
         self._quarantined: str | None = None
         self.used_last: str | None = None
         self._last_error: str | None = None
@@ -137,7 +137,7 @@ class Lane:
     @property
     def models(self) -> tuple[str, ...]:
         """Keys of the models that are surely in memory or on their way."""
-        keys = [model.key for model in self._jobs.values() if model is not None]
+        keys = [key for key in self._jobs.values() if key is not None]
         if self.used_last is not None:
             keys.append(self.used_last)
         return tuple(dict.fromkeys(keys))
@@ -154,11 +154,7 @@ class Lane:
 
     def has(self, key: str) -> bool:
         """Returns whether a model is in memory or on its way."""
-        return (
-            key == self.used_last
-            or key in self.executor.loaded
-            or any(model is not None and model.key == key for model in self._jobs.values())
-        )
+        return key == self.used_last or key in self.executor.loaded or key in self._jobs.values()
 
     def note_lacking(self, key: str) -> None:
         """Remembers for a while that its machine has no file of a model."""
@@ -188,13 +184,13 @@ class Lane:
 
     def can_take(self, *, alone: bool) -> bool:
         """Returns whether it has room for one more job, ``alone``: with nothing beside it."""
-        if not self.is_ready or self._quarantined is not None:
+        if self.state is not LaneState.READY or self._quarantined is not None:
             return False
         return not self._jobs if alone else len(self._jobs) < self.executor.capacity
 
     def take(self, job_id: str, model: ModelSpec | None, *, alone: bool) -> None:
         """Counts a job that begins to run here; ``alone`` lets none join it."""
-        self._jobs[job_id] = model
+        self._jobs[job_id] = None if model is None else model.key
         if alone:
             self._quarantined = job_id
 

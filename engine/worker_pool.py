@@ -188,6 +188,7 @@ class WorkerPool:
         self._reserved: Counter[str | None] = Counter()  # places, by owner
         self._errands: set[str] = set()  # ids of what is here and no request
         self._fleet = fleet
+        self._lacked: set[str] = set()  # models that a machine said that it has no file of
         self._restart_pause = restart_pause
         self._lanes: list[Lane] = []
         self._outlook = Outlook(self._lanes, self._submissions, lambda: self._queue)
@@ -524,12 +525,20 @@ class WorkerPool:
         self._wake_due = False
         passed_over: list[Submission] = []
         skipped: set[str] = set()  # models whose jobs wait for a lane that has them
-        while self._may_begin and (job_id := self._peek(passed_over, skipped)) is not None:
+        waits = len(self._queue) > 0
+        free = [lane for lane in self._lanes if waits and lane.can_take(alone=False)]
+        while free and self._may_begin:
+            job_id = self._peek(passed_over, skipped)
+            if job_id is None:
+                break
             submission = self._submissions[job_id]
             lanes = self._lanes_for(submission)
-            lane = self._choose(submission, lanes)
+            # Nobody but a job that begins here takes room while turns are taken.
+            lane = self._choose(submission, free if lanes is self._lanes else lanes)
             if lane is not None and not self._had_better_wait(submission, lane, lanes):
                 self._begin(lane, passed_over, skipped)
+                if not lane.can_take(alone=False):
+                    free.remove(lane)
             elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
                 passed_over.append(submission)  # others need no lane to themselves
             elif (key := self._waits_for_a_model(submission, lane, lanes)) is not None:
@@ -555,9 +564,12 @@ class WorkerPool:
         """
         lanes = second_opinion(self._lanes, submission.died_on)
         model = model_of(submission.job)
-        if model is None or not any(lane.lacks(model.key) for lane in lanes):
+        key = None if model is None else model.key
+        if key is None or key not in self._lacked:
             return lanes
-        having = [lane for lane in lanes if not lane.lacks(model.key)]
+        having = [lane for lane in lanes if not lane.lacks(key)]
+        if len(having) == len(lanes):
+            return lanes
         return having if any(lane.may_come_back for lane in having) else lanes
 
     def _choose(self, submission: Submission, lanes: Sequence[Lane]) -> Lane | None:
@@ -581,7 +593,7 @@ class WorkerPool:
         job, key = submission.job, _key_of(submission)
         if not key or lane.has(key) or submission.is_suspect:
             return False
-        holders = [each for each in lanes if each.is_ready and each.has(key)]
+        holders = [each for each in lanes if each.has(key) and each.is_ready]
         if not holders or not isinstance(job, GenerationJob):
             return False
         request, pace = job.request, holders[0].executor.pace
@@ -691,6 +703,7 @@ class WorkerPool:
         if model is None or self._closing is not None or submission.has_ended:
             return False
         lane.note_lacking(model.key)
+        self._lacked.add(model.key)
         return any(each.may_come_back and not each.lacks(model.key) for each in self._lanes)
 
     def _may_try_again(self, submission: Submission) -> bool:
