@@ -4,8 +4,8 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -17,6 +17,8 @@ from discord import app_commands
 
 from bot import replies, views
 from bot.address import Address
+from bot.asking import Asking
+from bot.cogs.mentions import Mentions
 from bot.cogs.registered import BUTTONS, COMMANDS, FORMS
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
@@ -92,9 +94,9 @@ class DreamClient(discord.Client):
     def __init__(self, front_end: "DiscordFrontEnd") -> None:
         """Takes what it is the connection of."""
         super().__init__(
-            # Slash commands and buttons need nothing privileged; servers are kept for their
-            # channels and upload limits.
-            intents=discord.Intents(guilds=True),
+            # Nothing here is privileged: messages that name the bot, and those to it alone, come
+            # with their words all the same. Servers are kept for their channels and upload limits.
+            intents=discord.Intents(guilds=True, guild_messages=True, dm_messages=True),
             allowed_mentions=discord.AllowedMentions.none(),
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
@@ -102,8 +104,20 @@ class DreamClient(discord.Client):
         )
         self.studio = front_end.studio
         self.catalog = front_end.catalog
+        self.asking = front_end.asking
+        self.acknowledgements = front_end.acknowledgements
+        self.followers = front_end.followers
+        self.allows_direct = front_end.settings.discord_direct
         self._front_end = front_end
-        self.tree = DreamTree(self)
+        self._mentions = Mentions(self)
+        installs = front_end.settings.discord_user_install
+        self.tree = DreamTree(
+            self,
+            allowed_installs=app_commands.AppInstallationType(guild=True, user=installs),
+            allowed_contexts=app_commands.AppCommandContext(
+                guild=True, dm_channel=self.allows_direct, private_channel=installs
+            ),
+        )
         self._sync: asyncio.Task[None] | None = None
         self._handling: set[asyncio.Task[Any]] = set()
 
@@ -133,6 +147,10 @@ class DreamClient(discord.Client):
         if event == "READY" and gateway is not None and self.ws:
             self.ws.gateway = gateway
 
+    async def on_message(self, message: discord.Message) -> None:
+        """Takes what somebody asks for in a message."""
+        await self._mentions.read(message)
+
     async def on_interaction(self, interaction: discord.Interaction[Any]) -> None:
         """Takes forms; discord.py brings commands and buttons to where they belong."""
         if interaction.type is discord.InteractionType.modal_submit:
@@ -160,51 +178,75 @@ class DreamClient(discord.Client):
 
     def place(self, interaction: "discord.Interaction[DreamClient]") -> str | None:
         """Returns whose chosen mode counts; None in a direct message."""
-        return f"discord:{interaction.guild_id}" if interaction.guild_id else None
+        return _place(interaction.guild_id)
 
     def origin(self, interaction: "discord.Interaction[DreamClient]") -> Origin:
         """Returns where something was done, as far as a place's rules go."""
-        channel = interaction.channel
-        ids = {str(interaction.channel_id)}
+        return self.origin_at(interaction.channel, interaction.channel_id, interaction.guild_id)
+
+    def origin_at(self, channel: object, channel_id: int | None, guild_id: int | None) -> Origin:
+        """Returns a channel, as far as a place's rules go."""
+        ids = {str(channel_id)}
         if isinstance(channel, discord.Thread):
             ids.add(str(channel.parent_id))
         return Origin(
             "discord",
-            self.place(interaction),
+            _place(guild_id),
             channels=frozenset(ids),
             # Direct messages, and what Discord says too little of, are for everybody's eyes.
             is_restricted=isinstance(channel, _KEEPABLE) and channel.is_nsfw(),
         )
 
+    def welcome(self, guild_id: int | None) -> None:
+        """Refuses to draw in direct messages where the bot's owner wants that.
+
+        Raises:
+            NotAllowedError: so it is.
+        """
+        if guild_id is None and not self.allows_direct:
+            raise NotAllowedError("Drawing in direct messages is switched off; ask in a server.")
+
     async def take(
-        self, interaction: "discord.Interaction[DreamClient]", submission: Submission
+        self,
+        interaction: "discord.Interaction[DreamClient]",
+        submission: Submission,
+        *,
+        private: bool = False,
     ) -> None:
         """Submits a request and answers with where it stands; then its progress is followed.
+
+        Args:
+            interaction: by which it was asked.
+            submission: stores it.
+            private: whether the asker alone sees the answer.
 
         Raises:
             DreamLabError: the studio's own; nothing was stored.
         """
-        address = _address(interaction)
+        self.welcome(interaction.guild_id)
+        address = replace(address_of(interaction), private=private)
         origin = replace(self.origin(interaction), address=address.to_plain())
         with self._front_end.acknowledgements.opening(interaction.id):
             # A task of its own, so that the deadline doesn't cut a commit short.
             submitting = asyncio.ensure_future(submission(self.owner(interaction), origin))
             await asyncio.wait([submitting], timeout=ACKNOWLEDGE_SECONDS)
             if not submitting.done():
-                await self._think(interaction)
+                await self._think(interaction, private=private)
             job = await submitting
-            shown = await self._answer(interaction, job)
+            shown = await self._answer(interaction, job, private=private)
             if shown is not None:
                 self._front_end.followers.follow(job, shown)
 
-    async def _think(self, interaction: "discord.Interaction[DreamClient]") -> None:
+    async def _think(
+        self, interaction: "discord.Interaction[DreamClient]", *, private: bool
+    ) -> None:
         try:
-            await interaction.response.defer(thinking=True)
+            await interaction.response.defer(thinking=True, ephemeral=private)
         except _NETWORK as error:
             log.warning("An interaction could not be acknowledged: %s", _brief(error))
 
     async def _answer(
-        self, interaction: "discord.Interaction[DreamClient]", job: JobRecord
+        self, interaction: "discord.Interaction[DreamClient]", job: JobRecord, *, private: bool
     ) -> str | None:
         """Shows where a new job stands and returns what was shown; None if Discord gave up on it.
 
@@ -219,7 +261,7 @@ class DreamClient(discord.Client):
                     if interaction.response.is_done():
                         await interaction.edit_original_response(content=text, view=view)
                     else:
-                        await interaction.response.send_message(text, view=view)
+                        await interaction.response.send_message(text, view=view, ephemeral=private)
             except discord.HTTPException as error:
                 if error.code == _ALREADY_ACKNOWLEDGED:
                     break  # an attempt whose answer was lost on the way had arrived
@@ -240,13 +282,20 @@ class DreamClient(discord.Client):
         self, interaction: "discord.Interaction[DreamClient]"
     ) -> AsyncIterator[None]:
         """Tells whoever did something what went wrong in the block, as a private answer."""
+        with self.handling():
+            try:
+                yield
+            except Exception as error:  # the one place where nothing may escape
+                await self.explain(interaction, error)
+
+    @contextmanager
+    def handling(self) -> Iterator[None]:
+        """Has the connection stay open for a moment until the block ends."""
         task = asyncio.current_task()
         if task:
             self._handling.add(task)
         try:
             yield
-        except Exception as error:  # the one place where nothing may escape
-            await self.explain(interaction, error)
         finally:
             if task:
                 self._handling.discard(task)
@@ -255,7 +304,7 @@ class DreamClient(discord.Client):
         self, interaction: "discord.Interaction[DreamClient]", error: Exception
     ) -> None:
         """Says what went wrong as a private answer, however far the interaction has come."""
-        text = _sentence(error)
+        text = sentence(error)
         try:
             if not interaction.response.is_done():
                 await interaction.response.send_message(text, ephemeral=True)
@@ -317,8 +366,16 @@ class DiscordFrontEnd:
         self.gateway = (
             yarl.URL(settings.discord_gateway_url) if settings.discord_gateway_url else None
         )
+        self.settings = settings
+        self.asking = Asking(studio, catalog, settings.permutations_max)
         self.acknowledgements = Acknowledgements()
-        self.followers = Followers(studio.watch, settings.discord_api_url, now, edit_seconds)
+        self.followers = Followers(
+            studio.watch,
+            settings.discord_api_url,
+            now,
+            edit_seconds,
+            token=settings.discord_token,
+        )
         self.courier = DiscordCourier(
             self._logged_in_client,
             studio.image_path,
@@ -406,7 +463,12 @@ class DiscordFrontEnd:
             self._login.clear()
 
 
-def _address(interaction: discord.Interaction[Any]) -> Address:
+def _place(guild_id: int | None) -> str | None:
+    return f"discord:{guild_id}" if guild_id else None
+
+
+def address_of(interaction: discord.Interaction[Any]) -> Address:
+    """Returns where an interaction is answered."""
     return Address(
         application_id=interaction.application_id,
         interaction_id=interaction.id,
@@ -418,12 +480,12 @@ def _address(interaction: discord.Interaction[Any]) -> Address:
     )
 
 
-def _sentence(error: Exception) -> str:
+def sentence(error: Exception) -> str:
     """Returns what a person is told; what nobody foresaw goes to the log with a note to find it."""
     if isinstance(error, NotAllowedError):
         return replies.refusal(str(error))
     if isinstance(error, ModelError):  # whose text has a path, which is the owner's business
-        return replies.plain(f"The model {error.path.name} can't be used: {error.reason}")
+        return replies.plain(error.told)
     if isinstance(error, DreamLabError):
         return replies.plain(str(error))
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):

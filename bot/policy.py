@@ -150,15 +150,21 @@ def usage_refusal(
 
 
 def is_visible(record: JobRecord, asker: Owner, place: str | None) -> bool:
-    """Says whether somebody may look at a job here: their own, or a finished one of this place.
+    """Says whether somebody may look at a job here: their own, or another one of this place.
+
+    What only its asker was shown is theirs until they share it.
 
     Args:
         record: the job.
         asker: who looks.
         place: where they are; None in a direct message.
     """
-    own = record.owner.id == asker.id
-    return own or (place is not None and record.origin.place == place)
+    address = record.origin.address
+    if record.owner.id == asker.id:
+        return True
+    if address.get("private") and not address.get("shared_id"):
+        return False
+    return place is not None and record.origin.place == place
 
 
 def looks_after(record: JobRecord, place: str | None, *, moderator: bool) -> bool:

@@ -74,6 +74,11 @@ def how_to_ask(bot_id: int) -> str:
     )
 
 
+def may_not_write(channel_id: int) -> str:
+    """Returns what somebody reads in private who asked where the bot may not answer."""
+    return f"I may not write in <#{channel_id}>. Ask me here, or in another channel."
+
+
 def settings(own: Preferences, *, is_new: bool = False) -> str:
     """Returns a member's own defaults."""
     head = "Kept. " if is_new else ""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -186,6 +186,7 @@ class Studio:
         ] = []
         self._closing = asyncio.Event()
         self._live: dict[str, _Live] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
         self._look: asyncio.TimerHandle | None = None
         self._moved_again = False
         self._reading = asyncio.Semaphore(_READ_AT_ONCE)
@@ -204,6 +205,7 @@ class Studio:
         await self.plots.close()
         if self._look:
             self._look.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
         tasks = [live.task for live in self._live.values() if live.task]
         await asyncio.gather(*tasks, return_exceptions=True)
 
@@ -222,20 +224,46 @@ class Studio:
             QueueFullError: likewise.
             PoolClosedError: likewise.
         """
-        mode = (
-            self._catalog.get(draft.mode)
-            if draft.mode
-            else await self.mode_of(origin.place, origin.channels)
-        )
-        rules = await self._enter(mode, owner, origin)
-        source = None if draft.image is None else await self._read(draft.image)
-        if source and draft.width is None and draft.height is None:
-            width, height = mode.size_like(source.width, source.height)
-            draft = replace(draft, width=width, height=height)
+        (record,) = await self.submit_all([draft], owner, [origin], parent)
+        return record
+
+    async def submit_all(
+        self,
+        drafts: Sequence[RequestDraft],
+        owner: Owner,
+        origins: Sequence[Origin],
+        parent: Parent | None = None,
+    ) -> list[JobRecord]:
+        """Stores several requests and queues them: all of them, or none.
+
+        Args:
+            drafts: what is asked for; all start from the first one's picture, if it has one.
+            owner: who asks.
+            origins: from where, for each; of one place.
+            parent: what all of them are made of.
+
+        Raises:
+            DreamLabError: as `submit`, of any of them.
+        """
+        modes = []
+        for draft, origin in zip(drafts, origins, strict=True):
+            mode = (
+                self._catalog.get(draft.mode)
+                if draft.mode
+                else await self.mode_of(origin.place, origin.channels)
+            )
+            rules = await self._enter(mode, owner, origin)
+            modes.append(mode)
+        image = drafts[0].image
+        source = None if image is None else await self._read(image)
         path = self._images.source_of(source) if source else None
-        request = _built(mode, draft, path)
-        origin = _covered(mode, origin)
-        return await self._accept(request, owner, origin, rules, parent, source)
+        requests = []
+        for mode, draft, origin in zip(modes, drafts, origins, strict=True):
+            if source and draft.width is None and draft.height is None:
+                width, height = mode.size_like(source.width, source.height)
+                draft = replace(draft, width=width, height=height)
+            requests.append((_built(mode, draft, path), _covered(mode, origin)))
+        return await self._accept_all(requests, owner, rules, parent, source)
 
     async def try_out(
         self, mode: ModeConfig, draft: RequestDraft, owner: Owner, origin: Origin
@@ -499,9 +527,20 @@ class Studio:
         """Returns the job that an owner asked for with a key; None where none was since then."""
         return await self._store.keyed(owner_id, key, since)
 
-    async def mode_of(
-        self, place: str | None, channels: Iterable[str] = frozenset()
-    ) -> ModeConfig:
+    async def answered(self, job_id: str, message_id: int) -> None:
+        """Notes which message is the answer to a request, for whoever brings its result."""
+        await self._store.note_address(job_id, "answer_id", message_id)
+
+    async def shared(self, job_id: str, message_id: int) -> None:
+        """Notes which message shows a private answer to all."""
+        await self._store.note_address(job_id, "shared_id", message_id)
+
+    async def remixable(self, job_id: str) -> JobRecord | None:
+        """Returns a job whose pictures can be drawn from; None where there is none any more."""
+        record = await self._store.get(job_id)
+        return record if record and record.images else None
+
+    async def mode_of(self, place: str | None, channels: Iterable[str] = frozenset()) -> ModeConfig:
         """Returns the mode that is drawn with when nobody names one.
 
         A channel's goes before its place's. What was chosen and then removed falls back to the
@@ -675,43 +714,83 @@ class Studio:
         source: SourceImage | None = None,
         note: str | None = None,
     ) -> JobRecord:
-        _refuse(policy.words_refusal(rules, request))
-        record = JobRecord(
-            id=new_job_id(),
-            owner=owner,
-            origin=origin,
-            request=request,
-            status=JobStatus.QUEUED,
-            created_at=datetime.now(UTC),
-            parent=parent,
-            note=note,
-        )
+        requests = [(request, origin)]
+        (record,) = await self._accept_all(requests, owner, rules, parent, source, note)
+        return record
+
+    async def _accept_all(
+        self,
+        requests: Sequence[tuple[GenerationRequest, Origin]],
+        owner: Owner,
+        rules: Rules,
+        parent: Parent | None,
+        source: SourceImage | None = None,
+        note: str | None = None,
+    ) -> list[JobRecord]:
+        for request, _ in requests:
+            _refuse(policy.words_refusal(rules, request))
+        now = datetime.now(UTC)
+        records = [
+            JobRecord(
+                id=new_job_id(),
+                owner=owner,
+                origin=origin,
+                request=request,
+                status=JobStatus.QUEUED,
+                created_at=now,
+                parent=parent,
+                note=note,
+            )
+            for request, origin in requests
+        ]
+        pictures = sum(request.count for request, _ in requests)
 
         def admit(usage: Usage) -> None:
-            _refuse(policy.usage_refusal(rules, usage, request.count, record.created_at))
+            refusal = policy.usage_refusal(rules, usage, pictures, now, requests=len(requests))
+            _refuse(refusal)
 
-        with self._pool.reserve(owner.id):
-            if request.source is None:
-                await self._store.add(record, admit)
+        # A task of its own: whoever asks may be gone in the middle of the commit, and a job that is
+        # stored but not queued would wait for the next start.
+        keeping = asyncio.create_task(
+            self._keep(records, source, admit), name=f"keep {records[0].id}"
+        )
+        self._keeping.add(keeping)
+        keeping.add_done_callback(self._keeping.discard)
+        await asyncio.shield(keeping)
+        return records
+
+    async def _keep(
+        self,
+        records: Sequence[JobRecord],
+        source: SourceImage | None,
+        admit: Callable[[Usage], None],
+    ) -> None:
+        """Commits new jobs and queues them."""
+        with ExitStack() as places:
+            for record in records:
+                places.enter_context(self._pool.reserve(record.owner.id))
+            path = records[0].request.source
+            if path is None:
+                await self._store.add_all(records, admit)
             else:
-                await self._add_with_source(record, request.source, source, admit)
+                await self._add_with_source(records, path, source, admit)
             # A shutdown may have begun meanwhile. What is committed is drawn at the next start.
             with suppress(PoolClosedError):
-                self._enqueue(record)
-        return record
+                for record in records:
+                    self._enqueue(record)
 
     async def _add_with_source(
         self,
-        record: JobRecord,
+        records: Sequence[JobRecord],
         path: Path,
         source: SourceImage | None,
         admit: Callable[[Usage], None],
     ) -> None:
-        """Commits a job that starts from a picture, which is on the disk before.
+        """Commits jobs that start from a picture, which is on the disk before.
 
         Args:
-            record: the job.
-            path: the picture's, as the job has it.
+            records: the jobs.
+            path: the picture's, as the jobs have it.
             source: the picture; None where it is there already.
             admit: as `Store.add` takes it.
 
@@ -728,7 +807,7 @@ class Studio:
             except OSError as error:
                 reason = error.strerror or type(error).__name__
                 raise DreamLabError(f"The picture can't be kept: {reason}.") from error
-            await self._store.add(record, admit)
+            await self._store.add_all(records, admit)
 
     def _enqueue(self, record: JobRecord, setback: Setback | None = None) -> None:
         live = _Live(record, setback)

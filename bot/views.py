@@ -11,6 +11,7 @@ from bot.cogs import answer, details, report
 from bot.cogs.answer import AgainButton, DeleteButton, EditButton, UpscaleButton, VaryButton
 from bot.cogs.details import DetailsButton
 from bot.cogs.report import ReportButton
+from bot.cogs.share import ShareButton
 from bot.records import JobRecord, Kinship
 from engine.jobs import JobStatus
 
@@ -50,6 +51,7 @@ BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (
     *answer.BUTTONS,
     *details.BUTTONS,
     *report.BUTTONS,
+    ShareButton,
 )
 """To be registered before the client connects."""
 
@@ -59,17 +61,24 @@ def waiting_view(job_id: str) -> discord.ui.View:
     return _view([CancelButton(job_id)])
 
 
-def ended_view(job: JobRecord, used: Set[tuple[Kinship, int]] = frozenset()) -> discord.ui.View:
+def ended_view(
+    job: JobRecord, used: Set[tuple[Kinship, int]] = frozenset(), *, is_shared: bool = False
+) -> discord.ui.View:
     """Returns what stands under a job that has ended.
 
     Args:
         job: with a final status.
         used: which of its pictures have their one child of which kind.
+        is_shared: whether all see it, though it was asked for in private.
     """
     again, edit = AgainButton(job.id), EditButton(job.id)
     if job.status is not JobStatus.DONE or not job.images:
         return _view([again, edit])
     info: list[JobButton] = [DetailsButton(job.id), ReportButton(job.id), DeleteButton(job.id)]
+    if job.origin.address.get("private") and not is_shared:
+        # Nobody is there to be told of what nobody else sees.
+        info[1] = ShareButton(job.id)
+        info[1].item.disabled = bool(job.origin.address.get("shared_id"))
     numbers = [image.number for image in job.images][:_MOST]
     is_single = len(numbers) == 1
     upscale = [UpscaleButton(job.id, number, is_single=is_single) for number in numbers]

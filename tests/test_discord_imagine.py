@@ -18,16 +18,13 @@ BROKEN = [
     ({"prompt": " "}, "prompt: nothing is not allowed. Allowed: 1 to 2000 characters of text."),
     (
         {"size": "huge"},
-        "size: 'huge' is not allowed. Allowed: width x height in pixels, such as 512x768.",
-    ),
-    (
-        {"size": "65x128"},
-        "width: '65' is not allowed. Allowed: a whole number from 64 to 128, a multiple of 8.",
+        "size: 'huge' is not allowed. Allowed: square, portrait, landscape, an aspect such as "
+        "16:9, or width x height such as 512x768.",
     ),
     ({"steps": 0}, "steps: '0' is not allowed. Allowed: a whole number from 1 to 100."),
-    ({"guidance": 0.5}, "guidance: '0.5' is not allowed. Allowed: a number from 1 to 30."),
+    ({"guidance": -0.5}, "guidance: '-0.5' is not allowed. Allowed: a number from 1 to 30."),
     ({"seed": -1}, "seed: '-1' is not allowed. Allowed: a whole number from 0 to 4294967295."),
-    ({"count": 5}, "count: '5' is not allowed. Allowed: a whole number from 1 to 4."),
+    ({"count": 0}, "count: '0' is not allowed. Allowed: a whole number from 1 to 4."),
     ({"mode": "@everyone"}, "mode: '@everyone' is not allowed. Allowed: small, other."),
 ]
 
@@ -129,6 +126,7 @@ async def test_progress_shows_the_step_and_the_preview(held: Bot) -> None:
 
 async def test_only_the_newest_progress_is_shown(held: Bot) -> None:
     asked = await held.imagine(values={"steps": 50})
+    await held.discord.answer(asked)
     job_id = await held.drawing()
     gate = asyncio.Event()
     fault = held.discord.fail("edit_original", until=gate, times=1)
@@ -151,6 +149,7 @@ async def test_a_pause_lies_between_two_edits(tmp_path: Path, discord: DiscordDo
     executor = FakeExecutor(hold=True)
     async with running_bot(tmp_path, discord, executor, edit_seconds=0.2) as bot:
         asked = await bot.imagine(values={"steps": 50})
+        await discord.answer(asked)
         job_id = await bot.drawing()
         for step in range(1, 4):
             bot.executor.report(job_id, step=step)
@@ -241,9 +240,11 @@ async def test_sizes_are_suggested_for_the_mode_that_was_named(bot: Bot) -> None
     named = await bot.discord.complete("imagine", "size", "", {"mode": "other"})
     typed = await bot.discord.complete("imagine", "size", "128")
 
-    assert [choice["value"] for choice in own] == ["64x128", "128x64"]
-    assert [choice["value"] for choice in named] == ["64x64"]
-    assert [choice["value"] for choice in typed] == ["128x64", "64x128"]
+    aspects = ["square", "portrait", "landscape", "16:9", "9:16"]
+    assert [choice["value"] for choice in own] == [*aspects, "64x128", "128x64"]
+    assert own[1]["name"] == "portrait (72x112)"
+    assert [choice["value"] for choice in named] == [*aspects, "64x64"]
+    assert [choice["value"] for choice in typed][:1] == ["128x64"]
 
 
 async def test_modes_are_suggested_by_name_title_and_description(bot: Bot) -> None:

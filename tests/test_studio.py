@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ from PIL import Image
 
 from bot.app import open_app
 from bot.records import JobRecord, JobView, Origin, Owner
+from bot.rules import Usage
 from bot.settings import Settings
 from bot.store import Store
 from bot.studio import NotAllowedError, Studio, UnknownImageError, UnknownJobError
@@ -102,6 +103,29 @@ async def test_a_request_is_committed_when_it_is_acknowledged(slow_room: Room) -
     assert await slow_room.store.get(job.id) == job
     assert (job.status, job.owner, job.origin) == (JobStatus.QUEUED, ADA, DISCORD)
     assert (job.request.width, job.request.steps) == (64, 4)
+
+
+async def test_a_request_whose_asker_is_gone_in_the_middle_of_its_commit_is_drawn_all_the_same(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add = room.store.add_all
+    stored: list[JobRecord] = []
+
+    async def leave_in_the_middle(
+        records: Sequence[JobRecord], admit: Callable[[Usage], None]
+    ) -> None:
+        await add(records, admit)
+        asking.cancel()
+        await asyncio.sleep(0)
+        stored.extend(records)
+
+    monkeypatch.setattr(room.store, "add_all", leave_in_the_middle)
+    asking = asyncio.create_task(room.studio.submit(DRAFT, ADA, WEB))
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await room.executor.until(lambda: bool(stored))
+
+    assert (await room.ended(stored[0])).status is JobStatus.DONE
 
 
 async def test_a_request_ends_with_its_pictures_on_the_disk(room: Room) -> None:
@@ -414,7 +438,8 @@ async def test_what_is_committed_while_the_pool_closes_is_drawn_by_the_next_star
 ) -> None:
     async with a_room(tmp_path, hold=True) as room:
         submitting = asyncio.create_task(room.studio.submit(DRAFT, ADA, WEB))
-        await asyncio.sleep(0)  # its place is reserved, its row on the way
+        for _ in range(2):  # the asker's task, and the one that keeps the job
+            await asyncio.sleep(0)  # its place is reserved, its row on the way
         await room.pool.shutdown()
         job = await submitting
 

@@ -12,6 +12,7 @@ from discord import app_commands
 
 from bot import policy
 from bot.suggestions import Option, best, lora_options
+from modes.aspect import ASPECTS
 from modes.mode_config import ModeConfig
 from modes.request_fields import size_text
 
@@ -22,6 +23,8 @@ log = logging.getLogger(__name__)
 
 Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 Choices: TypeAlias = list[app_commands.Choice[str]]
+
+_NAMED = (*ASPECTS.items(), ("16:9", (16, 9)), ("9:16", (9, 16)))
 
 PATIENCE = 2.0
 """Seconds after which nothing is suggested: Discord waits for 3."""
@@ -58,11 +61,12 @@ async def suggest_modes(interaction: Interaction, typed: str) -> list[Option]:
 
 @quietly
 async def suggest_sizes(interaction: Interaction, typed: str) -> list[Option]:
-    """Suggests the sizes of the mode that will be drawn with, or its own upright and lying."""
+    """Suggests aspects, and the sizes of the mode that will be drawn with."""
     mode = await _mode(interaction)
     width, height = mode.default_size
     sizes = dict.fromkeys(map(size_text, mode.sizes or ((width, height), (height, width))))
-    return best(typed, [(size, size) for size in sizes])
+    named = [(f"{name} ({size_text(mode.size_like(*aspect))})", name) for name, aspect in _NAMED]
+    return best(typed, [*named, *((size, size) for size in sizes)])
 
 
 @quietly

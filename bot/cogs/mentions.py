@@ -59,6 +59,8 @@ class Mentions:
         with self._client.handling():
             try:
                 await self._take(message)
+            except discord.Forbidden:
+                await self._refuse(message, replies_asking.may_not_write(message.channel.id))
             except Exception as error:  # the one place where nothing may escape
                 from bot.client import sentence
 

@@ -6,18 +6,24 @@ import discord
 from discord import app_commands
 
 from bot import views
-from bot.cogs import line, me, mode, moderation, pictures
+from bot.cogs import context, line, me, mode, moderation, pictures
 from bot.cogs.answer import EditForm
 from bot.cogs.drain import drain
 from bot.cogs.imagine import imagine
 from bot.cogs.mydata import ForgetButton, PartButton, mydata
+from bot.cogs.permute import WishButton
 from bot.cogs.report import ReportForm
 from bot.cogs.server import server
+from bot.cogs.settings import own_settings
 from bot.cogs.stats import stats
 from bot.forms import Form
 
-COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] = (
+COMMANDS: tuple[
+    app_commands.Command[Any, ..., Any] | app_commands.Group | app_commands.ContextMenu, ...
+] = (
     imagine,
+    context.remix,
+    context.details,
     mode.show_modes,
     mode.mode_group,
     pictures.history,
@@ -28,6 +34,7 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
     me.me,
     me.show_help,
     mydata,
+    own_settings,
     server,
     moderation.block,
     moderation.unblock,
@@ -37,7 +44,7 @@ COMMANDS: tuple[app_commands.Command[Any, ..., Any] | app_commands.Group, ...] =
 )
 """What the tree is built of."""
 
-FORMS: tuple[type[Form], ...] = (EditForm, ReportForm)
+FORMS: tuple[type[Form], ...] = (EditForm, ReportForm, context.RemixForm)
 """What people fill in."""
 
 BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (
@@ -45,5 +52,6 @@ BUTTONS: tuple[type[discord.ui.DynamicItem[Any]], ...] = (
     pictures.PageButton,
     PartButton,
     ForgetButton,
+    WishButton,
 )
 """To be registered before the client connects."""

@@ -435,6 +435,8 @@ class World:
             raise errors.unknown_channel()
         if channel_id in self.forbidden:
             raise errors.missing_access()
+        if channel_id in self.closed:
+            raise errors.cannot_message()
         return channel_id
 
     def message(self, message_id: int, channel_id: int | None = None) -> Message:
