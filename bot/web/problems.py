@@ -296,8 +296,8 @@ def _as_request_error(error: Mapping[str, Any]) -> RequestError:
         return RequestError("body", names[-1], "only the fields that /api/openapi.json lists")
     field = names[0] if names else "body"
     value = None if kind == "missing" else error.get("input")
-    if kind == "json_invalid":
-        value = "what was sent"
+    if kind == "json_invalid" or field == "body":
+        value = "what was sent"  # all of it: too much to repeat, and a secret may be in it
     if kind == "missing":
         return RequestError(field, value, "something; it is needed")
     return RequestError(field, value, _EXPECTED.get(kind, error["msg"]))
