@@ -94,6 +94,7 @@ class FakeExecutor:
         self._loaded: dict[str, ModelSpec] = {}
         self._death: asyncio.Future[None] | None = None  # of the living worker; None: there is none
         self._reason = "was not started"
+        self._kind = WorkerDiedError
         self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     # What the test asks and says ----------------------------------------------------------------
@@ -135,9 +136,11 @@ class FakeExecutor:
         """Lets a held drawing end with an error."""
         self._runs[job_id].inbox.put_nowait(error)
 
-    def die(self, reason: str = "was killed") -> None:
+    def die(
+        self, reason: str = "was killed", kind: type[WorkerDiedError] = WorkerDiedError
+    ) -> None:
         """Ends the worker as a crash would: all that is under way ends with WorkerDiedError."""
-        self._reason = reason
+        self._reason, self._kind = reason, kind
         self._loaded.clear()
         if self._death is not None:
             self._death.set_result(None)
@@ -260,7 +263,7 @@ class FakeExecutor:
                     reached.set_result(None)
 
     def _died(self) -> WorkerDiedError:
-        return WorkerDiedError(self.device, self._reason)
+        return self._kind(self.device, self._reason)
 
     def _require_worker(self) -> asyncio.Future[None]:
         if self._death is None:

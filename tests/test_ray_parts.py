@@ -1,0 +1,207 @@
+"""What speaks with a cluster, without one: its machines' places, and a worker's files."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine import messages
+from engine.jobs import LoraSpec, ModelSpec
+from engine.messages import Answer, Load, Run
+from engine.model_contents import Contents
+from engine.ray_messages import Keep, Locate, SourcedRun
+from engine.ray_places import places_of
+from engine.ray_worker import FOLDER, MODELS, RayWorker, version
+from tests.test_model_contents import same_header
+from tests.worker_kit import ask
+
+
+def node(name: str, node_id: str = "1234abcd", **changes: Any) -> dict[str, Any]:
+    return {
+        "Alive": True,
+        "NodeID": node_id,
+        "NodeName": name,
+        "NodeManagerAddress": "10.0.0.3",
+        "NodeManagerHostname": "host",
+        "Resources": {"CPU": 8.0, "GPU": 2.0},
+        "Labels": {"tier": "fast"},
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("gpus", "devices"),
+    [
+        (1, ["attic gpu 0", "attic gpu 1"]),
+        (0.5, [f"attic gpu {number}" for number in range(4)]),
+        (1 / 3, [f"attic gpu {number}" for number in range(6)]),
+        (2, ["attic gpu 0"]),
+        (4, []),
+        (0, ["attic cpu"]),
+    ],
+)
+def test_a_machine_has_a_place_for_each_worker_that_fits(gpus: float, devices: list[str]) -> None:
+    places = places_of([node("attic")], gpus)
+
+    assert [place.device for place in places] == devices
+    assert len({place.key for place in places}) == len(devices)
+    assert {place.kind for place in places} <= {"cpu" if gpus == 0 else "cuda:0"}
+
+
+def test_only_living_machines_with_the_labels_count() -> None:
+    nodes = [
+        node("attic"),
+        node("cellar", "2", Labels={"tier": "slow"}),
+        node("shed", "3", Labels=None),
+        node("gone", "4", Alive=False),
+        node("empty", "5", Resources={}),
+    ]
+
+    assert [p.device for p in places_of(nodes, 2, [("tier", "fast")])] == ["attic gpu 0"]
+    assert len(places_of(nodes, 2)) == 3
+
+
+def test_machines_are_called_by_their_names_and_told_apart() -> None:
+    nodes = [node("10.0.0.3", "aaaa1", Resources={"CPU": 1}), node("", "bbbb2")]
+
+    assert [p.device for p in places_of(nodes, 0)] == ["host-aaaa cpu", "host-bbbb cpu"]
+    assert places_of([{"Alive": True, "NodeID": "12345678ff", "Resources": {"CPU": 1}}], 0)
+
+
+class Quiet(RayWorker):
+    """A worker whose step loop the test plays."""
+
+    def _serve(self, start: messages.Start) -> None:
+        self.start = start
+
+    def told(self) -> Any:
+        return self._commands.get(timeout=10)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Another machine's folder of models; its worker keeps its own things beside it."""
+    monkeypatch.setenv(MODELS, str(tmp_path / "worker"))
+    monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    return tmp_path / "worker"
+
+
+async def a_worker() -> Quiet:
+    worker = Quiet()
+    start = messages.frame(messages.Start("cpu", False, 30, None))
+    await worker.open(start, version())
+    return worker
+
+
+async def ask_of(worker: Quiet, message: object) -> Answer:
+    await worker.tell((messages.frame(message),))
+    frames, _ = await worker.listen()
+    answer = messages.unframe(frames[0][messages.HEADER.size :])
+    assert isinstance(answer, Answer)
+    return answer
+
+
+async def test_models_are_drawn_with_from_where_the_machine_has_them(
+    tmp_path: Path, machine: Path
+) -> None:
+    model = same_header(tmp_path / "bot" / "dream.safetensors", b"1")
+    lora = same_header(tmp_path / "bot" / "lora.safetensors", b"2")
+    here = same_header(machine / "sd" / "other.safetensors", b"1")
+    lora_here = same_header(machine / "loras" / "x.safetensors", b"2")
+    contents = Contents(None)
+    files = tuple((path, contents.of(path)) for path in (model, lora))
+    model.unlink()
+    lora.unlink()
+    worker = await a_worker()
+
+    assert (await ask_of(worker, Locate(1, files))).value == ()
+    spec = ModelSpec(model, (LoraSpec(lora, 0.5),))
+    await worker.tell((messages.frame(Load(2, spec)),))
+
+    told = worker.told()
+    assert isinstance(told, Load)
+    assert told.model.path == here
+    assert told.model.loras == (LoraSpec(lora_here, 0.5),)
+    assert told.model.key == spec.key  # as the bot knows it
+    assert worker.start.ledger == tmp_path / "kept" / "measured.json"
+
+
+async def test_a_file_that_is_lacking_is_named_and_can_be_sent_in_parts(
+    tmp_path: Path, machine: Path
+) -> None:
+    model = same_header(tmp_path / "bot" / "dream.safetensors", b"1")
+    content, data = Contents(None).of(model), model.read_bytes()
+    model.unlink()
+    worker = await a_worker()
+    assert (await ask_of(worker, Locate(1, ((model, content),)))).value == (model,)
+    assert (await ask_of(worker, Locate(2, ((model, None),)))).value == (model,)
+
+    half = len(data) // 2
+    for offset, part in ((0, data[:half]), (half, data[half:])):
+        keep = Keep(3, model, content, "", offset, part, is_last=offset > 0)
+        assert (await ask_of(worker, keep)).error is None
+
+    await worker.tell((messages.frame(Load(4, ModelSpec(model))),))
+    assert worker.told().model.path.read_bytes() == data
+    another = await a_worker()  # a later one finds it
+    assert (await ask_of(another, Locate(5, ((model, content),)))).value == ()
+
+
+async def test_a_file_that_came_changed_or_would_lie_elsewhere_is_not_kept(
+    tmp_path: Path, machine: Path
+) -> None:
+    model = same_header(tmp_path / "bot" / "dream.safetensors", b"1")
+    content = Contents(None).of(model)
+    worker = await a_worker()
+
+    changed = await ask_of(worker, Keep(1, model, content, "", 0, b"changed", is_last=True))
+    assert "came changed" in str(changed.error)
+    climbing = Keep(2, model, content, "../../../../evil", 0, b"x", is_last=True)
+    assert "elsewhere" in str((await ask_of(worker, climbing)).error)
+
+    assert not await asyncio.to_thread(found, tmp_path, "evil")
+    assert not await asyncio.to_thread(found, tmp_path / "kept", "*.safetensors")
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    return list(folder.rglob(pattern))
+
+
+async def test_a_picture_to_draw_from_comes_along_and_goes_with_the_request(
+    machine: Path,
+) -> None:
+    worker = await a_worker()
+    request = ask(source=Path("/bot/only/source.png"))
+
+    await worker.tell((messages.frame(SourcedRun(Run(7, "job", request), b"pixels")),))
+
+    told = worker.told()
+    assert told.request.source.read_bytes() == b"pixels"
+    assert told.request == replace(request, source=told.request.source, model=told.request.model)
+    worker._say(messages.JobFailed(7, "job", messages.DreamLabError("no")))
+    assert not told.request.source.exists()
+
+
+async def test_another_version_is_refused_in_a_sentence(machine: Path) -> None:
+    worker = Quiet()
+
+    await worker.open(messages.frame(messages.Start("cpu", False, 30, None)), "another")
+
+    [frame], has_ended = await worker.listen()
+    said = messages.unframe(frame[messages.HEADER.size :])
+    assert isinstance(said, messages.Unusable)
+    assert "the bot has another; install the same on both" in said.reason
+    assert has_ended
+
+
+async def test_silence_is_answered_so_that_the_way_is_known_to_be_open(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.ray_worker.LISTENING", 0.01)
+    worker = await a_worker()
+
+    assert await worker.listen() == ((), False)
+    for task in worker._tasks:
+        task.cancel()
+    await asyncio.gather(*worker._tasks, return_exceptions=True)
