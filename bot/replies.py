@@ -5,7 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
-from bot.records import JobRecord, JobView, Setback
+from bot.records import JobRecord, JobView, Kinship, Setback
 from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
 from modes.mode_config import ModeConfig
 from modes.request_fields import size_text
@@ -125,7 +125,9 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
     if negative := record.request.shown_negative:
         small.append(f"without {plain(negative, _NEGATIVE_LIMIT)}")
     small += asking_notes(record)
-    return "\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))])
+    if record.note:
+        small.append(plain(record.note, _NOTE_LIMIT))
+    return cut("\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))]))
 
 
 def alt_text(request: GenerationRequest, number: int = 0) -> str:
@@ -290,7 +292,9 @@ def _parameters(record: JobRecord) -> str:
     ]
     if request.variation_seed is not None:
         parts.append(f"variation {request.variation_seed}")
-    if request.source is not None:
+    if record.parent and record.parent.kinship is Kinship.UPSCALE:
+        parts.append("enlarged")
+    elif request.source is not None:
         parts.append(f"from a picture, strength {request.strength:g}")
     if record.seconds is not None:
         parts.append(f"{record.seconds:.1f} s")
