@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from bot.members import Page
 from bot.records import Figures, JobRecord, JobView
-from bot.replies import cut, plain, stand
+from bot.replies import CONTENT_LIMIT, cut, plain, stand
 from engine.fair_queue import MOST_OVERTAKINGS, Place
 from engine.jobs import GenerationJob, JobStatus
 
@@ -135,18 +135,25 @@ def forgotten(requests: int, pictures: int) -> str:
     return f"Deleted: {counted(requests, 'request')}, {counted(pictures, 'picture')}."
 
 
-def commands(described: Iterable[tuple[str, str, str]]) -> str:
-    """Returns what can be typed here.
+def commands(described: Iterable[tuple[str, str, str]], menus: Iterable[str] = ()) -> list[str]:
+    """Returns what can be typed here, in as many messages as it takes.
 
     Args:
         described: of each command its name, what it does and the permission that Discord asks for
             by default; empty where it asks for none.
+        menus: what a message's own menu offers.
     """
     lines = [
         f"**/{name}** {plain(about)}{f' ({permission})' if permission else ''}"
         for name, about, permission in described
     ]
-    return cut("\n".join(lines))
+    lines += [f"**{name}** in a message's menu, under Apps" for name in menus]
+    pages = [""]
+    for line in lines:
+        if len(pages[-1]) + len(line) >= CONTENT_LIMIT:
+            pages.append("")
+        pages[-1] += f"{line}\n"
+    return [page.rstrip() for page in pages]
 
 
 def _entry(job: JobRecord) -> str:

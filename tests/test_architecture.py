@@ -22,8 +22,6 @@ OWNERS = {
         "bot/buttons.py",
         "bot/forms.py",
         "bot/pointing.py",
-        "bot/forms.py",
-        "bot/pointing.py",
         "bot/cogs/",
     ),
     "fastapi": ("bot/web/",),

@@ -30,7 +30,8 @@ async def test_no_privileged_intent_is_asked_for(bot: Bot) -> None:
     session = bot.discord.gateway.live
 
     assert session is not None
-    assert session.intents == 1  # servers, and nothing else
+    # Servers, and messages with the words of those to the bot alone: nothing else.
+    assert session.intents == 1 << 0 | 1 << 9 | 1 << 12
 
 
 async def test_a_wrong_token_ends_it_with_a_sentence_for_the_owner(
@@ -168,3 +169,14 @@ async def test_it_ends_while_discord_answers_nothing(
         await discord.until(lambda: discord.calls_to("callback"))
     # Leaving the block waits a few seconds for what is being answered, then gives it up.
     assert discord.gateway.live is None
+
+
+async def test_with_shards_a_connection_says_which_it_is_and_draws(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    # One of one: between two of them discord.py waits for five seconds, as Discord wants it.
+    async with running_bot(tmp_path, discord, discord_shards=1) as bot:
+        await discord.picture(await bot.imagine())
+
+    identified = [each["d"] for each in discord.gateway.received if each["op"] == IDENTIFY]
+    assert [each["shard"] for each in identified] == [[0, 1]]

@@ -100,7 +100,7 @@ async def test_a_request_that_discord_does_long_after_it_was_given_up_doubles_no
 async def test_an_error_that_is_lost_on_the_way_is_told_by_nobody_twice(bot: Bot) -> None:
     fault = bot.discord.fail("callback", status=0, processed=True, times=1)
 
-    await bot.imagine(values={"size": "1x1"})
+    await bot.imagine(values={"size": "huge"})
     await bot.discord.until(lambda: fault.met, "the lost word")
     message = await bot.discord.picture(await bot.imagine())
 

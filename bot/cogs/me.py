@@ -43,8 +43,13 @@ async def show_help(interaction: Interaction) -> None:
     """Lists what you can type."""
     client = interaction.client
     async with client.explaining(interaction):
-        text = replies_members.commands(sorted(_described(client)))
-        await interaction.response.send_message(text, ephemeral=True)
+        menus = client.tree.walk_commands(type=discord.AppCommandType.message)
+        first, *more = replies_members.commands(
+            sorted(_described(client)), sorted(menu.name for menu in menus)
+        )
+        await interaction.response.send_message(first, ephemeral=True)
+        for text in more:
+            await interaction.followup.send(text, ephemeral=True)
 
 
 def _described(client: "DreamClient") -> Iterator[tuple[str, str, str]]:
