@@ -234,7 +234,7 @@ class Chaos:
         self._asked: list[Asked] = []
         self._faults: list[Fault] = []
 
-    async def ask(self) -> None:
+    async def ask(self) -> Asked:
         """Has a member type /imagine."""
         seed, prompt = len(self._asked), self._rng.choice(PROMPTS)
         interaction = await self.discord.slash(
@@ -243,6 +243,7 @@ class Chaos:
             user=self._rng.choice(self._members),
         )
         self._asked.append(Asked(seed, prompt, interaction))
+        return self._asked[-1]
 
     async def disturb(self, kills: int, *, faults: bool, longest: float) -> None:
         """Asks and kills, in turn.
@@ -323,7 +324,7 @@ class Chaos:
                 report.pictures += 1
                 if not _alike(pictures[0], undisturbed[asked.seed]):
                     report.different.append(name)
-            elif status == "failed" and self._told_of_crashes(job_id) == 1:
+            elif status == "failed" and self._told_given_up(job_id) == 1:
                 report.blamed += 1
             else:
                 report.lost.append(f"{name}: {status}")
@@ -345,10 +346,10 @@ class Chaos:
                     posted.setdefault(int(parameters.settings["Seed"]), []).append(picture)
         return posted
 
-    def _told_of_crashes(self, job_id: str) -> int:
-        """How many messages say that a job is given up."""
+    def _told_given_up(self, job_id: str) -> int:
+        """How many messages say that a job is given up, since the program died with it twice."""
         return sum(
-            "crash" in message.content
+            "tried again" in message.content
             and any(
                 button.get("custom_id", "").endswith(job_id) for button in message.buttons.values()
             )
@@ -434,7 +435,8 @@ async def run(
     """Runs it all in a folder, which is made, and returns the report."""
     async with _running(folder, seed) as chaos:
         await chaos.disturb(kills, faults=faults, longest=longest)
-        await chaos.ask()  # whatever came before, the bot still draws
+        last = await chaos.ask()  # whatever came before, the bot still draws
+        await chaos.discord.until(lambda: last.acknowledged, "an answer to the last")
         await chaos.settle()
         await chaos.stop()
         chaos.examine(await undisturbed(chaos.requests(), folder / "undisturbed"))
