@@ -5,8 +5,18 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    async_playwright,
+    expect,
+)
 
 from bot.app import open_app
 from bot.settings import Settings
@@ -17,6 +27,14 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
 PATIENCE = 120_000
 """Milliseconds that a busy machine gets; nothing is decided by it."""
+
+PROMPTS = (
+    "/imagine a yellow star on a blue background",
+    "/imagine a green heart on a pink background",
+    "/imagine a purple ring on a white background",
+    "/imagine a red circle on a white background",
+)
+"""What the demo model draws well."""
 
 _ARGUMENTS = (
     "--headless",
@@ -32,6 +50,7 @@ _ARGUMENTS = (
 )
 
 _MODES_FILE = Path(__file__).parents[1] / "modes" / "modes.yaml"
+_MODELS = Path(__file__).parents[1] / "models"
 
 
 @asynccontextmanager
@@ -45,10 +64,44 @@ async def open_browser() -> AsyncIterator[Browser]:
             await browser.close()
 
 
+class Witness:
+    """Notes what a browser asked for and complained about."""
+
+    def __init__(self, context: BrowserContext) -> None:
+        self.addresses: list[str] = []
+        self.complaints: list[str] = []
+        context.on("request", lambda request: self.addresses.append(request.url))
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self.complaints.append(str(error.error)))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        # Chromium notes each request that was refused; the page shows why, which is tested.
+        refused = message.text.startswith("Failed to load resource")
+        if message.type in ("error", "warning") and not refused:
+            self.complaints.append(message.text)
+
+
 @asynccontextmanager
-async def open_real_page(folder: Path) -> AsyncIterator[str]:
-    """Opens the whole program with the demo model and yields the page's address."""
-    settings = Settings(data=folder, modes_file=_MODES_FILE, web_port=0, devices=("cpu",))
+async def open_context(browser: Browser, **more: Any) -> AsyncIterator[BrowserContext]:
+    """Opens a fresh browser profile, of which nothing may leave this machine, nor fail unseen."""
+    opened = await browser.new_context(**more)
+    witness = Witness(opened)
+    yield opened
+    await opened.close()
+    hosts = {urlsplit(address).hostname for address in witness.addresses}
+    assert hosts <= {"127.0.0.1", None}  # none: what is within the page, such as a preview
+    assert witness.complaints == []
+
+
+@asynccontextmanager
+async def open_real_page(folder: Path, **more: Any) -> AsyncIterator[str]:
+    """Opens the whole program with the demo model and yields the page's address.
+
+    Its modes file is a copy of the one that comes with it, which may be edited.
+    """
+    settings = Settings(
+        data=folder, modes_file=_copied_modes(folder), web_port=0, devices=("cpu",), **more
+    )
     async with open_app(settings) as app:
         web = create_web_app(app.studio, app.catalog, app.pool, settings)
         front_end = WebFrontEnd(web, settings)
@@ -58,6 +111,14 @@ async def open_real_page(folder: Path) -> AsyncIterator[str]:
         finally:
             serving.cancel()
             await asyncio.wait([serving])
+
+
+def _copied_modes(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    text = _MODES_FILE.read_text(encoding="utf-8")
+    copy = folder / "modes.yaml"
+    copy.write_text(text.replace("../models", _MODELS.as_posix()), encoding="utf-8")
+    return copy
 
 
 async def draw(page: Page, text: str) -> Locator:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
+from pydantic_core import PydanticCustomError
 
 from bot.web.device_board import DeviceBoard
 from bot.web.device_routes import TheDevices
@@ -43,27 +44,40 @@ modes_live = APIRouter(prefix="/api/modes", responses=PROBLEMS)
 _AROUND = 3  # lines that a difference is shown with on either side
 
 
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "text in valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""Text without half a character, which no file and no answer can hold."""
+
+
 class ChangeIn(Sent):
     """One mode made to say something else."""
 
-    name: str
+    name: Text
     values: dict[str, Any] | None = Field(
-        description="Its keys, as modes.yaml has them; null takes the mode out."
+        description="Keys that say something else, as modes.yaml has them; a null takes the key "
+        "out. Instead of all of it, null takes the mode out."
     )
 
 
 class DraftFileIn(Sent):
     """A modes file that is being edited."""
 
-    text: str
+    text: Text
     change: ChangeIn | None = Field(default=None, description="Made to the text before it is read.")
 
 
 class TryIn(Sent):
     """A picture with a mode of a draft."""
 
-    text: str = Field(description="The modes file that is being edited.")
-    mode: str
+    text: Text = Field(description="The modes file that is being edited.")
+    mode: Text
     prompt: str
     seed: int | None = Field(default=None, description="Left out, one is drawn.")
 
@@ -290,7 +304,9 @@ def _check(body: DraftFileIn, edits: ModeEdits, catalog: ModeCatalog) -> CheckOu
 def _changed(text: str, change: ChangeIn, catalog: ModeCatalog) -> str:
     if change.values is None:
         return without_mode(text, catalog.path, change.name)
-    return with_mode(text, catalog.path, change.name, change.values)
+    said = (plain_modes(_content(text), catalog.path).get("modes") or {}).get(change.name)
+    before = said if isinstance(said, dict) else {}
+    return with_mode(text, catalog.path, change.name, {**before, **change.values})
 
 
 async def _state(

@@ -171,6 +171,9 @@ def reason(view: JobView, lanes: Sequence[LaneStatus]) -> str:
     """
     told = [_SETBACKS[view.setback]] if view.setback else []
     ready = [lane for lane in lanes if lane.state is LaneState.READY]
+    if view.paused is not None:
+        why = f" ({view.paused})" if view.paused else ""
+        return " ".join([*told, f"Drawing is paused{why}; places are kept."])
     if not ready:
         told.append(_no_device(lanes))
     elif view.position and view.position > 1:

@@ -202,6 +202,9 @@ class JobOut(BaseModel):
     status: JobStatus
     position: int | None = Field(description="Place in the queue, 1 is next.")
     before: str | None = Field(description="Who goes before it, such as '2 members'.")
+    paused: str | None = Field(
+        description="Why nothing that waits is drawn, empty for no reason given; null where it is."
+    )
     setback: Setback | None = Field(
         description="Why it waits once more: a restart, or a worker that died; null where not."
     )
@@ -230,6 +233,7 @@ class JobOut(BaseModel):
             status=record.status,
             position=view.position,
             before=view.before,
+            paused=view.paused,
             setback=view.setback,
             expected_at=view.expected_at,
             progress=ProgressOut.of(view.progress) if view.progress else None,

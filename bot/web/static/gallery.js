@@ -9,7 +9,8 @@ const SOON = 250; // milliseconds without another key until the search begins
 
 let shown = []; // the jobs of this page
 let asked = 0; // an answer that comes after a later one's question is old news
-let later = null;
+let searching = null; // timers
+let refreshing = null;
 
 const detail = new Detail({ opened: (job, number) => go({ job, n: number || null }, "push"), gone });
 
@@ -121,7 +122,7 @@ for (const link of [$("newer"), $("older")]) {
 }
 
 function search() {
-  clearTimeout(later);
+  clearTimeout(searching);
   go({ q: $("words").value.trim(), mode: $("by-mode").value, before: null, after: null }, "replace");
 }
 
@@ -130,17 +131,19 @@ $("search").addEventListener("submit", (event) => {
   search();
 });
 $("words").addEventListener("input", () => {
-  clearTimeout(later);
-  later = setTimeout(search, SOON);
+  clearTimeout(searching);
+  searching = setTimeout(search, SOON);
 });
 $("by-mode").addEventListener("change", search);
 addEventListener("popstate", load);
 $("detail").addEventListener("close", () => state().job && go({ job: null, n: null }, "push"));
 
 function refreshSoon() {
-  clearTimeout(later);
-  later = setTimeout(load, SOON);
+  clearTimeout(refreshing);
+  refreshing = setTimeout(load, SOON);
 }
+
+if ($("words").value) search(); // somebody typed before this was here
 
 follow("/api/events", {
   jobs: load, // at once, and whenever the connection is back

@@ -59,6 +59,7 @@ export class Editor {
       return;
     }
     $("text").value = sessionStorage.getItem(KEPT) ?? this.file.text;
+    $("text").disabled = false;
     this.#check();
     try {
       const { files } = await call("GET", "/api/inventory/models");
@@ -184,7 +185,6 @@ export class Editor {
     $("remove").disabled = names.length < 2;
     // Fields that are being typed into are left alone.
     if (change?.name !== chosen || this.form.name !== chosen) this.form.show(chosen, modes[chosen]);
-    else this.form.take(modes[chosen]);
   }
 
   #problem({ key, line, detail }) {

@@ -38,12 +38,12 @@ const FIELDS = [
 ];
 
 export class ModeForm {
-  // changed(name, values) is called with what the mode is to say.
+  // changed(name, values) is called with the keys that were changed here, null for those left out.
   constructor({ changed }) {
     this.changed = changed;
     this.name = null;
-    this.values = {};
-    this.isTouched = false;
+    this.values = {}; // what the mode says
+    this.touched = {}; // what was typed here since it was shown
     this.inputs = new Map();
     let part = $("fields");
     for (const field of FIELDS) {
@@ -64,8 +64,8 @@ export class ModeForm {
   // Shows a mode's values; null for one that can't be read.
   show(name, values) {
     this.name = name;
-    this.isTouched = false;
-    this.take(values ?? {});
+    this.touched = {};
+    this.values = values ?? {};
     for (const [key, { input, kind }] of this.inputs) {
       const value = this.values[key];
       const simple = isSimple(kind, value);
@@ -76,9 +76,8 @@ export class ModeForm {
     }
   }
 
-  // Takes what a mode says by now, the fields left as they are.
-  take(values) {
-    this.values = values;
+  get isTouched() {
+    return Object.keys(this.touched).length > 0;
   }
 
   forget() {
@@ -101,17 +100,13 @@ export class ModeForm {
 
   #typed(key) {
     const { input, kind } = this.inputs.get(key);
-    const value = read(kind, input, this.values[key]);
-    this.isTouched = true;
-    const values = { ...this.values, [key]: value };
-    for (const [each, said] of Object.entries(values)) if (said === null) delete values[each];
-    this.values = values;
-    this.changed(this.name, values);
+    this.touched[key] = read(kind, input, this.values[key]);
+    this.changed(this.name, { ...this.touched });
   }
 
   #field([key, label, kind, hint]) {
     const id = `field-${key}`;
-    const input = make(kind === "lines" ? "textarea" : ["sampler", "prediction"].includes(kind) ? "select" : "input", { id, name: key, autocomplete: "off" });
+    const input = make(kind === "lines" ? "textarea" : ["sampler", "prediction"].includes(kind) ? "select" : "input", { id, name: key, autocomplete: "off", disabled: true });
     const told = make("small", { id: `${id}-told`, className: "bad", hidden: true });
     input.setAttribute("aria-describedby", told.id);
     const caption = make("label", { htmlFor: id, textContent: label });

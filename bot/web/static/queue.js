@@ -11,6 +11,7 @@ class Row {
     this.element = template.content.firstElementChild.cloneNode(true);
     const part = (selector) => this.element.querySelector(selector);
     this.place = part(".place");
+    this.number = part(".number");
     this.prompt = part(".prompt");
     this.who = part(".who");
     this.stage = part(".stage");
@@ -25,7 +26,8 @@ class Row {
     const { id, is_yours, prompt, who, runs, position, mode, device } = entry;
     const title = prompt ?? `A request of ${who}`;
     this.element.classList.toggle("yours", is_yours);
-    setText(this.place, runs ? "" : String(position ?? ""));
+    this.place.hidden = runs || !position;
+    setText(this.number, String(position ?? ""));
     setText(this.prompt, title);
     const facts = [is_yours ? "yours" : null, mode, sizeOf(entry), runs ? device : null];
     setText(this.who, facts.filter(Boolean).join(" · "));
@@ -39,10 +41,10 @@ class Row {
   }
 
   #showStage() {
-    const { runs, why, progress, position, expected_at } = this.entry;
+    const { runs, why, progress, expected_at } = this.entry;
     const about = aboutOf(expected_at);
     if (runs) setText(this.stage, progress ? stageOf({ status: "running", progress }) + (about && `, ${about}`) : "");
-    else setText(this.stage, `${position ? `Number ${position}. ` : ""}${why}${about && ` Done in ${about}.`}`);
+    else setText(this.stage, why + (about && ` Done in ${about}.`));
   }
 }
 

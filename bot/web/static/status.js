@@ -7,7 +7,9 @@ const FRESH = 30_000; // milliseconds; the server draws plots no more often
 const template = $("device");
 const cards = new Map(); // by device
 
-const gigabytes = (number) => `${number.toFixed(number < 10 ? 1 : 0)} GB`;
+function gigabytes(number) {
+  return number < 0.1 ? `${Math.round(number * 1024)} MB` : `${number.toFixed(number < 10 ? 1 : 0)} GB`;
+}
 
 const STATES = { starting: "starting", ready: "ready", restarting: "being started again", down: "down", closed: "closed" };
 
@@ -81,9 +83,8 @@ async function showPlots() {
   $("plots-error").hidden = true;
   for (const { name, title, alt, url } of told.plots) {
     if (!plots.has(name)) plots.set(name, plot());
-    const { caption, dark, image } = plots.get(name);
-    setText(caption, title);
-    image.alt = alt;
+    const { dark, image } = plots.get(name);
+    image.alt = `${title}: ${alt}`;
     const address = `${url}&at=${Math.floor(Date.now() / FRESH)}`;
     if (!image.src.endsWith(address)) {
       dark.srcset = `${address}&theme=dark`;
@@ -93,12 +94,11 @@ async function showPlots() {
 }
 
 function plot() {
-  const caption = make("figcaption");
   const dark = make("source", { media: "(prefers-color-scheme: dark)" });
   const image = make("img", { decoding: "async", width: 640, height: 240 });
   image.addEventListener("error", () => sayOfPlots("The plots can't be drawn just now."));
-  $("plots").append(make("figure", {}, caption, make("picture", {}, dark, image)));
-  return { caption, dark, image };
+  $("plots").append(make("figure", {}, make("picture", {}, dark, image)));
+  return { dark, image };
 }
 
 function sayOfPlots(text) {

@@ -13,6 +13,8 @@ const SETBACKS = {
 
 export function stageOf(job) {
   if (job.status === "queued") {
+    if (typeof job.paused === "string")
+      return `Drawing is paused${job.paused && ` (${job.paused})`}: ${placeOf(job.position)}`;
     if (job.setback) return `${SETBACKS[job.setback]}: ${placeOf(job.position)}`;
     if (job.position === null) return "Waiting";
     if (job.position === 1) return "Next in the queue";
