@@ -18,7 +18,6 @@ Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 
 
 @app_commands.command()
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def queue(interaction: Interaction) -> None:
     """Tells what is being drawn, and who waits before you and why."""
@@ -54,7 +53,6 @@ async def suggest_unfinished(interaction: Interaction, typed: str) -> list[Optio
 @app_commands.rename(job_id="id")
 @app_commands.describe(job_id="What to take back: something of yours that waits or is drawn")
 @app_commands.autocomplete(job_id=suggest_unfinished)
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def cancel(interaction: Interaction, job_id: str) -> None:
     """Takes back what waits or is being drawn; moderators may do so with anybody's here."""

@@ -16,7 +16,6 @@ Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 
 
 @app_commands.command()
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def me(interaction: Interaction) -> None:
     """Tells you alone what you have under way and have had drawn."""
@@ -37,7 +36,6 @@ async def me(interaction: Interaction) -> None:
 
 
 @app_commands.command(name="help")
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def show_help(interaction: Interaction) -> None:
     """Lists what you can type."""

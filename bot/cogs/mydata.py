@@ -20,7 +20,6 @@ Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 mydata = app_commands.Group(
     name="mydata",
     description="What is kept of you",
-    allowed_installs=app_commands.AppInstallationType(guild=True, user=False),
     allowed_contexts=app_commands.AppCommandContext(
         guild=True, dm_channel=True, private_channel=False
     ),

@@ -61,7 +61,6 @@ class PageButton(
 
 
 @app_commands.command()
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def history(interaction: Interaction) -> None:
     """Shows your own pictures to you alone, newest first."""
@@ -87,7 +86,6 @@ async def suggest_pictures(interaction: Interaction, typed: str) -> list[Option]
 @app_commands.rename(job_id="id")
 @app_commands.describe(job_id="Of a request of yours or of this server: /history names them")
 @app_commands.autocomplete(job_id=suggest_pictures)
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def show(interaction: Interaction, job_id: str) -> None:
     """Posts pictures here that were drawn before, with their parameters and buttons."""
@@ -120,7 +118,6 @@ async def show(interaction: Interaction, job_id: str) -> None:
 
 
 @app_commands.command()
-@app_commands.allowed_installs(guilds=True, users=False)
 @app_commands.allowed_contexts(guilds=True, dms=True, private_channels=False)
 async def results(interaction: Interaction) -> None:
     """Brings what could not be brought to you before: its channel was gone, say."""
