@@ -44,6 +44,9 @@ bench: $(DEV) ## Measures serving against the stock pipeline, and what decisions
 bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
 	$(BIN)/python -m benchmarks.serving --profile gpu
 
+bench-web: $(DEV) ## Measures the page under 200 open streams and 50 requests a second
+	$(BIN)/python -m benchmarks.web $(ARGS)
+
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -73,4 +76,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test test-ray fleet lint adherence soak bench chaos fuzz-api bench-gpu constraints clean
+.PHONY: help run check test test-ray fleet lint adherence soak bench chaos fuzz-api bench-gpu bench-web constraints clean

@@ -23,6 +23,9 @@ LEAST = 2000
 _HOOKS = "tests.fuzz_hooks"
 _ROOT = Path(__file__).parent.parent
 
+_LEFT_OUT = "^/api/((queue/)?events|drain)$"
+"""Streams that end with the connection; and what has all who draw wait from then on."""
+
 _CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -70,8 +73,7 @@ async def fuzz(examples: int, *more: str, quiet: bool = False) -> Found:
                 *(sys.executable, "-m", "schemathesis.cli", "run"),
                 f"{page.url}/api/openapi.json",
                 *("--checks", ",".join(_CHECKS), "--max-examples", str(examples)),
-                # These streams end with the connection.
-                *("--exclude-path-regex", "^/api/(queue/)?events$"),
+                *("--exclude-path-regex", _LEFT_OUT),
                 *("--continue-on-failure", "--report-json-path", str(report), *more),
                 cwd=folder,
                 env={**os.environ, "SCHEMATHESIS_HOOKS": _HOOKS, "PYTHONPATH": str(_ROOT)},

@@ -1,10 +1,12 @@
 """The benchmarks run to their end, and what they ask for is what they say. No figure is judged."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from benchmarks import web
 from benchmarks.decisions import measure
 from benchmarks.random_models import random_model
 from benchmarks.serving import PROFILES, SECTIONS, run, table
@@ -21,6 +23,7 @@ from benchmarks.workloads import (
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.model_detector import detect
 from tests.tiny_models import save_pipeline
+from tests.web_kit import open_page
 
 REQUEST = GenerationRequest("m", ModelSpec(Path("m")), "p", "", 16, 16, 2, 5.0, Sampler.EULER, 1)
 
@@ -51,6 +54,21 @@ def test_the_serving_benchmark_runs_to_its_end(tmp_path: Path) -> None:
     assert all(each["steps"] <= 2 for each in found if each["section"] == "joins")
     lines = list(table(found))
     assert all(any(title in line for line in lines) for title, _, _ in SECTIONS.values())
+
+
+async def test_the_pages_benchmark_runs_to_its_end(tmp_path: Path) -> None:
+    tokens = ("artist-ada-0123456789", "artist-bob-0123456789")
+    async with open_page(
+        tmp_path, web_token="admin-0123456789abcdef", web_artist_token=tokens
+    ) as page:
+        crowd = web.Crowd(page.url, tokens)
+        found = await web.use(crowd, os.getpid(), streams=16, rate=20, seconds=0.5)
+
+    assert (found.requests, found.failed) == (10, 0)
+    assert found.events >= 2 * 16  # what there is, and how things stand, on each
+    assert 0 < found.p50 <= found.p99 <= found.longest
+    assert found.most >= found.before > 1
+    assert any("p99" in line for line in found.lines())
 
 
 @pytest.mark.slow
