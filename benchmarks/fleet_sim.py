@@ -2,14 +2,13 @@
 
     python -m benchmarks.fleet_sim
 
-Pure but for the clock that times decisions, in processor time: members ask at random times, GPUs
-load and draw for as many seconds as the figures below say. `engine.fair_queue` says who is next and
-`engine.placement` where, as in `engine.worker_pool`. Beside it stands what a plain pool would do: whoever is first
-goes to the first GPU that is free. A GPU draws one request at a time here; what shared passes bring
-comes on top of it.
+Pure: members ask at random times, GPUs load and draw for as many seconds as the figures below say.
+`engine.fair_queue` says who is next and `engine.placement` where, as in `engine.worker_pool`.
+Beside it stands what a plain pool would do: whoever is first goes to the first GPU that is free. A
+GPU draws one request at a time here; what shared passes bring comes on top of it.
 
-The second part takes the pool itself, with executors that do nothing, and times whole turns of it:
-a job ends, the next is chosen, and where it goes, among up to 100,000 that wait.
+The second part takes the pool itself, with executors that do nothing, and times whole turns of it,
+in processor time: a job ends, the next is chosen, and where it goes, among up to 100,000 that wait.
 """
 
 import argparse
@@ -18,6 +17,7 @@ import heapq
 import itertools
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,7 +134,7 @@ class Fleet:
         self._numbers = itertools.count()
         self._now = 0.0
         self.waits: list[float] = []
-        self.took: list[float] = []  # microseconds of each decision
+        self._holders: Counter[str] = Counter()  # GPUs by mode
         self.switches = 0
         self.pictures = 0
 
@@ -159,29 +159,24 @@ class Fleet:
     def _take_turns(self) -> None:
         """See `WorkerPool._take_turns`."""
         skipped: set[str] = set()
-        while len(self._queue):
-            began = time.thread_time_ns()
-            free = [gpu for gpu in self._gpus if not gpu.is_busy]
-            job_id = self._queue.peek(skipped=skipped) if free else None
-            if job_id is None:
-                return
+        free = [gpu for gpu in self._gpus if not gpu.is_busy]
+        while free and (job_id := self._queue.peek(skipped=skipped)) is not None:
             asked = self._asked[job_id]
-            gpu = free[0] if self._is_plain else choose(free, asked.mode, finish=self._finish)
-            assert gpu is not None  # noqa: S101 - one of them is free
-            if not self._is_plain and self._had_better_wait(asked, gpu):
+            if self._had_better_wait(asked, free):
                 skipped.add(asked.mode)
                 continue
+            gpu = free[0] if self._is_plain else choose(free, asked.mode, finish=self._finish)
+            assert gpu is not None  # noqa: S101 - one of them is free
+            free.remove(gpu)
             loaded = () if self._is_plain else gpu.resident
             ticket = self._queue.pop(loaded, skipped=skipped, lanes=len(self._gpus))
-            self.took.append((time.thread_time_ns() - began) / 1000)
             self._begin(gpu, ticket.job_id)
 
-    def _had_better_wait(self, asked: Asked, gpu: Gpu) -> bool:
-        if gpu.has(asked.mode):
+    def _had_better_wait(self, asked: Asked, free: Sequence[Gpu]) -> bool:
+        if self._is_plain or any(gpu.has(asked.mode) for gpu in free):
             return False
-        holders = sum(each.has(asked.mode) for each in self._gpus)
         waiting = self._queue.waiting_for(asked.mode)
-        return had_better_wait(waiting, holders, asked.seconds, LOAD_SECONDS)
+        return had_better_wait(waiting, self._holders[asked.mode], asked.seconds, LOAD_SECONDS)
 
     @staticmethod
     def _finish(gpu: Gpu) -> float | None:
@@ -190,7 +185,10 @@ class Fleet:
 
     def _begin(self, gpu: Gpu, job_id: str) -> None:
         asked = self._asked[job_id]
+        before = set(gpu.resident)
         loading = gpu.take(asked.mode)
+        self._holders.update(gpu.resident.keys() - before)
+        self._holders.subtract(before - gpu.resident.keys())
         self.switches += loading > 0
         self.waits.append(self._now + loading - asked.at)
         end = self._now + loading + asked.seconds
@@ -212,8 +210,6 @@ def play(gpus: int, *, is_plain: bool) -> dict[str, Any]:
         "wait p50": round(cuts[49], 2),
         "wait p95": round(cuts[94], 2),
         "switches per 100": round(100 * fleet.switches / count, 1),
-        "decision median": round(statistics.median(fleet.took), 1),
-        "decision p99": round(statistics.quantiles(fleet.took, n=100)[98], 1),
     }
 
 

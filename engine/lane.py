@@ -145,7 +145,8 @@ class Lane:
     @property
     def in_memory(self) -> tuple[str, ...]:
         """Keys of all models that need no loading here."""
-        return tuple(dict.fromkeys((*self.models, *self.executor.loaded)))
+        keys = {*self._jobs.values(), *self.executor.loaded, self.used_last}
+        return tuple(key for key in keys if key is not None)
 
     @property
     def held(self) -> int:

@@ -46,7 +46,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from engine.errors import (
     DreamLabError,
@@ -58,10 +58,12 @@ from engine.errors import (
     PoisonousRequestError,
     PoolClosedError,
     QueueFullError,
+    TooLargeError,
+    TooLongError,
     WorkerDiedError,
     WorkerLostError,
 )
-from engine.estimates import predict, share_of
+from engine.estimates import predict, seconds_alone, share_of
 from engine.executor import Executor, Fleet
 from engine.fair_queue import MOST_OVERTAKINGS, FairQueue, Place
 from engine.job_runner import JobRunner, RunnableJob, can_run, is_drawing, model_of
@@ -91,6 +93,7 @@ from engine.mode_source import CurrentMode, Mode, ModeSource
 from engine.outlook import Outlook
 from engine.pace import Act
 from engine.placement import had_better_wait
+from engine.room import smaller
 from engine.submission import Attempt, Submission
 
 __all__ = [
@@ -113,6 +116,9 @@ logger = logging.getLogger(__name__)
 
 QUEUE_MAX = 64
 """Jobs that may wait unless told."""
+
+Smaller: TypeAlias = Callable[[int, int, int], tuple[int, int] | None]
+"""Returns the largest size to propose in place of one, given its sides and how many pixels fit."""
 
 CLOSE_TIMEOUT = 15.0
 """Seconds that jobs, and then executors, get to end at shutdown before they are given up.
@@ -316,6 +322,33 @@ class WorkerPool:
         future.add_done_callback(lambda _: self._future_ended(submission))
         self._touch_queue()
         return future
+
+    def check(self, request: GenerationRequest, smaller: Smaller = smaller) -> None:
+        """Refuses what no device can draw, as far as that is known before it is tried.
+
+        Args:
+            request: what is asked for.
+            smaller: returns the largest size that may be asked for in its place, given its own and
+                how many pixels fit.
+
+        Raises:
+            TooLargeError: there is no memory for the size on any device.
+            TooLongError: it takes longer than ``job_timeout``, alone on the fastest device.
+        """
+        executors = [lane.executor for lane in self._lanes if lane.is_ready]
+        if not executors or not request.is_drawn:
+            return
+        limits = [executor.pace.space.most_pixels(request) for executor in executors]
+        known = [limit for limit in limits if limit is not None]
+        if len(known) == len(limits):
+            fits = smaller(request.width, request.height, max(known))
+            raise TooLargeError(request.width, request.height, fits)
+        if self._job_timeout is None:
+            return
+        took = [seconds_alone(request, each.pace, each.most_rows) for each in executors]
+        seconds = min((each if each is not None else 0.0 for each in took), default=0.0)
+        if seconds > self._job_timeout:
+            raise TooLongError(seconds, self._job_timeout)
 
     @contextmanager
     def reserve(self, owner: str | None = None) -> Iterator[None]:
@@ -525,8 +558,9 @@ class WorkerPool:
         self._wake_due = False
         passed_over: list[Submission] = []
         skipped: set[str] = set()  # models whose jobs wait for a lane that has them
-        waits = len(self._queue) > 0
-        free = [lane for lane in self._lanes if waits and lane.can_take(alone=False)]
+        holders = _Holders(self._lanes)
+        some_wait = len(self._queue) > 0
+        free = [lane for lane in self._lanes if some_wait and lane.can_take(alone=False)]
         while free and self._may_begin:
             job_id = self._peek(passed_over, skipped)
             if job_id is None:
@@ -534,14 +568,18 @@ class WorkerPool:
             submission = self._submissions[job_id]
             lanes = self._lanes_for(submission)
             # Nobody but a job that begins here takes room while turns are taken.
-            lane = self._choose(submission, free if lanes is self._lanes else lanes)
-            if lane is not None and not self._had_better_wait(submission, lane, lanes):
+            open_lanes = free if lanes is self._lanes else lanes
+            waits = self._had_better_wait(submission, open_lanes, holders)
+            lane = None if waits else self._choose(submission, open_lanes)
+            if lane is not None:
                 self._begin(lane, passed_over, skipped)
                 if not lane.can_take(alone=False):
                     free.remove(lane)
             elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
                 passed_over.append(submission)  # others need no lane to themselves
-            elif (key := self._waits_for_a_model(submission, lane, lanes)) is not None:
+            elif (waits or lanes is not self._lanes) and (key := _key_of(submission)):
+                if submission.is_suspect:
+                    break
                 skipped.add(key)  # others need another one
             else:
                 break
@@ -588,32 +626,26 @@ class WorkerPool:
             return None
         return predict(job.request, self._outlook.device(lane))
 
-    def _had_better_wait(self, submission: Submission, lane: Lane, lanes: Sequence[Lane]) -> bool:
+    def _had_better_wait(
+        self, submission: Submission, free: Sequence[Lane], holders: "_Holders"
+    ) -> bool:
         """Whether a drawing waits for a full lane that has its model, rather than load a copy."""
         job, key = submission.job, _key_of(submission)
-        if not key or lane.has(key) or submission.is_suspect:
+        if not key or submission.is_suspect or not isinstance(job, GenerationJob):
             return False
-        holders = [each for each in lanes if each.has(key) and each.is_ready]
-        if not holders or not isinstance(job, GenerationJob):
+        request = job.request
+        if not isinstance(request, GenerationRequest) or any(lane.has(key) for lane in free):
             return False
-        request, pace = job.request, holders[0].executor.pace
-        if not isinstance(request, GenerationRequest):
+        count, holder = holders.of(key)
+        if holder is None:
             return False
-        known = (each.executor.pace.seconds(Act.LOAD, key) for each in (lane, *holders[:1]))
+        pace = holder.executor.pace
         return had_better_wait(
             self._queue.waiting_for(key),
-            len(holders),
-            share_of(request, pace, holders[0].executor.most_rows),
-            next((seconds for seconds in known if seconds is not None), None),
+            count,
+            share_of(request, pace, holder.executor.most_rows),
+            pace.seconds(Act.LOAD, key),
         )
-
-    def _waits_for_a_model(
-        self, submission: Submission, lane: Lane | None, lanes: Sequence[Lane]
-    ) -> str | None:
-        """Returns the model that a job can't be drawn with now, though other jobs may begin."""
-        if submission.is_suspect or (lane is None and lanes is self._lanes):
-            return None
-        return _key_of(submission) or None
 
     def _begin(
         self, lane: Lane, passed_over: Sequence[Submission], skipped: Collection[str]
@@ -847,6 +879,24 @@ class WorkerPool:
         logger.critical("The pool failed", exc_info=error)
         if not self.failed.done():
             self.failed.set_exception(error)
+
+
+class _Holders:
+    """Who has which model in memory; looked up once while turns are taken, if at all."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = lanes
+        self._found: dict[str, tuple[int, Lane]] | None = None
+
+    def of(self, key: str) -> tuple[int, Lane | None]:
+        """Returns how many lanes have a model, and one of them."""
+        if self._found is None:
+            self._found = {}
+            for lane in self._lanes:
+                for held in lane.in_memory if lane.is_ready else ():
+                    count = self._found[held][0] if held in self._found else 0
+                    self._found[held] = (count + 1, lane)
+        return self._found.get(key, (0, None))
 
 
 def _missing(trouble: str | None) -> LaneStatus:
