@@ -26,6 +26,8 @@ from pydantic import (
     field_validator,
 )
 
+from bot.priorities import ALLOWED as ALLOWED_WEIGHTS
+from bot.priorities import parse_weights
 from engine.devices import ALLOWED as ALLOWED_DEVICES
 from engine.devices import parse_devices
 from engine.errors import DreamLabError
@@ -107,6 +109,11 @@ class Settings(BaseModel):
         "application's page Installation must allow it, too.",
         "true or false",
     )
+    discord_shards: Literal["off"] | int | None = _setting(
+        "off",
+        "Over how many connections Discord's events come; more than one from 2,500 servers on.",
+        "off (one connection), auto (as many as Discord says), or a whole number from 1 to 1000",
+    )
     permutations_max: int = _setting(
         10,
         "How many requests one prompt with {red, blue} in it may become.",
@@ -135,6 +142,11 @@ class Settings(BaseModel):
         "a whole number from 1 to 100000",
         ge=1,
         le=100_000,
+    )
+    role_weights: Mapping[str, float] = _setting(
+        {},
+        "Roles whose members' turns count more, or less, than others'.",
+        ALLOWED_WEIGHTS,
     )
     job_timeout: float = _setting(
         3600.0,
@@ -179,8 +191,8 @@ class Settings(BaseModel):
     )
     host_cache_gb: float | None = _setting(
         None,
-        "Gigabytes of this machine's memory for models that must leave a GPU, so that they are back "
-        "in a moment; left out, a quarter of it. 0 keeps none.",
+        "Gigabytes of this machine's memory for models that must leave a GPU, so that they are "
+        "back soon; left out, a quarter of it. 0 keeps none.",
         "a number from 0 to 100000",
         ge=0,
         le=100_000,
@@ -377,6 +389,17 @@ class Settings(BaseModel):
             return value
         return parse_devices(value)
 
+    @field_validator("discord_shards", mode="before")
+    @classmethod
+    def _shards_are_counted(cls, value: object) -> object:
+        if not isinstance(value, str) or value.lower() == "off":
+            return value.lower() if isinstance(value, str) else value
+        if value.lower() == "auto":
+            return None
+        if not (value.isascii() and value.isdecimal() and 1 <= int(value[:5]) <= 1000):
+            raise ValueError("it is no such number")
+        return int(value)
+
     @field_validator("ray_address")
     @classmethod
     def _head_is_an_address(cls, address: str) -> str:
@@ -412,6 +435,11 @@ class Settings(BaseModel):
         if not int(least) <= int(most) <= 10_000 or int(most) < 1:
             raise ValueError("the first number is above the second, or there would be none")
         return int(least), int(most)
+
+    @field_validator("role_weights", mode="before")
+    @classmethod
+    def _weights_are_read(cls, value: object) -> object:
+        return parse_weights(value) if isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -295,3 +295,21 @@ async def test_a_database_that_can_not_be_written_is_told(
     assert found.level is Level.BROKEN
     assert "another program keeps the database locked" in found.text
     assert "none of the old is lost" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("problem", "has_ray", "has_token", "level", "text"),
+    [
+        (None, True, True, Level.OK, "Ray, head at 10.0.0.2:6379"),
+        (None, True, False, Level.WARNING, "without RAY_AUTH_TOKEN"),
+        ("Connection refused", True, True, Level.BROKEN, "10.0.0.2:6379: Connection refused"),
+        (None, False, True, Level.BROKEN, "Ray is not installed"),
+    ],
+)
+def test_a_cluster_is_judged(
+    problem: str | None, has_ray: bool, has_token: bool, level: Level, text: str
+) -> None:
+    finding = check.judge_cluster("10.0.0.2:6379", problem, has_ray=has_ray, has_token=has_token)
+    assert finding.level is level
+    assert text in finding.text
+    assert bool(finding.hint) is (level is not Level.OK)

@@ -291,3 +291,54 @@ def test_the_example_documents_every_setting_with_its_default() -> None:
 
 def test_the_example_is_a_valid_file() -> None:
     assert Settings.load(env_file=EXAMPLE, environ={}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "shards"), [("off", "off"), ("OFF", "off"), ("auto", None), ("16", 16)]
+)
+def test_shards_are_off_counted_by_discord_or_by_the_owner(
+    text: str, shards: str | int | None
+) -> None:
+    assert load(DISCORD_SHARDS=text).discord_shards == shards
+
+
+def test_a_cluster_is_drawn_on_as_it_is_described() -> None:
+    settings = load(
+        EXECUTOR="ray",
+        RAY_ADDRESS="head.lan:6379",
+        RAY_GPUS_PER_WORKER="0.5",
+        RAY_LABELS="tier=fast, room = attic",
+        RAY_WORKERS="0-8",
+        RAY_SEND_MODELS="true",
+    )
+    assert (settings.executor, settings.ray_address) == ("ray", "head.lan:6379")
+    assert settings.ray_labels == (("tier", "fast"), ("room", "attic"))
+    assert settings.ray_workers == (0, 8)
+    assert settings.ray_send_models
+    assert load(RAY_WORKERS="ALL").ray_workers is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EXECUTOR", "kubernetes"),
+        ("RAY_ADDRESS", "10.0.0.2"),
+        ("RAY_ADDRESS", "10.0.0.2:0"),
+        ("RAY_ADDRESS", "ray://10.0.0.2:10001"),
+        ("RAY_ADDRESS", "10.0.0.2:99999"),
+        ("RAY_GPUS_PER_WORKER", "-1"),
+        ("RAY_GPUS_PER_WORKER", "nan"),
+        ("RAY_LABELS", "fast"),
+        ("RAY_LABELS", "tier="),
+        ("RAY_WORKERS", "8-2"),
+        ("RAY_WORKERS", "0-0"),
+        ("RAY_WORKERS", "some"),
+        ("RAY_WORKERS", "0-99999"),
+        ("RAY_SEND_MODELS", "perhaps"),
+        ("DISCORD_SHARDS", "0"),
+        ("DISCORD_SHARDS", "many"),
+    ],
+)
+def test_a_cluster_that_can_not_be_is_refused_with_what_is_allowed(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^{name} \(environment\): .* Allowed: "):
+        load(**{name: value})
