@@ -1,6 +1,8 @@
 """Settings that every test shares."""
 
+import gc
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -16,3 +18,20 @@ settings.load_profile("unhurried")
 
 # A failed assertion in a kit shows its values, as one in a test does.
 pytest.register_assert_rewrite("tests.discord_kit")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_there_stays() -> None:
+    """Spares a file's tests the search for garbage in all that was imported, as workers do.
+
+    What a test makes is found; torch and its friends alone are a million objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: a third of their time, tests wait for somebody."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores + (cores + 1) // 2
