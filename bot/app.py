@@ -105,7 +105,14 @@ async def open_app(
         )
         outbox = Outbox(store, lambda job_id: studio.view(job_id))
         images = ImageFolder(settings.data / "images")
-        async with Studio(store, pool, catalog, images, on_settled=outbox.wake) as studio:
+        async with Studio(
+            store,
+            pool,
+            catalog,
+            images,
+            on_settled=outbox.wake,
+            weights=settings.role_weights,
+        ) as studio:
             housekeeper = Housekeeper(store, images, studio.remove_sources, _limits(settings))
             await pool.start()
             try:

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from contextvars import copy_context
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self, TypeVar
 
 from bot import policy, remakes
@@ -21,6 +23,7 @@ from bot.image_folder import ImageFolder
 from bot.lineage import Lineage
 from bot.members import Members
 from bot.plots import Plotter
+from bot.priorities import weight_of
 from bot.records import (
     Child,
     ImageRecord,
@@ -59,6 +62,7 @@ from engine.jobs import (
     new_job_id,
 )
 from engine.outlook import FORESEEN
+from engine.room import smaller
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
@@ -155,6 +159,7 @@ class Studio:
         images: ImageFolder,
         on_settled: Callable[[], None] = lambda: None,
         store_pause: float = STORE_PAUSE,
+        weights: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         """Takes what it uses.
 
@@ -165,7 +170,9 @@ class Studio:
             images: keeps the picture files.
             on_settled: called when a result may be waiting in the outbox.
             store_pause: seconds until a result is stored anew that was refused.
+            weights: of roles whose members' turns count more or less; see `bot.priorities`.
         """
+        self._weights = weights
         self._store = store
         self._pool = pool
         self._catalog = catalog
@@ -729,6 +736,8 @@ class Studio:
     ) -> list[JobRecord]:
         for request, _ in requests:
             _refuse(policy.words_refusal(rules, request))
+            mode = self._catalog.modes.get(request.mode)
+            self._pool.check(request, mode.smaller if mode else smaller)
         now = datetime.now(UTC)
         records = [
             JobRecord(
@@ -745,9 +754,14 @@ class Studio:
         ]
         pictures = sum(request.count for request, _ in requests)
 
+        spoken = copy_context()  # the store's thread has none of whose language it is
+
         def admit(usage: Usage) -> None:
-            refusal = policy.usage_refusal(rules, usage, pictures, now, requests=len(requests))
-            _refuse(refusal)
+            _refuse(
+                spoken.run(
+                    policy.usage_refusal, rules, usage, pictures, now, requests=len(requests)
+                )
+            )
 
         # A task of its own: whoever asks may be gone in the middle of the commit, and a job that is
         # stored but not queued would wait for the next start.
@@ -829,6 +843,7 @@ class Studio:
                 id=record.id,
                 owner=record.owner.id,
                 place=record.origin.place,
+                weight=weight_of(record.owner, self._weights),
                 request=request,
             ),
             on_event=on_event,

@@ -138,9 +138,9 @@ class Dialogue:
                     answer.set_result(value)
                 else:
                     answer.set_exception(error)
-            case messages.Measured(figures, loaded, waiting):
+            case messages.Measured(figures, loaded, waiting, space):
                 self.loaded = loaded
-                self._pace.take(figures, waiting)
+                self._pace.take(figures, waiting, space)
             case messages.JobEvent(run_id, event):
                 self._hand_on(run_id, event.job_id, event, last=isinstance(event, GenerationResult))
             case messages.JobFailed(run_id, job_id, error):

@@ -3,6 +3,8 @@
     DreamLabError
     ├── RequestError            the asker can mend it: a field, its value, what is allowed
     │   ├── UnknownModeError
+    │   ├── TooLargeError
+    │   ├── TooLongError
     │   ├── QueueFullError
     │   └── OwnerQueueFullError
     ├── ModelError              the owner can mend it: a path and the reason
@@ -78,6 +80,41 @@ class QueueFullError(RequestError):
     def __init__(self, size: int) -> None:
         super().__init__("queue", f"{size} waiting", f"at most {size}; try again in a moment")
         self.size = size
+
+
+class TooLargeError(RequestError):
+    """No device has the memory to draw a picture of this size; nothing was stored.
+
+    Attributes:
+        width: pixels that were asked for.
+        height: likewise.
+        fits: a size that there is room for; None where there is none.
+    """
+
+    def __init__(self, width: int, height: int, fits: tuple[int, int] | None) -> None:
+        asked = f"{width}x{height}"
+        less = "less than that" if fits is None else f"{fits[0]}x{fits[1]}"
+        super().__init__("size", asked, less)
+        remedy = "No smaller size of this mode fits either." if fits is None else f"{less} fits."
+        self.args = (f"{asked} is too big for the memory that this bot draws with. {remedy}",)
+        self.width, self.height, self.fits = width, height, fits
+
+
+class TooLongError(RequestError):
+    """Drawing this would take longer than a request may; nothing was stored.
+
+    Attributes:
+        seconds: what it would take.
+        most: what it may.
+    """
+
+    def __init__(self, seconds: float, most: float) -> None:
+        super().__init__("request", f"{seconds:.0f} seconds", f"at most {most:.0f} seconds")
+        self.args = (
+            f"Drawing this would take about {_minutes(seconds)} here; a request may take "
+            f"{_minutes(most)} at most. A smaller picture, fewer of them or fewer steps take less.",
+        )
+        self.seconds, self.most = seconds, most
 
 
 class OwnerQueueFullError(RequestError):
@@ -268,6 +305,13 @@ class PoolClosedError(DreamLabError):
 
     def __init__(self) -> None:
         super().__init__("Dream Lab is shutting down; the request was not drawn.")
+
+
+def _minutes(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} seconds"
+    minutes = round(seconds / 60)
+    return f"{minutes} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _counted(number: int, noun: str) -> str:

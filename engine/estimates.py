@@ -129,6 +129,13 @@ def predict(request: GenerationRequest, device: Device) -> float | None:
     return forecast([crowd], [work]).get("")
 
 
+def seconds_alone(request: GenerationRequest, pace: Pace, most_rows: int) -> float | None:
+    """Returns what a request takes with a device to itself, its models loaded; None: not known."""
+    work = work_of("", request)
+    alone = Device(pace, capacity=1, most_rows=most_rows, loaded=work.models)
+    return forecast([alone], [work]).get("")
+
+
 def share_of(request: GenerationRequest, pace: Pace, most_rows: int) -> float | None:
     """Returns the seconds of a device that a request takes where others share its passes.
 

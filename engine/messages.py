@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from engine.errors import DreamLabError
 from engine.jobs import Event, GenerationRequest, ModelSpec
 from engine.pace import Figure
+from engine.room import Space
 
 HEADER = struct.Struct("!Q")
 """What comes before each message: its length in bytes."""
@@ -150,11 +151,13 @@ class Measured:
         figures: those that are new or have changed notably.
         loaded: keys of the models in memory.
         waiting: keys of those that wait in the host's memory, off the device.
+        space: what is known of the device's memory; None where nothing is yet.
     """
 
     figures: tuple[Figure, ...]
     loaded: tuple[str, ...]
     waiting: tuple[str, ...] = ()
+    space: Space | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
+from engine.room import Space
 from engine.step_batcher import LEAST_CAP
 
 LATEST = 15
@@ -104,10 +105,12 @@ class Pace:
     Attributes:
         on_take: called after `take`.
         waiting: keys of the models that come from the host's memory rather than from the disk.
+        space: the device's memory, as far as it is known.
     """
 
     def __init__(self, figures: Iterable[Figure] = ()) -> None:
         self.waiting: frozenset[str] = frozenset()
+        self.space = Space()
         self._latest: dict[_Key, _Latest] = {}
         self._rows: dict[tuple[str, int], dict[int, _Latest]] = {}
         self._passes: dict[tuple[str, int], int] = {}
@@ -132,11 +135,14 @@ class Pace:
         latest = self._latest.get((Act.PASS, model, pixels, rows))
         return latest is None or latest.count < ENOUGH
 
-    def take(self, figures: Iterable[Figure], waiting: Iterable[str] = ()) -> None:
+    def take(
+        self, figures: Iterable[Figure], waiting: Iterable[str] = (), space: Space | None = None
+    ) -> None:
         """Replaces what is known by what somebody else has measured; arguments as attributes."""
         for figure in figures:
             self._set(figure)
         self.waiting = frozenset(waiting)
+        self.space = space or self.space
         self.on_take()
 
     def figures(self) -> tuple[Figure, ...]:

@@ -36,6 +36,7 @@ from engine.jobs import (
 )
 from engine.ledger import Ledger
 from engine.measured_file import MeasuredFile
+from engine.memory_watch import MemoryWatch
 from engine.messages import (
     Answer,
     Cancel,
@@ -227,10 +228,8 @@ class WorkerHost:
         self._measured = measured or MeasuredFile(None)
         self._section = f"seconds on {device}"
         self._pace = self._remembered_pace()
-        self._here: tuple[tuple[str, ...], ...] = (
-            (),
-            (),
-        )  # what is loaded, and what waits, as told
+        self._here: tuple[Any, ...] = ((), (), None)  # what is loaded, waits, and is held, as told
+        self._memory = MemoryWatch(device, self._registry, self._measured)
         self._passes = 0
         self._rehearsed: set[tuple[str, int]] = set()  # models and sizes
         self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
@@ -515,7 +514,8 @@ class WorkerHost:
             return
         _synchronize(self.device)
         began = self._clock()
-        worker.step(drawings, rows)
+        with self._memory.watched(worker.model.key, size, alone=len(drawings) == 1):
+            worker.step(drawings, rows)
         _synchronize(self.device)
         self._note(Act.PASS, worker, began, size, rows)
 
@@ -670,7 +670,8 @@ class WorkerHost:
 
     def _tell_pace(self) -> None:
         """Says and remembers what things take, where that is news."""
-        news, here = self._pace.news(), (self._shelf.keys, self._shelf.waiting)
+        news = self._pace.news()
+        here = (self._shelf.keys, self._shelf.waiting, self._memory.space())
         if news:
             entries = map(to_entry, self._pace.figures())
             self._measured.write(self._section, dict(entries))

@@ -16,6 +16,7 @@ from engine.jobs import (
     RequestDraft,
     Sampler,
 )
+from engine.room import smaller
 from modes.aspect import nearest_size, size_like
 from modes.lora_choices import NAME, add_tags, laid_over, read_tags
 from modes.request_fields import (
@@ -169,6 +170,17 @@ class ModeConfig:
         if self.sizes:
             return nearest_size((width, height), self.default_size, self.sizes)
         return size_like((width, height), self.default_size, (self.min_size, self.max_size))
+
+    def smaller(self, width: int, height: int, pixels: int) -> tuple[int, int] | None:
+        """Returns the largest size with so many pixels that may be asked for in place of another.
+
+        It has the other's aspect where the mode takes any size; None where there is none.
+        """
+        if self.sizes:
+            fitting = [size for size in self.sizes if size[0] * size[1] <= pixels]
+            return max(fitting, key=lambda size: size[0] * size[1], default=None)
+        size = smaller(width, height, pixels)
+        return size if size and min(size) >= self.min_size else None
 
     def build_request(self, draft: RequestDraft, source: Path | None = None) -> GenerationRequest:
         """Fills what the draft leaves open with this mode's defaults; a seed is drawn.

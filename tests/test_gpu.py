@@ -6,7 +6,9 @@ Each test runs on the CPU with tiny models, so that it is known to be right, and
 
 import gc
 import json
+import logging
 import shutil
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +37,7 @@ from engine.model_registry import ModelRegistry
 from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
 from engine.workers.base import Worker
+from engine.workers.host_cache import HostCache
 from tests.lora_kit import peft, random_pairs, save_lora
 from tests.single_file_kit import save_tiny
 from tests.tiny_models import save_pipeline
@@ -317,3 +320,52 @@ def test_200_switches_between_three_models_leave_memory_flat(
     bench.host.close()
     gc.collect()
     assert not any(worker() for worker in bench.workers)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+@pytest.mark.parametrize("family", [Family.SD15, Family.SDXL])
+@pytest.mark.timeout(1800)
+def test_a_return_from_the_hosts_memory_takes_little_more_than_the_copy(
+    saved: Callable[[Family, str], ModelSpec], family: Family
+) -> None:
+    """Says how much more; what is asserted is that it is a copy, and what it draws."""
+    device, model = "cuda:0", saved(family, "cuda:0")
+    bench = Bench(device)
+    cache = HostCache(device, 32 * 2**30)
+    bench.host = WorkerHost(
+        device, bench.said.append, create=bench.create, registry=bench.registry, cache=cache
+    )
+    expected = bench.draw(bench.small(model))
+    assert isinstance(expected, GenerationResult)
+    took, floors, copied = [], [], 0
+    for _ in range(5):
+        bench.host._shelf.drop(model.key)
+        report = bench.load(model)
+        took.append(report.seconds)
+        copied = report.copied
+        block = torch.empty(512 * MIB, dtype=torch.uint8, pin_memory=True)
+        there = torch.empty_like(block, device=device)
+        torch.cuda.synchronize()
+        began = time.perf_counter()
+        there.copy_(block, non_blocking=True)
+        torch.cuda.synchronize()
+        floors.append((time.perf_counter() - began) * copied / len(block))
+        del block, there
+
+    again = bench.draw(bench.small(model))
+
+    assert len(bench.workers) == 1  # it was read from the disk once
+    assert copied == pytest.approx(report.bytes, rel=0.01)
+    assert isinstance(again, GenerationResult)
+    assert again.images == expected.images
+    switch, floor = sorted(took)[2], sorted(floors)[2]
+    logging.getLogger(__name__).warning(
+        "%s: %.2f GB are back in %.3f s, %.2f times the copy's floor of %.3f s",
+        family.value,
+        copied / 1e9,
+        switch,
+        switch / floor,
+        floor,
+    )
+    bench.host.close()

@@ -754,10 +754,10 @@ def test_out_of_memory_while_drawing_drops_what_is_idle_and_goes_on(tmp_path: Pa
     plenty = worker.step
     left = iter(["everything", "all but LoRAs", "all but the old model"])
 
-    def short(drawings: Sequence[Drawing]) -> None:
+    def short(drawings: Sequence[Drawing], rows: int) -> None:
         if next(left, None):
             raise torch.OutOfMemoryError("CUDA out of memory")
-        plenty(drawings)
+        plenty(drawings, rows)
 
     worker.step = short  # type: ignore[method-assign, assignment] # a CPU has no such error
     states = []
@@ -913,7 +913,7 @@ def test_a_failed_forward_pass_holds_no_memory_while_it_is_tried_in_parts(
 
     held: list[weakref.ref[Activations]] = []
 
-    def step(worker: QuickWorker, drawings: Sequence[Drawing]) -> None:
+    def step(worker: QuickWorker, drawings: Sequence[Drawing], rows: int) -> None:
         assert all(reference() is None for reference in held)
         if len(drawings) > 1:
             activations = Activations()
