@@ -273,10 +273,22 @@ class DiscordCourier:
             if error.code == _UNKNOWN_MESSAGE:
                 return  # it was posted with this nonce before, and somebody deleted it
             if error.code in _NOBODY_THERE or isinstance(error, discord.Forbidden):
+                await self._say_where(client, address, job)
                 raise Undeliverable(f"Discord refuses it (error {error.code}).") from None
             raise _unreachable(error) from None
         except (aiohttp.ClientError, OSError) as error:
             raise _unreachable(error) from None
+
+    async def _say_where(self, client: "DreamClient", address: Address, job: JobRecord) -> None:
+        """Says in an answer to a message where its pictures are that may not be shown there."""
+        if not address.is_message or address.path is None or not job.images:
+            return
+        try:
+            await _editor(client, address)(
+                content=replies.kept(job), view=None, allowed_mentions=discord.AllowedMentions.none()
+            )
+        except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
+            log.info("Where job %s is can't be told (%s)", job.id, type(error).__name__)
 
     async def _is_there(
         self,

@@ -102,6 +102,11 @@ def farewell(view: JobView) -> str:
     )
 
 
+def kept(record: JobRecord) -> str:
+    """Returns what stands in an answer that may have no pictures."""
+    return f"{headline(record)}\nI may not attach pictures here. Type /results to get yours."
+
+
 def ping(record: JobRecord) -> str:
     """Returns what stands below an answer for who wants to be told that it has come."""
     how = "could not be drawn" if record.status is JobStatus.FAILED else "is there"

@@ -249,6 +249,19 @@ async def test_where_the_bot_may_not_write_it_makes_a_sign_and_draws_nothing(
     assert [job.status.value for job in history][1:] == ["cancelled"] * 3
 
 
+async def test_where_the_bot_may_not_attach_pictures_it_says_where_they_are(bot: Bot) -> None:
+    for route in ("edit", "send"):
+        bot.discord.fail(route, where=lambda call: bool(call.files), status=403, code=50013)
+
+    reply = await bot.discord.reply(await bot.discord.say(named(bot, "a cat")))
+    await bot.discord.until(lambda: "I may not attach pictures here" in reply.content)
+    await bot.app.outbox.rest()
+    results = await bot.discord.private_word(await bot.discord.slash("results"))
+
+    assert reply.buttons == {}
+    assert len(results.attachments) == 1
+
+
 async def test_an_answer_that_is_lost_on_the_way_comes_once(bot: Bot) -> None:
     bot.discord.fail("send", status=0, processed=True, times=1)
 
