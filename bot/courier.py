@@ -148,7 +148,7 @@ class DiscordCourier:
             message = await _editor(client, address)(
                 content=content,
                 attachments=files,
-                view=views.ended_view(job),
+                view=views.ended_view(job, await client.studio.lineage.used(job.id)),
                 allowed_mentions=discord.AllowedMentions.none(),
             )
             answer_id = message.id
@@ -218,7 +218,7 @@ class DiscordCourier:
             await channel.send(
                 content,
                 files=files,
-                view=views.ended_view(job),
+                view=views.ended_view(job, await client.studio.lineage.used(job.id)),
                 nonce=cast(int, f"{job.id}-told"),
                 allowed_mentions=discord.AllowedMentions.none(),
             )
@@ -256,7 +256,7 @@ class DiscordCourier:
             await channel.send(
                 content,
                 files=files,
-                view=views.ended_view(job),
+                view=views.ended_view(job, await client.studio.lineage.used(job.id)),
                 nonce=cast(int, job.id),  # a string by Discord's documentation
                 silent=ping is Ping.QUIET,
                 **_beside(address),

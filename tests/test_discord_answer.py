@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,35 @@ async def test_the_pressed_button_works_after_a_restart(
         word = await told(bot, message, "Vary ✓")
         assert word.attachments
         await press(bot, child, "Again")
+
+
+async def test_an_answer_that_is_brought_once_more_still_shows_what_was_used(
+    bot: Bot, two: Message
+) -> None:
+    job = (await jobs_of(bot))[0]
+    await press(bot, two, "V1")
+    await bot.discord.until(lambda: "V1 ✓" in two.buttons)
+    edits = len(bot.discord.calls_to("edit_original"))
+
+    await bot.app.store.postpone(job.id, datetime.now(UTC), "an answer was lost")
+    await bot.app.outbox.rest()
+
+    assert len(bot.discord.calls_to("edit_original")) > edits
+    assert "V1 ✓" in two.buttons
+
+
+async def test_a_private_answer_shows_what_was_used(bot: Bot) -> None:
+    asked = await bot.imagine(values={"private": True})
+    message = await bot.discord.until(
+        lambda: asked.answer if asked.answer and asked.answer.attachments else None
+    )
+    assert message is not None
+    assert message.ephemeral
+
+    pressed = await bot.discord.click(message, "Vary")
+
+    await bot.discord.until(lambda: "Vary ✓" in message.buttons)
+    await bot.discord.until(lambda: pressed.answer and pressed.answer.attachments)
 
 
 async def test_a_blocked_member_is_refused_with_the_reason(bot: Bot, two: Message) -> None:

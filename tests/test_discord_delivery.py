@@ -230,6 +230,27 @@ async def test_a_late_message_that_was_deleted_is_not_posted_again(held: Bot) ->
     assert len(held.discord.calls_to("send")) == 2
 
 
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(404, 10003), (403, 50001), (404, 10004), (403, 50013)],
+    ids=["channel gone", "channel closed", "kicked", "may not write"],
+)
+async def test_a_result_that_can_not_be_brought_is_had_with_results(
+    held: Bot, status: int, code: int
+) -> None:
+    job = await late_job(held)
+    held.discord.fail("send", status=status, code=code)
+    held.discord.fail("history", status=status, code=code)
+    held.executor.finish(job)
+    await held.discord.until(lambda: held.discord.calls_to("history"))
+    await held.app.outbox.rest()
+
+    word = await held.discord.private_word(await held.discord.slash("results", direct=True))
+
+    assert len(word.attachments) == 1
+    assert results(held.discord) == []
+
+
 async def test_a_channel_that_is_closed_to_the_bot_is_given_up(held: Bot) -> None:
     held.discord.world.forbidden.add(held.discord.guild.channel_id)
 
