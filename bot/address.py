@@ -36,6 +36,7 @@ class Address:
             yet, or it is not known whether it is.
         shared_id: the message that a private answer was shown to all in; None where it was not.
         key: what it is recognised by should it come twice; None where it can't.
+        locale: as Discord says which language the asker reads; None where it did not.
     """
 
     application_id: int
@@ -51,6 +52,7 @@ class Address:
     answer_id: int | None = None
     shared_id: int | None = None
     key: str | None = None
+    locale: str | None = None
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Self:

@@ -9,6 +9,7 @@ import discord
 
 from bot import policy
 from bot.records import Kinship
+from bot.speech import tr
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -37,7 +38,7 @@ class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:
     def __init__(self, job_id: str, *rest: str) -> None:
         """Makes the button of a job; ``rest`` is what its id says beside."""
         button: discord.ui.Button[Any] = discord.ui.Button(
-            label=self.label,
+            label=tr(self.label),
             style=self.style,
             custom_id=":".join(("dream", self.verb, job_id, *rest)),
         )

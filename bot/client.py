@@ -20,13 +20,15 @@ from bot.address import Address
 from bot.asking import Asking
 from bot.cogs.mentions import Mentions
 from bot.cogs.registered import BUTTONS, COMMANDS, FORMS
+from bot.cogs.translator import Translator
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
 from bot.forms import take_back
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
+from bot.speech import speak, tr
 from bot.studio import NotAllowedError, Studio
-from engine.errors import DreamLabError, ModelError
+from engine.errors import DreamLabError, ModelError, RequestError
 from modes.catalog import ModeCatalog
 
 log = logging.getLogger(__name__)
@@ -126,6 +128,7 @@ class DreamClient(discord.Client):
         self.add_dynamic_items(*BUTTONS)
         for command in COMMANDS:
             self.tree.add_command(command)
+        await self.tree.set_translator(Translator())
         self._sync = asyncio.create_task(self._sync_commands(), name="command sync")
         self._front_end.logged_in(self)
 
@@ -282,6 +285,7 @@ class DreamClient(discord.Client):
         self, interaction: "discord.Interaction[DreamClient]"
     ) -> AsyncIterator[None]:
         """Tells whoever did something what went wrong in the block, as a private answer."""
+        speak(interaction.locale.value)
         with self.handling():
             try:
                 yield
@@ -477,6 +481,7 @@ def address_of(interaction: discord.Interaction[Any]) -> Address:
         guild_id=interaction.guild_id,
         user_id=interaction.user.id,
         upload_limit=interaction.filesize_limit,
+        locale=interaction.locale.value,
     )
 
 
@@ -486,16 +491,27 @@ def sentence(error: Exception) -> str:
         return replies.refusal(str(error))
     if isinstance(error, ModelError):  # whose text has a path, which is the owner's business
         return replies.plain(error.told)
+    if isinstance(error, RequestError):
+        return replies.plain(_not_allowed(error))
     if isinstance(error, DreamLabError):
         return replies.plain(str(error))
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
-        return "This command has changed. Reload Discord (Ctrl+R) and type it again."
+        return tr("This command has changed. Reload Discord (Ctrl+R) and type it again.")
     if isinstance(error, _NETWORK):
         log.warning("An interaction could not be answered: %s", _brief(error))
-        return "Discord did not take the answer. Please try again."
+        return tr("Discord did not take the answer. Please try again.")
     note = secrets.token_hex(3)
     log.error("Note %s: a command failed", note, exc_info=error)
     return replies.unexpected(note)
+
+
+def _not_allowed(error: RequestError) -> str:
+    """Returns what is wrong with a request, as far as it has words in the asker's language."""
+    tail = f" is not allowed. Allowed: {error.allowed}."
+    if not str(error).endswith(tail):
+        return str(error)
+    what = str(error).removesuffix(tail)
+    return tr("{what} is not allowed. Allowed: {allowed}.", what=what, allowed=error.allowed)
 
 
 def _brief(error: Exception) -> str:

@@ -25,6 +25,7 @@ from bot.followers import Followers
 from bot.outbox import Undeliverable
 from bot.preferences import Ping
 from bot.records import ImageRecord, JobRecord, JobView
+from bot.speech import speak
 from engine.errors import DreamLabError
 from engine.jobs import JobStatus
 
@@ -117,6 +118,7 @@ class DiscordCourier:
         """
         job = view.record
         asked = Address.from_plain(job.origin.address)
+        speak(asked.locale)
         await self._acknowledgements.settled(asked.interaction_id)
         in_doubt = await self._followers.stop(job.id)
         client = await self._client()

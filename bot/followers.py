@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from bot import replies
 from bot.address import Address
 from bot.records import JobRecord, JobView
+from bot.speech import speak
 from engine.errors import DreamLabError
 
 log = logging.getLogger(__name__)
@@ -136,6 +137,7 @@ class Followers:
             self._session = None
 
     async def _run(self, job_id: str, follower: _Follower, shown: str) -> None:
+        speak(follower.address.locale)  # a task of its own
         left = follower.address.expires_at - self._now() - FAREWELL
         views = self._watch(job_id)
         try:

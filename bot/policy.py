@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from bot.blocked_words import found
 from bot.records import JobRecord, Origin, Owner
 from bot.rules import Nsfw, Rules, Standing, Usage, day_of, told
+from bot.speech import tr
 from engine.jobs import GenerationRequest
 from modes.mode_config import ModeConfig
 
@@ -23,8 +24,13 @@ def mode_refusal(mode: ModeConfig, asker: Owner) -> str | None:
         return None
     # An id says nothing to people.
     named = [role for role in mode.allowed_roles if not role.isdecimal()]
-    which = f"the role {' or '.join(named)}" if named else "certain roles"
-    return f"The mode {mode.title} is for members with {which}."
+    if not named:
+        return tr("The mode {mode} is for members with certain roles.", mode=mode.title)
+    return tr(
+        "The mode {mode} is for members with the role {roles}.",
+        mode=mode.title,
+        roles=tr(" or ").join(named),
+    )
 
 
 def place_mode_refusal(rules: Rules, mode: ModeConfig, asker: Owner) -> str | None:
@@ -32,8 +38,10 @@ def place_mode_refusal(rules: Rules, mode: ModeConfig, asker: Owner) -> str | No
     roles = rules.roles_of(mode.name)
     if not roles or not asker.roles.isdisjoint(roles):
         return None
-    return (
-        f"In this server the mode {mode.title} is for members with a role: {told('roles', roles)}."
+    return tr(
+        "In this server the mode {mode} is for members with a role: {roles}.",
+        mode=mode.title,
+        roles=told("roles", roles),
     )
 
 
@@ -74,22 +82,32 @@ def block_refusal(standing: Standing) -> str | None:
     """Returns why a moderator keeps somebody from drawing here."""
     if standing.block is None:
         return None
-    reason = f": {standing.block.reason}" if standing.block.reason else "; no reason was given"
-    return f"{standing.block.by} has blocked you from drawing in this server{reason}."
+    by, reason = standing.block.by, standing.block.reason
+    if not reason:
+        return tr(
+            "{by} has blocked you from drawing in this server; no reason was given.", by=by
+        )
+    return tr("{by} has blocked you from drawing in this server: {reason}.", by=by, reason=reason)
 
 
 def role_refusal(rules: Rules, asker: Owner) -> str | None:
     """Returns why somebody without any of a place's roles may not draw there."""
     if not rules.roles or not asker.roles.isdisjoint(rules.roles):
         return None
-    return f"Drawing in this server is for members with a role: {told('roles', rules.roles)}."
+    return tr(
+        "Drawing in this server is for members with a role: {roles}.",
+        roles=told("roles", rules.roles),
+    )
 
 
 def channel_refusal(rules: Rules, origin: Origin) -> str | None:
     """Returns why nobody draws in this channel."""
     if not rules.channels or not origin.channels.isdisjoint(rules.channels):
         return None
-    return f"Nobody draws in this channel. Channels for that: {told('channels', rules.channels)}."
+    return tr(
+        "Nobody draws in this channel. Channels for that: {channels}.",
+        channels=told("channels", rules.channels),
+    )
 
 
 def nsfw_refusal(rules: Rules, mode: ModeConfig, origin: Origin) -> str | None:
@@ -98,7 +116,9 @@ def nsfw_refusal(rules: Rules, mode: ModeConfig, origin: Origin) -> str | None:
         return None
     if origin.place is not None and rules.nsfw is Nsfw.SPOILER:
         return None
-    return f"The mode {mode.title} is NSFW, which is for age-restricted channels alone."
+    return tr(
+        "The mode {mode} is NSFW, which is for age-restricted channels alone.", mode=mode.title
+    )
 
 
 def is_covered(mode: ModeConfig | None, origin: Origin) -> bool:
@@ -110,7 +130,7 @@ def words_refusal(rules: Rules, request: GenerationRequest) -> str | None:
     """Returns why a request's words are not wanted; all that is shown counts."""
     typed = f"{request.shown_prompt}\n{request.shown_negative}"
     if word := found(rules.words, typed):
-        return f"This server doesn't want the word {word} in requests."
+        return tr("This server doesn't want the word {word} in requests.", word=word)
     return None
 
 
@@ -129,22 +149,29 @@ def usage_refusal(
     if rules.cooldown and usage.last_at is not None:
         again_at = usage.last_at + timedelta(seconds=rules.cooldown)
         if now < again_at:
-            return (
-                f"This server allows a request every {rules.cooldown} s: "
-                f"you may ask again <t:{math.ceil(again_at.timestamp())}:R>."
+            return tr(
+                "This server allows a request every {seconds} s: you may ask again {moment}.",
+                seconds=rules.cooldown,
+                moment=f"<t:{math.ceil(again_at.timestamp())}:R>",
             )
     if rules.waiting and usage.unfinished + requests > rules.waiting:
-        asked = f" and asked for {requests} more" if requests > 1 else ""
-        return (
-            f"You have {usage.unfinished} under way{asked}; this server allows {rules.waiting} of "
-            "one member at once. Ask again when one is done."
+        asked = tr(" and asked for {count} more", count=requests) if requests > 1 else ""
+        return tr(
+            "You have {count} under way{asked}; this server allows {most} of one member at once. "
+            "Ask again when one is done.",
+            count=usage.unfinished,
+            asked=asked,
+            most=rules.waiting,
         )
     if rules.pictures and usage.pictures + pictures > rules.pictures:
         midnight = day_of(now) + timedelta(days=1)
-        return (
-            f"This server allows {rules.pictures} pictures of one member a day; you have "
-            f"{max(rules.pictures - usage.pictures, 0)} left and asked for {pictures}. "
-            f"The next day begins <t:{midnight.timestamp():.0f}:R>."
+        return tr(
+            "This server allows {most} pictures of one member a day; you have {left} left and "
+            "asked for {asked}. The next day begins {moment}.",
+            most=rules.pictures,
+            left=max(rules.pictures - usage.pictures, 0),
+            asked=pictures,
+            moment=f"<t:{midnight.timestamp():.0f}:R>",
         )
     return None
 

@@ -6,6 +6,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
 from bot.records import JobRecord, JobView, Kinship, Setback
+from bot.speech import later, tr, trn
 from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
 from modes.mode_config import ModeConfig
 from modes.request_fields import size_text
@@ -39,15 +40,15 @@ _LINE_START = re.compile(r"\d*[.#+\-]")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _STAGES = {
-    Stage.LOADING: "Loading the model",
-    Stage.ENCODING: "Reading the prompt",
-    Stage.DENOISING: "Drawing",
-    Stage.DECODING: "Finishing",
+    Stage.LOADING: later("Loading the model"),
+    Stage.ENCODING: later("Reading the prompt"),
+    Stage.DENOISING: later("Drawing"),
+    Stage.DECODING: later("Finishing"),
 }
 
 _SETBACKS = {
-    Setback.RESTART: "Back after a restart",
-    Setback.WORKER_DIED: "This was interrupted and is drawn again",
+    Setback.RESTART: later("Back after a restart"),
+    Setback.WORKER_DIED: later("This was interrupted and is drawn again"),
 }
 
 
@@ -93,13 +94,11 @@ def asking_notes(record: JobRecord) -> list[str]:
 def farewell(view: JobView) -> str:
     """Returns the last words of an answer that Discord lets nobody edit any longer."""
     if view.record.origin.address.get("private"):
-        where = "Nobody else sees this, so type /results in a while to get it."
+        where = tr("Nobody else sees this, so type /results in a while to get it.")
     else:
-        where = "The picture comes as a new message in this channel."
-    return (
-        f"{headline(view.record)}\n"
-        f"This takes longer than Discord lets me update this message. {where}"
-    )
+        where = tr("The picture comes as a new message in this channel.")
+    late = tr("This takes longer than Discord lets me update this message.")
+    return f"{headline(view.record)}\n{late} {where}"
 
 
 def kept(record: JobRecord) -> str:
@@ -109,8 +108,9 @@ def kept(record: JobRecord) -> str:
 
 def ping(record: JobRecord) -> str:
     """Returns what stands below an answer for who wants to be told that it has come."""
-    how = "could not be drawn" if record.status is JobStatus.FAILED else "is there"
-    return f"{mention(record)} what you asked for {how}."
+    if record.status is JobStatus.FAILED:
+        return tr("{member} what you asked for could not be drawn.", member=mention(record))
+    return tr("{member} what you asked for is there.", member=mention(record))
 
 
 def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
@@ -121,14 +121,14 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
         notes: further small lines, such as that a picture had to be made smaller.
     """
     if record.status is JobStatus.FAILED:
-        return f"{headline(record)}\n{plain(record.error or 'It failed.', _ERROR_LIMIT)}"
+        return f"{headline(record)}\n{plain(record.error or tr('It failed.'), _ERROR_LIMIT)}"
     if record.status is JobStatus.CANCELLED:
-        return f"{headline(record)}\n-# Cancelled."
+        return f"{headline(record)}\n-# {tr('Cancelled.')}"
     if not record.images:
-        return f"{headline(record)}\n-# The pictures were deleted."
+        return f"{headline(record)}\n-# {tr('The pictures were deleted.')}"
     small = [_parameters(record)]
     if negative := record.request.shown_negative:
-        small.append(f"without {plain(negative, _NEGATIVE_LIMIT)}")
+        small.append(tr("without {words}", words=plain(negative, _NEGATIVE_LIMIT)))
     small += asking_notes(record)
     if record.note:
         small.append(plain(record.note, _NOTE_LIMIT))
@@ -217,9 +217,10 @@ def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
 
 def unexpected(note: str) -> str:
     """Returns what somebody reads who met a bug; the note is in the log, too."""
-    return (
-        "Something went wrong inside Dream Lab. Please try again; "
-        f"if it happens again, tell the bot's owner this note: `{note}`."
+    return tr(
+        "Something went wrong inside Dream Lab. Please try again; if it happens again, tell the "
+        "bot's owner this note: `{note}`.",
+        note=note,
     )
 
 
@@ -240,67 +241,88 @@ def _visible(character: str) -> str:
 
 def headline(record: JobRecord) -> str:
     """Returns what was asked for, and by whom."""
-    return f"**{plain(record.request.shown_prompt, _PROMPT_LIMIT)}** for {mention(record)}"
+    return tr(
+        "**{prompt}** for {member}",
+        prompt=plain(record.request.shown_prompt, _PROMPT_LIMIT),
+        member=mention(record),
+    )
 
 
 def stand(view: JobView) -> str:
     """Returns how far a job is that waits or runs."""
     if view.record.status is JobStatus.QUEUED:
         if view.setback:
-            return f"{_SETBACKS[view.setback]}: {_place(view.position)}{_end(view)}"
+            return f"{tr(_SETBACKS[view.setback])}: {_place(view.position)}{_end(view)}"
         if view.position is None:
-            return f"In the queue{_end(view)}"
+            return f"{tr('In the queue')}{_end(view)}"
         if view.position == 1:
-            return f"Next in the queue{_end(view)}"
-        before = f", {view.before} before you" if view.before else ""
-        return f"In the queue: number {view.position}{before}{_end(view)}"
+            return f"{tr('Next in the queue')}{_end(view)}"
+        place = tr("In the queue: number {position}", position=view.position)
+        return f"{place}{_before(view)}{_end(view)}"
     return f"{_advance(view.progress)}{_end(view)}"
+
+
+def _before(view: JobView) -> str:
+    """Returns who goes before it."""
+    if not view.before:
+        return ""
+    count, _, whom = view.before.partition(" ")
+    if count.isdecimal() and whom.startswith("member"):
+        before = trn("{count} member before you", "{count} members before you", count=int(count))
+        return f", {before}"
+    return ", " + tr("{whom} before you", whom=view.before)
 
 
 def _end(view: JobView) -> str:
     """Returns when it will be done, as a moment that Discord counts down to."""
     if view.paused is not None:
         why = f" ({plain(view.paused, 200)})" if view.paused else ""
-        return f" · drawing is paused{why}, your place is kept"
-    return f" · done <t:{math.ceil(view.expected_at.timestamp())}:R>" if view.expected_at else ""
+        return " · " + tr("drawing is paused{why}, your place is kept", why=why)
+    if not view.expected_at:
+        return ""
+    return " · " + tr("done {moment}", moment=f"<t:{math.ceil(view.expected_at.timestamp())}:R>")
 
 
 def _place(position: int | None) -> str:
     if position is None:
-        return "in the queue"
-    return "you are next" if position == 1 else f"you are number {position}"
+        return tr("in the queue")
+    if position == 1:
+        return tr("you are next")
+    return tr("you are number {position}", position=position)
 
 
 def _advance(progress: Progress | None) -> str:
     if progress is None:
-        return "Starting"
-    words = _STAGES[progress.stage]
+        return tr("Starting")
+    words = tr(_STAGES[progress.stage])
     if progress.stage is not Stage.DENOISING or not progress.steps:
         return words
     full = int(progress.fraction * _BAR_CELLS)
     bar = "▰" * full + "▱" * (_BAR_CELLS - full)
-    return f"{bar} {words}, step {progress.step} of {progress.steps}"
+    step = tr("step {step} of {steps}", step=progress.step, steps=progress.steps)
+    return f"{bar} {words}, {step}"
 
 
 def _parameters(record: JobRecord) -> str:
     request = record.request
-    seeds = f"seed {request.seed}"
+    seeds = tr("seed {seed}", seed=request.seed)
     if request.count > 1:
-        seeds = f"seeds {request.seeds[0]} to {request.seeds[-1]}"
+        seeds = tr("seeds {first} to {last}", first=request.seeds[0], last=request.seeds[-1])
     parts = [
         plain(request.mode, 80),
         f"{request.width}x{request.height}",
-        f"{request.steps} steps",
-        f"guidance {request.guidance_scale:g}",
+        trn("{count} step", "{count} steps", count=request.steps),
+        tr("guidance {scale}", scale=f"{request.guidance_scale:g}"),
         request.sampler.value,
         seeds,
     ]
     if request.variation_seed is not None:
-        parts.append(f"variation {request.variation_seed}")
+        parts.append(tr("variation {seed}", seed=request.variation_seed))
     if record.parent and record.parent.kinship is Kinship.UPSCALE:
         parts.append("enlarged")
     elif request.source is not None:
-        parts.append(f"from a picture, strength {request.strength:g}")
+        strength = f"{request.strength:g}"
+        parts.append(tr("from a picture, strength {strength}", strength=strength))
     if record.seconds is not None:
         parts.append(f"{record.seconds:.1f} s")
     return " · ".join(parts)

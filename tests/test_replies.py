@@ -261,7 +261,7 @@ def test_a_long_list_of_modes_is_cut_and_counted() -> None:
 
     assert len(text) <= replies.CONTENT_LIMIT
     shown = text.count("**") // 2
-    assert text.endswith(f"and {200 - shown} more: type /mode info to find them")
+    assert text.endswith(f"and {200 - shown} more: type /modes to find them")
     assert text.splitlines()[1].startswith("**mode-1** (in use here): words")
 
 
@@ -278,7 +278,7 @@ def test_a_refused_edit_stands_above_the_modes() -> None:
     ]
     assert lines[4] == "-# and 7 more in the log"
     assert lines[5] == "**small** (in use here) · 512x512, 25 steps, loaded"
-    assert lines[-1] == f"-# and {200 - (len(lines) - 6)} more: type /mode info to find them"
+    assert lines[-1] == f"-# and {200 - (len(lines) - 6)} more: type /modes to find them"
     assert len(text) <= replies.CONTENT_LIMIT
 
 

@@ -14,6 +14,7 @@ from bot.attachments import attachments
 from bot.buttons import JOB, NUMBER, Interaction, JobButton, marked
 from bot.forms import Form
 from bot.records import Child, JobRecord, Origin, Owner
+from bot.speech import tr
 from bot.studio import UnknownImageError
 from engine.errors import DreamLabError, RequestError
 from engine.jobs import MAX_SEED, GenerationRequest, RequestDraft
@@ -45,7 +46,7 @@ class PictureButton(JobButton, template="dream:never:picture"):
     def __init__(self, job_id: str, number: int, *, is_single: bool = False) -> None:
         """Makes the button of a job's picture; one that is alone has a longer label."""
         super().__init__(job_id, str(number))
-        self.item.label = self.label if is_single else f"{self.short}{number + 1}"
+        self.item.label = tr(self.label) if is_single else f"{self.short}{number + 1}"
         self.number = number
 
     @classmethod

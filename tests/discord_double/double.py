@@ -371,7 +371,9 @@ class DiscordDouble:
             if shown is None or shown is interaction.pressed:
                 return None
             assert not shown.ephemeral, f"instead of a picture: {shown.content}"
-            return shown if shown.attachments and "Again" in shown.buttons else None
+            ids = [str(button.get("custom_id")) for button in shown.buttons.values()]
+            is_end = any(":again:" in ident for ident in ids)
+            return shown if shown.attachments and is_end else None
 
         message = await self.until(look, "a picture")
         assert message is not None
@@ -391,6 +393,7 @@ class DiscordDouble:
         message: Message | None = None,
         upload_limit: int = DEFAULT_UPLOAD_LIMIT,
         installed: bool = True,
+        locale: str = "en-US",
     ) -> Interaction:
         """Sends INTERACTION_CREATE.
 
@@ -406,6 +409,7 @@ class DiscordDouble:
             message: the one whose button it was.
             upload_limit: bytes per file.
             installed: whether the bot is in the server, or else with the user alone.
+            locale: which language the user reads.
         """
         user = user or self.user
         place = None if direct else guild or self.guild
@@ -422,7 +426,7 @@ class DiscordDouble:
             "data": data,
             "attachment_size_limit": upload_limit,
             "channel_id": str(channel_id),
-            "locale": "en-US",
+            "locale": locale,
             "app_permissions": "0",
             "entitlements": [],
             "authorizing_integration_owners": (
