@@ -253,6 +253,23 @@ async def test_a_private_answer_is_seen_by_its_asker_until_they_share_it(bot: Bo
     await bot.discord.picture(await bot.discord.slash("show", values={"id": job.id}, user=eve))
 
 
+async def test_what_is_shared_where_the_bot_may_not_write_is_shared_all_the_same(bot: Bot) -> None:
+    asked = await bot.imagine("{a, b}", values={"private": True})
+    question = await bot.discord.private_word(asked)
+    pressed = await bot.discord.click(question, "Draw 2 pictures")
+    await bot.discord.until(lambda: len([m for m in pressed.followups if m.attachments]) == 2)
+    bot.discord.world.forbidden.add(bot.discord.guild.channel_id)
+
+    clicked = await bot.discord.click(pressed.followups[0], "Share")
+    posted = await bot.discord.until(
+        lambda: next((m for m in clicked.followups if m.attachments), None)
+    )
+
+    assert posted
+    assert not posted.ephemeral
+    assert all(message.ephemeral for message in pressed.followups)
+
+
 async def test_a_private_result_later_than_its_token_waits_for_results(held: Bot) -> None:
     await held.discord.answer(await held.imagine("late", values={"private": True}))
     job_id = await held.drawing()
@@ -429,6 +446,8 @@ async def test_direct_messages_and_installs_of_ones_own_are_the_owners_to_allow(
         assert synced["imagine"]["integration_types"] == [0, 1]
         word = await told(bot, await discord.click(message, "Again", direct=True))
         brought = await discord.picture(await bot.imagine("brought along", installed=False))
+        many = await told(bot, await bot.imagine("{1,2,3,4,5,6}", installed=False))
 
     assert word == "Drawing in direct messages is switched off; ask in a server."
     assert "brought along" in brought.content
+    assert "at most 5 at once where you alone have brought the bot along" in many

@@ -7,11 +7,16 @@ import discord
 from bot.cogs.permute import ask_to_confirm
 from bot.records import JobRecord, Origin, Owner
 from bot.wishes import Wish
+from engine.errors import RequestError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
 
 Interaction: TypeAlias = "discord.Interaction[DreamClient]"
+
+
+MOST_FOLLOWUPS = 5
+"""Messages by which Discord lets a bot answer that is not in the server itself."""
 
 
 async def grant(interaction: Interaction, wish: Wish) -> None:
@@ -24,6 +29,10 @@ async def grant(interaction: Interaction, wish: Wish) -> None:
     client.welcome(interaction.guild_id)
     asker = client.owner(interaction)
     asked = await client.asking.read(wish, asker, client.origin(interaction))
+    alone = interaction.is_user_integration() and not interaction.is_guild_integration()
+    if alone and len(asked) > MOST_FOLLOWUPS:
+        allowed = f"at most {MOST_FOLLOWUPS} at once where you alone have brought the bot along"
+        raise RequestError("prompt", f"{len(asked)} combinations", allowed)
     if len(asked) > 1:
         await ask_to_confirm(interaction, await client.asking.keep(wish, asker), asked)
         return
