@@ -13,7 +13,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 from engine.errors import (
     DrawingError,
@@ -75,6 +75,8 @@ pass at no cost. Where that takes longer it is learned while drawing."""
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
 _ENCODER_WAIT = 0.05
 _TIMED_EVERY = 17  # passes; prime, so that keys that take turns are all met
+
+_Made = TypeVar("_Made")
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +325,8 @@ class WorkerHost:
                 worker, *more = [self._lease(model, run, lease) for model in self._shelf.joining]
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
                 began = self._clock()
-                pictures = [_Picture(drawing, worker) for drawing in worker.begin(request)]
+                drawings = self._relieved(lambda: worker.begin(request))
+                pictures = [_Picture(drawing, worker) for drawing in drawings]
                 self._note(
                     Act.BEGIN, worker, began, 0 if request.source is None else _size(request)
                 )
@@ -439,14 +442,15 @@ class WorkerHost:
 
     def _hand_over(self, job: _Job, picture: _Picture) -> None:
         """Lets the refiner go on with a picture that is far enough."""
-        if job.refiner is None or not picture.drawing.leaves or job.id not in self._jobs:
+        refiner = job.refiner
+        if refiner is None or not picture.drawing.leaves or job.id not in self._jobs:
             return
         try:
-            job.refiner.take_over(picture.drawing)
+            self._relieved(lambda: refiner.take_over(picture.drawing))
         except Exception as error:
             self._fail(job, self._told(error))
             return
-        picture.worker = job.refiner
+        picture.worker = refiner
         if picture.drawing.done:  # its steps lie elsewhere than the model's, all of them before
             self._batcher.leave((job, picture))
         else:
@@ -566,6 +570,18 @@ class WorkerHost:
                 log.exception("%d rows can't be tried on %s", rows, self.device)
             return False
         return True
+
+    def _relieved(self, act: Callable[[], _Made]) -> _Made:
+        """Does what leaves all as it was where it fails; for lack of memory, what is idle goes."""
+        while True:
+            try:
+                return act()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                let_go(error)
+                if not self._shelf.relieve():
+                    raise
 
     def _forward_one_by_one(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         for job, picture in batch:

@@ -772,6 +772,32 @@ def test_out_of_memory_while_drawing_drops_what_is_idle_and_goes_on(tmp_path: Pa
     bench.host.close()
 
 
+def test_out_of_memory_while_beginning_drops_what_is_idle_and_begins_again(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=9)
+    bench.host.handle(Load(1, with_loras(bench, "one", "ink")))
+    bench.run(2, model="two")
+    bench.finish()
+    worker = bench.workers["two"]
+    plenty = worker.begin
+    left = iter(["everything", "all but LoRAs", "all but the other model"])
+
+    def short(request: GenerationRequest) -> list[Drawing]:
+        if next(left, None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plenty(request)
+
+    worker.begin = short  # type: ignore[method-assign] # a CPU has no such error
+    bench.run(3, model="two")
+    bench.finish()
+
+    assert "ran out of memory" in str(bench.outcome(3))
+    assert stats(bench) == {"two": []}
+    bench.run(4, model="two")
+    bench.finish()
+    assert bench.seeds(4) == [4]
+    bench.host.close()
+
+
 def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path: Path) -> None:
     bench = Bench(tmp_path, room=9)
     bench.run(1)
