@@ -10,6 +10,7 @@ from engine.jobs import GenerationJob, JobStatus
 
 _WORDS = 150
 _LABEL = 100
+_BUTTON = 40  # characters; four of them stand in a row
 
 
 def counted(number: int, noun: str) -> str:
@@ -154,6 +155,14 @@ def commands(described: Iterable[tuple[str, str, str]], menus: Iterable[str] = (
             pages.append("")
         pages[-1] += f"{line}\n"
     return [page.rstrip() for page in pages]
+
+
+def button_label(job: JobRecord) -> str:
+    """Returns what the button is called that leads to a job; markup means nothing there."""
+    words = " ".join(
+        "".join(char if char.isprintable() else " " for char in job.request.shown_prompt).split()
+    )
+    return words if 0 < len(words) <= _BUTTON else f"{words[: _BUTTON - 1]}…"
 
 
 def _entry(job: JobRecord) -> str:

@@ -377,6 +377,16 @@ async def test_a_family_is_walked_down_and_up(bot: Bot, two: Message) -> None:
     assert len(word.attachments) == 2
 
 
+async def test_history_leads_to_the_details_of_each_entry(bot: Bot) -> None:
+    await bot.discord.picture(await bot.imagine("a *red* circle", values={"seed": 5}))
+    page = await bot.discord.private_word(await bot.discord.slash("history"))
+
+    word = await told(bot, page, "a *red* circle")
+
+    assert "seed 5" in word.content
+    assert "Original files" in word.buttons
+
+
 async def test_nobody_walks_to_pictures_of_other_places(bot: Bot, two: Message) -> None:
     eve = bot.discord.world.add_user("eve")
     await bot.discord.answer(await bot.discord.click(two, "Again", user=eve, direct=True))

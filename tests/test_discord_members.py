@@ -54,6 +54,10 @@ def prompts_of(message: Message) -> list[str]:
     return [line.split("**")[1] for line in lines if line.startswith("- **")]
 
 
+def ways(message: Message) -> list[str]:
+    return [label for label in message.buttons if label in ("Newer", "Older")]
+
+
 async def page(bot: Bot, asked: Interaction, first: str) -> Message:
     """Waits until a page begins with a prompt."""
 
@@ -77,7 +81,7 @@ async def test_history_shows_ones_own_pictures_newest_first_and_to_oneself_alone
 
     assert prompts_of(message) == ["two", "one"]
     assert len(message.attachments) == 2
-    assert message.buttons == {}
+    assert list(message.buttons) == ["two", "one"]
 
 
 async def test_pages_of_history_are_turned_there_and_back_also_after_a_restart(
@@ -89,20 +93,20 @@ async def test_pages_of_history_are_turned_there_and_back_also_after_a_restart(
         asked = await discord.slash("history")
         message = await page(bot, asked, "p8")
         assert prompts_of(message) == ["p8", "p7", "p6", "p5"]
-        assert list(message.buttons) == ["Older"]
+        assert ways(message) == ["Older"]
 
     async with running_bot(tmp_path, discord) as bot:
         message = await page(bot, await discord.click(message, "Older"), "p4")
         assert prompts_of(message) == ["p4", "p3", "p2", "p1"]
-        assert list(message.buttons) == ["Newer", "Older"]
+        assert ways(message) == ["Newer", "Older"]
         message = await page(bot, await discord.click(message, "Older"), "p0")
         assert prompts_of(message) == ["p0"]
-        assert list(message.buttons) == ["Newer"]
+        assert ways(message) == ["Newer"]
         assert len(message.attachments) == 1
         message = await page(bot, await discord.click(message, "Newer"), "p4")
         assert prompts_of(message) == ["p4", "p3", "p2", "p1"]
         message = await page(bot, await discord.click(message, "Newer"), "p8")
-        assert list(message.buttons) == ["Older"]
+        assert ways(message) == ["Older"]
 
 
 async def test_a_page_button_shows_whoever_presses_it_their_own_whatever_id_it_names(

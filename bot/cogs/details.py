@@ -26,6 +26,12 @@ class DetailsButton(JobButton, template=f"dream:details:{JOB}"):
     verb = "details"
     label = "Details"
 
+    def __init__(self, job_id: str, label: str | None = None) -> None:
+        """Makes the button of a job; ``label`` tells it from others beside it."""
+        super().__init__(job_id)
+        if label is not None:
+            self.item.label = label
+
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Tells whoever pressed it alone."""
         await show_details(interaction, client, (await client.studio.view(self.job_id)).record)

@@ -10,6 +10,7 @@ from discord import app_commands
 from bot import replies, replies_members, views
 from bot.attachments import attachments
 from bot.cogs.autocomplete import quietly
+from bot.cogs.details import DetailsButton
 from bot.members import PAGE, Page
 from bot.records import JobRecord
 from bot.studio import UnknownJobError
@@ -128,20 +129,31 @@ async def results(interaction: Interaction) -> None:
         jobs = waiting[:PAGE]
         files, notes = await _first_pictures(interaction, jobs)
         text = replies_members.undelivered(jobs, len(waiting) - len(jobs), notes)
-        await interaction.edit_original_response(content=text, attachments=files)
+        await interaction.edit_original_response(
+            content=text, attachments=files, view=_ways_to(jobs)
+        )
         await client.studio.members.received(jobs)
 
 
 async def _show_page(interaction: Interaction, page: Page) -> None:
     files, notes = await _first_pictures(interaction, page.jobs)
-    view = discord.ui.View(timeout=None)
-    if page.has_newer:
-        view.add_item(PageButton("newer", page.jobs[0].id))
-    if page.has_older:
-        view.add_item(PageButton("older", page.jobs[-1].id))
+    view = _ways_to(page.jobs)
+    ways = [PageButton("newer", page.jobs[0].id)] if page.has_newer else []
+    ways += [PageButton("older", page.jobs[-1].id)] if page.has_older else []
+    for way in ways:
+        way.row = 1
+        view.add_item(way)
     await interaction.edit_original_response(
         content=replies_members.history(page, notes), attachments=files, view=view
     )
+
+
+def _ways_to(jobs: Sequence[JobRecord]) -> discord.ui.View:
+    """Returns a button for each job's details, other pictures and files included."""
+    view = discord.ui.View(timeout=None)
+    for job in jobs:
+        view.add_item(DetailsButton(job.id, replies_members.button_label(job)))
+    return view
 
 
 async def _first_pictures(
