@@ -200,6 +200,14 @@ class DreamClient(discord.Client):
             is_restricted=isinstance(channel, _KEEPABLE) and channel.is_nsfw(),
         )
 
+    def address(self, interaction: "discord.Interaction[DreamClient]") -> Address:
+        """Returns where something is answered."""
+        return _address(interaction)
+
+    def told(self, error: Exception) -> str:
+        """Returns what a person is told of an error."""
+        return _sentence(error)
+
     def welcome(self, guild_id: int | None) -> None:
         """Refuses to draw in direct messages where the bot's owner wants that.
 
@@ -227,7 +235,7 @@ class DreamClient(discord.Client):
             DreamLabError: the studio's own; nothing was stored.
         """
         self.welcome(interaction.guild_id)
-        address = replace(address_of(interaction), private=private)
+        address = replace(self.address(interaction), private=private)
         origin = replace(self.origin(interaction), address=address.to_plain())
         with self._front_end.acknowledgements.opening(interaction.id):
             # A task of its own, so that the deadline doesn't cut a commit short.
@@ -308,7 +316,7 @@ class DreamClient(discord.Client):
         self, interaction: "discord.Interaction[DreamClient]", error: Exception
     ) -> None:
         """Says what went wrong as a private answer, however far the interaction has come."""
-        text = sentence(error)
+        text = self.told(error)
         try:
             if not interaction.response.is_done():
                 await interaction.response.send_message(text, ephemeral=True)
@@ -471,8 +479,7 @@ def _place(guild_id: int | None) -> str | None:
     return f"discord:{guild_id}" if guild_id else None
 
 
-def address_of(interaction: discord.Interaction[Any]) -> Address:
-    """Returns where an interaction is answered."""
+def _address(interaction: discord.Interaction[Any]) -> Address:
     return Address(
         application_id=interaction.application_id,
         interaction_id=interaction.id,
@@ -485,7 +492,7 @@ def address_of(interaction: discord.Interaction[Any]) -> Address:
     )
 
 
-def sentence(error: Exception) -> str:
+def _sentence(error: Exception) -> str:
     """Returns what a person is told; what nobody foresaw goes to the log with a note to find it."""
     if isinstance(error, NotAllowedError):
         return replies.refusal(str(error))

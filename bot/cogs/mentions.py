@@ -62,9 +62,7 @@ class Mentions:
             except discord.Forbidden:
                 await self._refuse(message, replies_asking.may_not_write(message.channel.id))
             except Exception as error:  # the one place where nothing may escape
-                from bot.client import sentence
-
-                await self._refuse(message, sentence(error))
+                await self._refuse(message, self._client.told(error))
 
     def _is_for_us(self, message: discord.Message) -> bool:
         if message.author.bot or message.webhook_id or message.type not in _KINDS:

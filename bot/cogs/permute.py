@@ -65,12 +65,10 @@ class WishButton(
 
     async def _draw(self, interaction: Interaction) -> None:
         """Submits all of it and answers each request with a message of its own."""
-        from bot.client import address_of
-
         client = interaction.client
         client.welcome(interaction.guild_id)
         _, wish = await client.asking.kept(self._wish_id)
-        address = replace(address_of(interaction), private=wish.private, answer_id=0)
+        address = replace(client.address(interaction), private=wish.private, answer_id=0)
         owner = client.owner(interaction)
         origin = replace(client.origin(interaction), address=address.to_plain())
         with client.acknowledgements.opening(interaction.id):
