@@ -20,10 +20,13 @@ from tests.web_kit import open_page
 LEAST = 2000
 """Cases of the long form."""
 
+_PATIENCE = 120
+"""Seconds after which an answer counts as none."""
+
 _HOOKS = "tests.fuzz_hooks"
 _ROOT = Path(__file__).parent.parent
 
-_LEFT_OUT = "^/api/((queue/)?events|drain)$"
+LEFT_OUT = "^/api/([a-z-]+/)?events$|^/api/drain$"
 """Streams that end with the connection; and what has all who draw wait from then on."""
 
 _CHECKS = (
@@ -54,12 +57,13 @@ class Found:
     said: str
 
 
-async def fuzz(examples: int, *more: str, quiet: bool = False) -> Found:
+async def fuzz(examples: int, *more: str, left_out: str = LEFT_OUT, quiet: bool = False) -> Found:
     """Runs schemathesis against the page.
 
     Args:
         examples: most generated cases of each address; those that cover its schema come on top.
         more: options of schemathesis.
+        left_out: a regular expression of addresses that are not asked.
         quiet: whether its words are returned rather than shown.
 
     Raises:
@@ -73,7 +77,9 @@ async def fuzz(examples: int, *more: str, quiet: bool = False) -> Found:
                 *(sys.executable, "-m", "schemathesis.cli", "run"),
                 f"{page.url}/api/openapi.json",
                 *("--checks", ",".join(_CHECKS), "--max-examples", str(examples)),
-                *("--exclude-path-regex", _LEFT_OUT),
+                *("--exclude-path-regex", left_out),
+                # How long is for benchmarks to say.
+                *("--request-timeout", str(_PATIENCE), "--suppress-health-check", "all"),
                 *("--continue-on-failure", "--report-json-path", str(report), *more),
                 cwd=folder,
                 env={**os.environ, "SCHEMATHESIS_HOOKS": _HOOKS, "PYTHONPATH": str(_ROOT)},
