@@ -98,6 +98,8 @@ class Lane:
         self._lives = 0  # workers so far: tells late news of a dead one from news of this one
         self._lacking: dict[str, float] = {}  # models, and until when that is believed
         self._emptied = asyncio.Event()
+        self._memory: frozenset[str] | None = None  # what is in memory, unless jobs have changed
+        self._memory_of: tuple[tuple[str, ...], str | None] = ((), None)
 
     @property
     def device(self) -> str:
@@ -143,10 +145,14 @@ class Lane:
         return tuple(dict.fromkeys(keys))
 
     @property
-    def in_memory(self) -> tuple[str, ...]:
+    def in_memory(self) -> frozenset[str]:
         """Keys of all models that need no loading here."""
-        keys = {*self._jobs.values(), *self.executor.loaded, self.used_last}
-        return tuple(key for key in keys if key is not None)
+        loaded, last = self.executor.loaded, self.used_last
+        if self._memory is None or self._memory_of != (loaded, last):
+            self._memory_of = loaded, last
+            keys = {*self._jobs.values(), *loaded, last}
+            self._memory = frozenset(key for key in keys if key is not None)
+        return self._memory
 
     @property
     def held(self) -> int:
@@ -155,7 +161,7 @@ class Lane:
 
     def has(self, key: str) -> bool:
         """Returns whether a model is in memory or on its way."""
-        return key == self.used_last or key in self.executor.loaded or key in self._jobs.values()
+        return key in self.in_memory
 
     def note_lacking(self, key: str) -> None:
         """Remembers for a while that its machine has no file of a model."""
@@ -192,12 +198,14 @@ class Lane:
     def take(self, job_id: str, model: ModelSpec | None, *, alone: bool) -> None:
         """Counts a job that begins to run here; ``alone`` lets none join it."""
         self._jobs[job_id] = None if model is None else model.key
+        self._memory = None
         if alone:
             self._quarantined = job_id
 
     def release(self, job_id: str) -> None:
         """Counts a job out."""
         self._jobs.pop(job_id, None)
+        self._memory = None
         if self._quarantined == job_id:
             self._quarantined = None
         if not self._jobs:

@@ -886,17 +886,18 @@ class _Holders:
 
     def __init__(self, lanes: Sequence[Lane]) -> None:
         self._lanes = lanes
-        self._found: dict[str, tuple[int, Lane]] | None = None
+        self._found: dict[str, list[Lane]] | None = None
 
     def of(self, key: str) -> tuple[int, Lane | None]:
         """Returns how many lanes have a model, and one of them."""
         if self._found is None:
             self._found = {}
             for lane in self._lanes:
-                for held in lane.in_memory if lane.is_ready else ():
-                    count = self._found[held][0] if held in self._found else 0
-                    self._found[held] = (count + 1, lane)
-        return self._found.get(key, (0, None))
+                if lane.is_ready:
+                    for held in lane.in_memory:
+                        self._found.setdefault(held, []).append(lane)
+        lanes = self._found.get(key, ())
+        return len(lanes), lanes[0] if lanes else None
 
 
 def _missing(trouble: str | None) -> LaneStatus:
