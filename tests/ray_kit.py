@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -36,9 +37,16 @@ class Node:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it ended by itself: Ray gives up a start that takes 30 seconds."""
+        return self._process.returncode is not None
+
     async def kill(self) -> None:
         """Kills it with all that runs on it."""
-        everything = psutil.Process(self._process.pid).children(recursive=True)
+        everything: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            everything = psutil.Process(self._process.pid).children(recursive=True)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         await self._process.wait()
@@ -80,7 +88,12 @@ class RayCluster:
             await asyncio.sleep(0.05)
 
     async def join(
-        self, name: str, *, host: str | None = None, within: tuple[str, ...] = ()
+        self,
+        name: str,
+        *,
+        host: str | None = None,
+        within: tuple[str, ...] = (),
+        **environment: str,
     ) -> None:
         """Has a node start.
 
@@ -88,6 +101,7 @@ class RayCluster:
             name: of the node and of its folder.
             host: its address; None is the head's.
             within: words before the command, such as those that enter a network namespace.
+            environment: what its processes have beside what all have.
         """
         self.nodes[name] = await self._start(
             f"--address={self.address}",
@@ -96,8 +110,17 @@ class RayCluster:
             f"--node-ip-address={host or self._host}",
             f"--labels=name={name}",
             within=within,
-            DREAMLAB_WORKER_FOLDER=str(self.folder / name),
+            **{"DREAMLAB_WORKER_FOLDER": str(self.folder / name)} | environment,
         )
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Waits until something is so, and starts nodes again that a busy machine kept from it."""
+        while not condition():
+            for name, node in list(self.nodes.items()):
+                if node.has_ended and name != "head":
+                    await self.kill(name)
+                    await self.join(name)
+            await asyncio.sleep(0.05)
 
     async def kill(self, name: str) -> None:
         """Kills a node with all that runs on it."""

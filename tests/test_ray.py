@@ -71,7 +71,7 @@ async def pool(shared: WorkerPool, cluster: RayCluster) -> WorkerPool:
         await cluster.join(name)
     for name in set(cluster.nodes) - MACHINES - {"head"}:
         await cluster.kill(name)
-    await until(lambda: ready(shared) == {"attic cpu", "cellar cpu"})
+    await cluster.until(lambda: ready(shared) == {"attic cpu", "cellar cpu"})
     return shared
 
 
@@ -207,7 +207,7 @@ async def test_a_node_dies_its_picture_is_drawn_elsewhere_and_another_node_joins
     await until(lambda: ready(pool) == {f"{survivor} cpu"} and story.heard.count(None) == 1)
     await cluster.join("shed")
     assert len(await story.pictures()) == len(await other.pictures()) == 1
-    await until(lambda: ready(pool) == {f"{survivor} cpu", "shed cpu"})
+    await cluster.until(lambda: ready(pool) == {f"{survivor} cpu", "shed cpu"})
     stories = [Story(pool, steps=6, seed=seed) for seed in range(6)]
     results = [await each.future for each in stories]
     assert "shed cpu" in {result.device for result in results}
@@ -245,5 +245,6 @@ async def test_a_cluster_that_is_gone_is_told_and_the_waiting_are_drawn_when_it_
     assert lane.last_error == fleet.trouble
     await cluster.start()
     await cluster.join("attic")
+    await cluster.until(story.future.done)
     assert await story.pictures() == undisturbed
     assert fleet.trouble is None

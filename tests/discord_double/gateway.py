@@ -174,6 +174,8 @@ class Gateway:
             "resume_gateway_url": self.resume_url or self.url,
             "application": {"id": str(world.application_id), "flags": 0},
         }
+        if "shard" in data:
+            ready["shard"] = data["shard"]
         await self._dispatch(session, "READY", ready)
         for guild in world.guilds.values():
             await self._dispatch(session, "GUILD_CREATE", guild.payload(world.bot))
