@@ -65,6 +65,21 @@ def random_model(family: Family, folder: Path, device: str, *, tiny: bool = Fals
     return folder
 
 
+def look_alike(model: Path, folder: Path, seed: int) -> Path:
+    """Makes a diffusers folder that has a UNet of its own, and all else of another one."""
+    folder.mkdir()
+    for part in model.resolve().iterdir():
+        if part.name != "unet":
+            (folder / part.name).symlink_to(part, target_is_directory=part.is_dir())
+    unet = UNet2DConditionModel.from_pretrained(model / "unet", local_files_only=True)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for weight in unet.parameters():
+            weight.mul_(1 + 0.001 * torch.randn(1))
+    unet.save_pretrained(folder / "unet")
+    return folder
+
+
 def _text_encoder(kind: Any) -> Any:
     return lambda config: kind(CLIPTextConfig(**config))
 

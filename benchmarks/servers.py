@@ -20,6 +20,7 @@ from engine.model_registry import ModelRegistry
 from engine.samplers import NoiseSchedule, create_scheduler
 from engine.step_batcher import LEAST_CAP
 from engine.worker_host import WorkerHost
+from engine.workers.host_cache import HostCache
 
 WINDOW = 0.05
 """Seconds that request-level batching waits for company."""
@@ -174,6 +175,7 @@ class OurServer:
         *,
         batching: bool = True,
         registry: ModelRegistry | None = None,
+        cache: HostCache | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = "ours" if batching else "ours, one by one"
@@ -183,6 +185,7 @@ class OurServer:
             device,
             self._said.append,
             registry=self.registry,
+            cache=cache,
             max_rows=None if batching else LEAST_CAP,
             clock=clock,
         )

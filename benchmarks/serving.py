@@ -24,9 +24,10 @@ from typing import Any
 
 import torch  # noqa: TID253 - run by itself, no front end imports it
 
+from benchmarks.claims import claims
 from benchmarks.machine import RESULTS, headline, machine, write_results
 from benchmarks.plots import draw
-from benchmarks.random_models import random_model
+from benchmarks.random_models import look_alike, random_model
 from benchmarks.servers import (
     OurServer,
     QueuedServer,
@@ -40,6 +41,7 @@ from benchmarks.servers import (
 from benchmarks.workloads import Arrivals, Asked, ClosedLoop, figures, flood, poisson, zipf
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.worker_host import prepare_device
+from engine.workers.host_cache import HostCache
 
 DEMO = Path(__file__).parent.parent / "models" / "diffusers" / "dream-demo"
 LOADS = (0.5, 0.95, 1.5)
@@ -97,7 +99,7 @@ SECTIONS = {
     "users": ("Users who ask again at once", "users", ("per_second", "mean", "p95")),
     "poisson": ("Users who come by chance", "load", ("per_second", "mean", "p95", "p99")),
     "flood": ("A single request beside a flood", None, ("alone", "beside", "times")),
-    "modes": ("Eight models, room for three", None, ("loads", "per_second", "mean", "p95")),
+    "modes": ("Eight models, room for three", None, ("switches", "per_second", "mean", "p95")),
     "joins": ("Steps until a newcomer's first", "others", ("steps",)),
 }
 """Title, what it goes across, and columns of each part of the benchmark."""
@@ -156,14 +158,14 @@ class Bench:
     # What is asked for
 
     def _alike(self, number: int) -> GenerationRequest:
-        return replace(self._request, seed=number)
+        # Words of its own: who reads a prompt once for all would not be compared with who doesn't.
+        return replace(self._request, seed=number, prompt=f"{self._request.prompt}, {number}")
 
     def _mixed(self, number: int) -> GenerationRequest:
         """As members ask: every sampler, and steps that differ by a third."""
         steps = self._profile.steps
         return replace(
-            self._request,
-            seed=number,
+            self._alike(number),
             sampler=list(Sampler)[number % len(Sampler)],
             steps=max(2, steps - steps // 3 + number % (2 * (steps // 3) + 1)),
         )
@@ -242,26 +244,30 @@ class Bench:
         if not self._profile.modes:
             return
         with tempfile.TemporaryDirectory() as folder:
-            models = []
-            for mode in range(8):
-                link = Path(folder) / f"mode-{mode}"
-                link.symlink_to(self._request.model.path.resolve(), target_is_directory=True)
-                models.append(ModelSpec(link))
+            models = [
+                ModelSpec(look_alike(self._request.model.path, Path(folder) / f"mode-{mode}", mode))
+                for mode in range(8)
+            ]
             request_of = zipf(models, 1.4, self._alike, seed=number)
             asked = [
                 Asked(each, f"user {each % 16}", 0.0, request_of(each))
                 for each in range(self._profile.modes)
             ]
-            for fair in (False, True):
-                ours = OurServer(self._device, registry=RoomFor(self._device, 3))
-                name = "loaded first, within fair turns" if fair else "first come, first served"
+            for name, fair, kept in (
+                ("first come, first served", False, 0),
+                ("loaded first, within fair turns", True, 0),
+                ("the same, from the host's memory", True, 2**31),
+            ):
+                cache = HostCache(self._device, kept, block=8 * 2**20)
+                registry = RoomFor(self._device, 3)
+                ours = OurServer(self._device, registry=registry, cache=cache)
                 server = QueuedServer(ours, fair=fair, loaded_first=fair, name=name)
                 served = drive(server, Arrivals(asked))
                 ours.host.close()
                 yield {
                     "section": "modes",
                     "server": server.name,
-                    "loads": ours.loads,
+                    "switches": ours.loads,
                     **figures(served),
                 }
 
@@ -408,6 +414,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             profile, options.device, folder, options.model, tiny=tiny, sections=sections
         )
     print(*table(all_figures), sep="\n")
+    if held := list(claims(all_figures)):
+        print("\nWhat is claimed", *held, sep="\n")
     name = f"serving-{options.profile}"
     print(f"\n{write_results(name, facts, all_figures)}")
     if not options.no_charts:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import web
+from benchmarks.claims import claims
 from benchmarks.decisions import measure
 from benchmarks.random_models import random_model
 from benchmarks.serving import PROFILES, SECTIONS, run, table
@@ -134,3 +135,32 @@ def test_figures_count_from_the_first_request_to_the_last_picture() -> None:
     assert found["seconds"] == 4.0
     assert found["per_second"] == 1.0
     assert (found["mean"], found["p50"], found["p99"]) == (1.0, 1.0, 1.0)
+
+
+def test_each_claim_stands_beside_its_figure() -> None:
+    def figure(section: str, server: str, **more: float) -> dict[str, object]:
+        return {"section": section, "server": server, "size": 64, **more}
+
+    found = [
+        figure("users", "stock", users=8, per_second=1.0, mean=4.0),
+        figure("users", "ours", users=8, per_second=1.9, mean=2.0),
+        figure("users", "stock", users=1, per_second=1.0, mean=1.0),
+        figure("users", "ours", users=1, per_second=1.0, mean=1.2),
+        figure("poisson", "stock", load=1.5, mean=8.0),
+        figure("poisson", "ours", load=1.5, mean=1.0),
+        figure("bare", "ours", pictures=1, overhead=0.04),
+        figure("joins", "ours", others=1, steps=1),
+        figure("joins", "ours", others=3, steps=2),
+    ]
+
+    lines = list(claims(found))
+
+    assert [" ".join(line[67:].split()) for line in lines] == [
+        ">= 1.8 holds",
+        "<= 0.25 holds",
+        "<= 1.05 does not hold",
+        "<= 1.05 holds",
+        "<= 1.5 does not hold",
+    ]
+    assert "1.900" in lines[0]
+    assert list(claims([])) == []

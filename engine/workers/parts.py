@@ -1,5 +1,6 @@
 """The parts of a Stable Diffusion model, loaded from where they lie and checked."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 # Only the worker process imports this module; the deep paths spare it the pipelines.
 import torch  # noqa: TID253
+from diffusers.models.attention_processor import AttnProcessor2_0  # noqa: TID253
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
 from transformers.models.clip.modeling_clip import (  # noqa: TID253
@@ -27,6 +29,10 @@ from engine.workers.single_file import SingleFile, load_vae_file
 
 if TYPE_CHECKING:
     from engine.jobs import ModelSpec
+
+# Diffusers asks for it at each call of each attention layer, and Python would work it out anew each
+# time, for as long as a small matrix product takes.
+AttnProcessor2_0.__call__.__signature__ = inspect.signature(AttnProcessor2_0.__call__)
 
 _KINDS: dict[str, Any] = {
     "text_encoder": CLIPTextModel,
