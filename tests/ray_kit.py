@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -174,6 +175,55 @@ class RayCluster:
             start_new_session=True,
         )
         return Node(process)
+
+
+class Island:
+    """A network namespace with one cable to this machine, which can be cut. Needs root.
+
+    Attributes:
+        mainland: this machine's end of the cable.
+        host: the other end.
+        within: words before a command that runs there.
+    """
+
+    def __init__(self) -> None:
+        name = f"dlr{os.getpid() % 100_000}"
+        number = os.getpid() % 250
+        self.mainland, self.host = f"10.213.{number}.1", f"10.213.{number}.2"
+        self.within = ("ip", "netns", "exec", name)
+        self._name, self._cable = name, f"{name}a"
+
+    def make(self) -> bool:
+        """Makes it; returns whether this machine permits that."""
+        far = f"{self._name}b"
+        steps = (
+            f"netns add {self._name}",
+            f"link add {self._cable} type veth peer name {far}",
+            f"link set {far} netns {self._name}",
+            f"addr add {self.mainland}/30 dev {self._cable}",
+            f"link set {self._cable} up",
+            f"-n {self._name} addr add {self.host}/30 dev {far}",
+            f"-n {self._name} link set {far} up",
+            f"-n {self._name} link set lo up",
+        )
+        return all(map(_ip, steps))
+
+    def cut(self) -> None:
+        """Cuts the cable."""
+        assert _ip(f"link set {self._cable} down")
+
+    def sink(self) -> None:
+        """Removes it."""
+        _ip(f"link del {self._cable}")
+        _ip(f"netns del {self._name}")
+
+
+def _ip(words: str) -> bool:
+    program = shutil.which("ip")
+    if program is None:
+        return False
+    done = subprocess.run([program, *words.split()], capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def kill(processes: list[psutil.Process]) -> None:

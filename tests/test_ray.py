@@ -1,7 +1,7 @@
 """A real Ray cluster on this machine: a head and nodes that come, go and are killed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.jobs import (
 from engine.lane import LaneState
 from engine.ray_executor import RayFleet
 from engine.worker_pool import WorkerPool
-from tests.ray_kit import RayCluster
+from tests.ray_kit import Island, RayCluster
 from tests.test_worker_pool import PLAIN, SomeModes
 from tests.worker_kit import ask
 
@@ -40,9 +40,17 @@ LONG = 60
 """Steps of a picture in whose middle something happens."""
 
 
+@pytest.fixture(scope="module")
+def island() -> Iterator[Island | None]:
+    """A machine whose network can be cut; None where this machine permits none."""
+    island = Island()
+    yield island if island.make() else None
+    island.sink()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster() -> AsyncIterator[RayCluster]:
-    cluster = RayCluster()
+async def cluster(island: Island | None) -> AsyncIterator[RayCluster]:
+    cluster = RayCluster(island.mainland if island else "127.0.0.1")
     await cluster.start()
     yield cluster
     await cluster.close()
@@ -211,6 +219,29 @@ async def test_a_node_dies_its_picture_is_drawn_elsewhere_and_another_node_joins
     stories = [Story(pool, steps=6, seed=seed) for seed in range(6)]
     results = [await each.future for each in stories]
     assert "shed cpu" in {result.device for result in results}
+
+
+async def test_a_machine_that_is_cut_off_in_the_middle_of_a_picture_loses_and_doubles_nothing(
+    pool: WorkerPool, cluster: RayCluster, island: Island | None
+) -> None:
+    if island is None:
+        pytest.skip("no network namespaces can be made here; root may")
+    others = [Story(pool, owner=f"member {n}", steps=LONG, seed=n) for n in range(4)]
+    for each in others:
+        await each.drawing()  # two machines are full
+    await cluster.join("island", host=island.host, within=island.within)
+    await cluster.until(lambda: "island cpu" in ready(pool))
+    story = Story(pool, owner="islander", steps=20 * LONG)
+    await story.drawing()
+    assert story.device == "island cpu"
+
+    island.cut()
+
+    await until(lambda: "island cpu" not in ready(pool) and story.heard.count(None) == 1)
+    await story.drawing()
+    assert story.device != "island cpu"
+    assert pool.cancel(story.job.id)
+    assert all([await each.pictures() for each in others])
 
 
 async def test_the_process_that_speaks_with_ray_is_killed_and_started_again(
