@@ -415,6 +415,16 @@ def sent_files(bot: Bot, interaction: Interaction) -> list[bytes]:
     return [one.content for message in own.values() for one in message.attachments]
 
 
+async def test_originals_that_are_gone_are_told(bot: Bot, two: Message) -> None:
+    word = await told(bot, two, "Details")
+    for image in (await jobs_of(bot))[0].images:
+        bot.app.studio.image_path(image).unlink()
+
+    said = await told(bot, word, "Original files")
+
+    assert "is not allowed. Allowed: the id of a request" in said.content
+
+
 async def test_an_original_too_large_for_here_says_where_it_can_be_had(bot: Bot) -> None:
     message = await bot.discord.picture(await bot.imagine())
     (job,) = await jobs_of(bot)

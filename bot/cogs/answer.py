@@ -230,6 +230,11 @@ def edited(values: Mapping[str, str]) -> RequestDraft:
 
 async def _show_existing(interaction: Interaction, client: "DreamClient", job: JobRecord) -> None:
     """Shows what a button has made before to the one who pressed it once more."""
+    if interaction.response.is_done():
+        # A follow-up would fill the public "thinking" instead.
+        await interaction.delete_original_response()
+    else:  # files that must be made to fit take their time
+        await interaction.response.defer(ephemeral=True, thinking=True)
     view = await client.studio.view(job.id)
     job = view.record
     files: list[discord.File] = []
@@ -244,11 +249,6 @@ async def _show_existing(interaction: Interaction, client: "DreamClient", job: J
         )
     text = replies.outcome(job, notes) if job.status.is_final else replies.status(view)
     text = replies.cut(f"This was asked for already (`{job.id}`):\n{text}")
-    if not interaction.response.is_done():
-        await interaction.response.send_message(text, files=files, ephemeral=True)
-        return
-    # A follow-up would fill the public "thinking" instead.
-    await interaction.delete_original_response()
     await interaction.followup.send(text, files=files, ephemeral=True)
 
 

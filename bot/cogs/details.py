@@ -76,12 +76,14 @@ class OriginalButton(JobButton, template=f"dream:original:{JOB}"):
         job = (await client.studio.view(self.job_id)).record
         await interaction.response.defer(ephemeral=True, thinking=True)
         origin, limit = client.origin(interaction), interaction.filesize_limit
+        told = 0
         for image in job.images:
             path = client.studio.image_path(image)
             try:
                 upload = await asyncio.to_thread(uploads.original, path, filename(image), limit)
             except FileNotFoundError:
                 continue  # deleted since the row was read
+            told += 1
             if upload is None:
                 text = replies_details.too_large(job, path.stat().st_size, limit)
                 await interaction.followup.send(text, ephemeral=True)
@@ -92,7 +94,7 @@ class OriginalButton(JobButton, template=f"dream:original:{JOB}"):
                 spoiler=client.studio.is_covered(job, origin),
             )
             await interaction.followup.send(upload.note or "", file=file, ephemeral=True)
-        if not job.images:
+        if not told:
             raise UnknownJobError(job.id)
 
 
