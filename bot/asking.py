@@ -10,6 +10,7 @@ from bot.permutations import expand
 from bot.preferences import Preferences
 from bot.records import JobRecord, Kinship, Origin, Owner, Parent
 from bot.source_images import MAX_BYTES
+from bot.speech import tr
 from bot.studio import Studio
 from bot.wishes import Wish, fitted, read_wish
 from engine.errors import DreamLabError
@@ -23,8 +24,10 @@ class StaleWishError(DreamLabError):
 
     def __init__(self) -> None:
         super().__init__(
-            "This is no longer valid: it was confirmed or taken back before, or too long ago. "
-            "Please ask once more."
+            tr(
+                "This is no longer valid: it was confirmed or taken back before, or too long ago. "
+                "Please ask once more."
+            )
         )
 
 

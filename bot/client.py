@@ -215,7 +215,8 @@ class DreamClient(discord.Client):
             NotAllowedError: so it is.
         """
         if guild_id is None and not self.allows_direct:
-            raise NotAllowedError("Drawing in direct messages is switched off; ask in a server.")
+            told = tr("Drawing in direct messages is switched off; ask in a server.")
+            raise NotAllowedError(told)
 
     async def take(
         self,

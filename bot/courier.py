@@ -287,7 +287,9 @@ class DiscordCourier:
             return
         try:
             await _editor(client, address)(
-                content=replies.kept(job), view=None, allowed_mentions=discord.AllowedMentions.none()
+                content=replies.kept(job),
+                view=None,
+                allowed_mentions=discord.AllowedMentions.none(),
             )
         except (discord.HTTPException, aiohttp.ClientError, OSError) as error:
             log.info("Where job %s is can't be told (%s)", job.id, type(error).__name__)

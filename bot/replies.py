@@ -103,7 +103,8 @@ def farewell(view: JobView) -> str:
 
 def kept(record: JobRecord) -> str:
     """Returns what stands in an answer that may have no pictures."""
-    return f"{headline(record)}\nI may not attach pictures here. Type /results to get yours."
+    told = tr("I may not attach pictures here. Type /results to get yours.")
+    return f"{headline(record)}\n{told}"
 
 
 def ping(record: JobRecord) -> str:

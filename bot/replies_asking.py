@@ -5,26 +5,31 @@ from collections.abc import Sequence
 from bot.asking import Asked
 from bot.preferences import Ping, Preferences
 from bot.replies import cut, plain
-from bot.replies_members import counted
+from bot.speech import later, tr
 from engine.images import Parameters
 
 _PROMPT = 120
 _SHOWN = 10
 
 _PINGS = {
-    Ping.QUIET: "quiet: the answer changes and nothing rings",
-    Ping.PING: "ping: a word below the answer names you",
-    Ping.DIRECT: "direct message: the picture comes to you, too",
+    Ping.QUIET: later("quiet: the answer changes and nothing rings"),
+    Ping.PING: later("ping: a word below the answer names you"),
+    Ping.DIRECT: later("direct message: the picture comes to you, too"),
 }
 
 
 def confirmation(asked: Sequence[Asked]) -> str:
     """Returns what is to be confirmed: how many pictures, and of what."""
     pictures = sum(one.pictures for one in asked)
-    lines = [f"**This draws {counted(pictures, 'picture')}, in {len(asked)} requests:**"]
+    head = tr(
+        "This draws {pictures} pictures, in {requests} requests:",
+        pictures=pictures,
+        requests=len(asked),
+    )
+    lines = [f"**{head}**"]
     lines += [f"- {plain(one.draft.prompt, _PROMPT)}" for one in asked[:_SHOWN]]
     if rest := len(asked[_SHOWN:]):
-        lines.append(f"-# and {rest} more")
+        lines.append(f"-# {tr('and {rest} more', rest=rest)}")
     notes = dict.fromkeys(note for one in asked for note in one.notes)
     if notes:
         lines.append(f"-# {plain('; '.join(notes), 400)}")
@@ -33,17 +38,17 @@ def confirmation(asked: Sequence[Asked]) -> str:
 
 def confirmed(number: int) -> str:
     """Returns what stands in place of the question once it was answered with yes."""
-    return f"Drawing: {counted(number, 'request')}."
+    return tr("Drawing: {requests} requests.", requests=number)
 
 
 def taken_back() -> str:
     """Returns what stands there once it was answered with no."""
-    return "Nothing is drawn."
+    return tr("Nothing is drawn.")
 
 
 def shared(link: str) -> str:
     """Returns what somebody reads who has shared a private answer, however often."""
-    return f"Shared: {link}"
+    return tr("Shared: {link}", link=link)
 
 
 def parameters(found: Sequence[Parameters | None]) -> str:
@@ -81,11 +86,14 @@ def may_not_write(channel_id: int) -> str:
 
 def settings(own: Preferences, *, is_new: bool = False) -> str:
     """Returns a member's own defaults."""
-    head = "Kept. " if is_new else ""
-    return (
-        f"**{head}Yours unless you say otherwise:**\n"
-        f"- mode: {plain(own.mode, 100) if own.mode else 'the one of where you ask'}\n"
-        f"- size: {plain(own.size, 50) if own.size else 'the one of the mode'}\n"
-        f"- {_PINGS[own.ping]}\n"
-        "-# /settings with an option changes it; the word default gives it back."
-    )
+    mode = plain(own.mode, 100) if own.mode else tr("the one of where you ask")
+    size = plain(own.size, 50) if own.size else tr("the one of the mode")
+    kept = tr("Kept. Yours unless you say otherwise:")
+    lines = [
+        f"**{kept if is_new else tr('Yours unless you say otherwise:')}**",
+        f"- {tr('mode: {mode}', mode=mode)}",
+        f"- {tr('size: {size}', size=size)}",
+        f"- {tr(_PINGS[own.ping])}",
+        f"-# {tr('/settings with an option changes it; the word default gives it back.')}",
+    ]
+    return "\n".join(lines)

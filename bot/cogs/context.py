@@ -18,6 +18,7 @@ from bot.forms import Form
 from bot.pointing import job_of, pictures
 from bot.records import JobRecord
 from bot.source_images import MAX_BYTES
+from bot.speech import tr
 from bot.studio import NotAllowedError
 from bot.wishes import Wish
 from engine.errors import RequestError
@@ -130,7 +131,7 @@ async def details(interaction: Interaction, message: discord.Message) -> None:
 def _pictures(message: discord.Message) -> list[str]:
     urls = pictures(message)[:_MOST]
     if not urls:
-        raise NotAllowedError("There is no picture in this message.")
+        raise NotAllowedError(tr("There is no picture in this message."))
     return urls
 
 

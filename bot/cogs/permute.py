@@ -12,7 +12,7 @@ import discord
 from bot import replies, replies_asking, views
 from bot.asking import Asked
 from bot.records import JobRecord
-from bot.replies_members import counted
+from bot.speech import tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class WishButton(
         async with client.explaining(interaction):
             owner_id, _ = await client.asking.kept(self._wish_id)
             if owner_id != client.owner(interaction).id:
-                raise NotAllowedError("Only who asked for this may confirm it.")
+                raise NotAllowedError(tr("Only who asked for this may confirm it."))
             await interaction.response.defer()
             if self._verb == "draw":
                 await self._draw(interaction)
@@ -89,10 +89,10 @@ async def ask_to_confirm(interaction: Interaction, wish_id: str, asked: Sequence
 
 def confirmation_view(wish_id: str, asked: Sequence[Asked]) -> discord.ui.View:
     """Returns the buttons of what is to be confirmed."""
-    pictures = counted(sum(one.pictures for one in asked), "picture")
+    pictures = sum(one.pictures for one in asked)
     view = discord.ui.View(timeout=None)
-    view.add_item(WishButton("draw", wish_id, f"Draw {pictures}"))
-    view.add_item(WishButton("drop", wish_id, "Don't"))
+    view.add_item(WishButton("draw", wish_id, tr("Draw {pictures} pictures", pictures=pictures)))
+    view.add_item(WishButton("drop", wish_id, tr("Don't")))
     return view
 
 

@@ -11,6 +11,7 @@ from bot.address import Address
 from bot.attachments import attachments
 from bot.buttons import JOB, Interaction, JobButton
 from bot.records import JobRecord
+from bot.speech import tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ShareButton(JobButton, template=f"dream:share:{JOB}"):
         job = (await client.studio.view(self.job_id)).record
         owner, origin = client.owner(interaction), client.origin(interaction)
         if job.owner.id != owner.id:
-            raise NotAllowedError("Only who asked for this may share it.")
+            raise NotAllowedError(tr("Only who asked for this may share it."))
         await client.studio.refuse_to_show(job, owner, origin)
         await interaction.response.defer()
         shared = Address.from_plain(job.origin.address).shared_id
