@@ -2,7 +2,7 @@
 
 Texts are compared folded: compatibility forms made plain (NFKC: fullwidth letters, ligatures),
 capitals made small (casefold), characters that nobody sees removed. Whole words are found, never
-parts of others.
+parts of others, unless a ``*`` says so.
 """
 
 import re
@@ -13,6 +13,12 @@ from engine.errors import RequestError
 
 MOST = 200
 """Words that a place may block."""
+
+ANY = "*"
+"""Stands at the beginning or end of a word for any letters."""
+
+LEAST = 2
+"""Characters beside that, or half of all words would be blocked."""
 
 LONGEST = 50
 """Characters that such a word may have."""
@@ -42,10 +48,16 @@ def found(words: Iterable[str], text: str) -> str | None:
     """
     shapes = (fold(text), fold(_BRACKETS.sub("", text)))
     for word in words:
-        whole = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)")
+        whole = re.compile(rf"(?<!\w){_pattern(word)}(?!\w)")
         if any(whole.search(shape) for shape in shapes):
             return word
     return None
+
+
+def _pattern(word: str) -> str:
+    begin = r"\w*" if word.startswith(ANY) else ""
+    end = r"\w*" if word.endswith(ANY) else ""
+    return f"{begin}{re.escape(word.strip(ANY))}{end}"
 
 
 def read_words(text: str) -> tuple[str, ...]:
@@ -60,4 +72,8 @@ def read_words(text: str) -> tuple[str, ...]:
     for word in words:
         if len(word) > LONGEST:
             raise RequestError("words", word, f"words of at most {LONGEST} characters")
+        inner = word.strip(ANY)
+        if ANY in inner or (inner != word and len(inner) < LEAST):
+            allowed = f"words; a * at their beginning or end beside {LEAST} letters at least"
+            raise RequestError("words", word, allowed)
     return words

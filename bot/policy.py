@@ -11,6 +11,8 @@ from bot.speech import tr
 from engine.jobs import GenerationRequest
 from modes.mode_config import ModeConfig
 
+MILLION = 1_000_000
+
 
 def mode_refusal(mode: ModeConfig, asker: Owner) -> str | None:
     """Returns why somebody may not draw with a mode; None where they may.
@@ -84,9 +86,7 @@ def block_refusal(standing: Standing) -> str | None:
         return None
     by, reason = standing.block.by, standing.block.reason
     if not reason:
-        return tr(
-            "{by} has blocked you from drawing in this server; no reason was given.", by=by
-        )
+        return tr("{by} has blocked you from drawing in this server; no reason was given.", by=by)
     return tr("{by} has blocked you from drawing in this server: {reason}.", by=by, reason=reason)
 
 
@@ -135,7 +135,13 @@ def words_refusal(rules: Rules, request: GenerationRequest) -> str | None:
 
 
 def usage_refusal(
-    rules: Rules, usage: Usage, pictures: int, now: datetime, *, requests: int = 1
+    rules: Rules,
+    usage: Usage,
+    pictures: int,
+    now: datetime,
+    *,
+    requests: int = 1,
+    pixel_steps: int = 0,
 ) -> str | None:
     """Returns why somebody must wait before they ask for more.
 
@@ -145,6 +151,7 @@ def usage_refusal(
         pictures: how many they ask for now.
         now: the time.
         requests: in how many requests.
+        pixel_steps: pixels times steps of all these pictures.
     """
     if rules.cooldown and usage.last_at is not None:
         again_at = usage.last_at + timedelta(seconds=rules.cooldown)
@@ -163,14 +170,25 @@ def usage_refusal(
             asked=asked,
             most=rules.waiting,
         )
+    midnight = day_of(now) + timedelta(days=1)
     if rules.pictures and usage.pictures + pictures > rules.pictures:
-        midnight = day_of(now) + timedelta(days=1)
         return tr(
             "This server allows {most} pictures of one member a day; you have {left} left and "
             "asked for {asked}. The next day begins {moment}.",
             most=rules.pictures,
             left=max(rules.pictures - usage.pictures, 0),
             asked=pictures,
+            moment=f"<t:{midnight.timestamp():.0f}:R>",
+        )
+    if rules.work and usage.pixel_steps + pixel_steps > rules.work * MILLION:
+        left = max(rules.work - usage.pixel_steps / MILLION, 0)
+        return tr(
+            "This server allows {most} million pixel-steps of one member a day; you have {left} "
+            "left and asked for {asked}. Smaller pictures or fewer steps take less. The next day "
+            "begins {moment}.",
+            most=rules.work,
+            left=f"{left:.3g}",
+            asked=f"{pixel_steps / MILLION:.3g}",
             moment=f"<t:{midnight.timestamp():.0f}:R>",
         )
     return None

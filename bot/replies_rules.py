@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from datetime import datetime
 
+from bot.policy import MILLION
 from bot.replies import cut, plain, refusal
 from bot.replies_members import counted
 from bot.rules import TITLES, AuditEntry, Rules, Usage, told
@@ -72,6 +73,9 @@ def limits(current: Rules, usage: Usage, now: datetime) -> str:
     if current.pictures:
         free = max(current.pictures - usage.pictures, 0)
         left.append(f"{counted(free, 'picture')} of {current.pictures} today (until 00:00 UTC)")
+    if current.work:
+        free_work = max(current.work - usage.pixel_steps / MILLION, 0)
+        left.append(f"{free_work:.3g} million pixel-steps of {current.work} today")
     if current.cooldown:
         passed = (now - usage.last_at).total_seconds() if usage.last_at else current.cooldown
         wait = max(current.cooldown - passed, 0)

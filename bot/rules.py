@@ -38,6 +38,7 @@ class Rules:
         nsfw: where NSFW modes may be drawn with.
         reports: id of the channel that reports go to; empty for nowhere.
         mode_roles: modes that are for some roles here, each with ids.
+        work: million pixel-steps of a day: pixels times steps, of all pictures.
     """
 
     channels: tuple[str, ...] = ()
@@ -49,6 +50,7 @@ class Rules:
     nsfw: Nsfw = Nsfw.RESTRICTED
     reports: str = ""
     mode_roles: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    work: int = 0
 
     def roles_of(self, mode: str) -> tuple[str, ...]:
         """Returns ids of the roles of which one is needed for a mode; empty for everybody."""
@@ -93,11 +95,13 @@ class Usage:
         unfinished: requests that wait or run.
         pictures: pictures of today's requests, but for those that failed or were cancelled.
         last_at: when they asked last, within a day; None where they didn't.
+        pixel_steps: pixels times steps of the same pictures.
     """
 
     unfinished: int = 0
     pictures: int = 0
     last_at: datetime | None = None
+    pixel_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ TITLES = {
     "nsfw": "NSFW modes",
     "reports": "Channel for reports",
     "mode_roles": "Modes for some roles",
+    "work": "Million pixel-steps per member and day",
 }
 """What people call each of the settings."""
 

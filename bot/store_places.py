@@ -169,9 +169,13 @@ def usage_of(db: sqlite3.Connection, place: str | None, member_id: str, now: dat
     """Returns what a member has asked for in a place."""
     row = db.execute(
         "SELECT coalesce(sum(finished_at IS NULL), 0) AS unfinished, max(created_at) AS last_at,"
-        " coalesce(sum(CASE WHEN created_at >= ? AND status NOT IN ('failed', 'cancelled')"
-        "  THEN coalesce(json_extract(request, '$.count'), 1) END), 0) AS pictures"
-        " FROM jobs WHERE owner_id = ? AND place = ? AND (created_at >= ? OR finished_at IS NULL)",
+        " coalesce(sum(CASE WHEN created_at >= ?1 AND status NOT IN ('failed', 'cancelled')"
+        "  THEN coalesce(json_extract(request, '$.count'), 1) END), 0) AS pictures,"
+        " coalesce(sum(CASE WHEN created_at >= ?1 AND status NOT IN ('failed', 'cancelled')"
+        "  THEN coalesce(json_extract(request, '$.count'), 1) * json_extract(request, '$.width')"
+        "  * json_extract(request, '$.height') * json_extract(request, '$.steps') END), 0)"
+        " AS pixel_steps FROM jobs WHERE owner_id = ?2 AND place = ?3"
+        "  AND (created_at >= ?4 OR finished_at IS NULL)",
         (
             day_of(now).timestamp(),
             member_id,
@@ -185,8 +189,10 @@ def usage_of(db: sqlite3.Connection, place: str | None, member_id: str, now: dat
     ).fetchone()
     times = [row["last_at"], spent["last_at"] if spent else None]
     last_at = max((time_of(at) for at in times if at is not None), default=None)
-    before = spent["pictures"] if spent else 0
-    return Usage(row["unfinished"], row["pictures"] + before, last_at)
+    pictures, pixel_steps = (spent["pictures"], spent["pixel_steps"]) if spent else (0, 0)
+    return Usage(
+        row["unfinished"], row["pictures"] + pictures, last_at, row["pixel_steps"] + pixel_steps
+    )
 
 
 def keep_spent(db: sqlite3.Connection, place: str, member_id: str, now: datetime) -> None:
@@ -194,14 +200,15 @@ def keep_spent(db: sqlite3.Connection, place: str, member_id: str, now: datetime
     usage = usage_of(db, place, member_id, now)
     if usage.pictures or usage.last_at:
         db.execute(
-            "INSERT OR REPLACE INTO spent (place, member_id, day, pictures, last_at)"
-            " VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO spent (place, member_id, day, pictures, last_at, pixel_steps)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             (
                 place,
                 member_id,
                 day_of(now).timestamp(),
                 usage.pictures,
                 usage.last_at.timestamp() if usage.last_at else None,
+                usage.pixel_steps,
             ),
         )
 

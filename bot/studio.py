@@ -753,13 +753,23 @@ class Studio:
             for request, origin in requests
         ]
         pictures = sum(request.count for request, _ in requests)
+        pixel_steps = sum(
+            request.count * request.width * request.height * request.steps
+            for request, _ in requests
+        )
 
         spoken = copy_context()  # the store's thread has none of whose language it is
 
         def admit(usage: Usage) -> None:
             _refuse(
                 spoken.run(
-                    policy.usage_refusal, rules, usage, pictures, now, requests=len(requests)
+                    policy.usage_refusal,
+                    rules,
+                    usage,
+                    pictures,
+                    now,
+                    requests=len(requests),
+                    pixel_steps=pixel_steps,
                 )
             )
 

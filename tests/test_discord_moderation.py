@@ -1,5 +1,7 @@
 """What a server allows: settings, blocks, denials, the audit; over the whole way to Discord."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -425,3 +427,62 @@ async def test_bots_are_not_blocked(bot: Bot) -> None:
     assert await block(bot, bot.discord.world.bot) == (
         "Bots don't draw, so there is nothing to block."
     )
+
+
+# Work, and what moderators do to others' requests
+
+
+async def test_work_of_a_day_is_used_up_survives_deletion_and_is_told(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    # 64x128 in 4 steps are 0.033 million.
+    async with running_bot(tmp_path, discord) as bot:
+        await decree(bot, work_per_day=1)
+        await drawn(bot, values={"count": 4, "steps": 29})
+        left = await told(bot, "me")
+        asked = await discord.slash("mydata forget")
+        question = await discord.private_word(asked)
+        await discord.click(question, "Delete all of it")
+        await discord.until(lambda: not _rows(tmp_path, "jobs"), "the end of the rows")
+        reason = await denied(bot, values={"count": 4, "steps": 29})
+        await drawn(bot)
+
+    assert "0.0497 million pixel-steps of 1 today" in left
+    assert reason.startswith(
+        "This server allows 1 million pixel-steps of one member a day; you have 0.0497 left and "
+        "asked for 0.95."
+    )
+
+
+async def test_what_moderators_cancel_and_delete_stands_in_the_audit(held: Bot) -> None:
+    discord = held.discord
+    moderator = User(800000, "mo")
+    first = await held.imagine("first")
+    running = await held.drawing()
+    second = await held.imagine("second")
+    await discord.answer(second)
+    waiting = next(job for job in _rows_of(held) if job != running)
+
+    await told(held, "cancel", MANAGE_MESSAGES, user=moderator, values={"id": waiting})
+    held.executor.finish(running)
+    picture = await discord.picture(first)
+    await discord.click(picture, "Delete", user=moderator, permissions=MANAGE_MESSAGES)
+    await discord.until(lambda: picture.deleted or not picture.attachments, "no picture")
+    own = await held.imagine("third")
+    await discord.click(await discord.answer(own), "Cancel")
+    await discord.until(lambda: "Cancelled" in (own.answer.content if own.answer else ""), "an end")
+    audit = await told(held, "server audit", MANAGE_GUILD)
+
+    lines = audit.splitlines()
+    assert len(lines) == 2, "what somebody does to their own is nobody's business"
+    assert f"mo: Deleted the pictures of a request: {discord.user.name}, {running}" in lines[0]
+    assert f"mo: Cancelled a request: {discord.user.name}, {waiting}" in lines[1]
+
+
+def _rows(folder: Path, table: str) -> list[str]:
+    with closing(sqlite3.connect(folder / "dreamlab.db")) as db:
+        return [str(row[0]) for row in db.execute(f"SELECT id FROM {table}")]  # noqa: S608 # ours
+
+
+def _rows_of(bot: Bot) -> list[str]:
+    return _rows(bot.app.settings.data, "jobs")

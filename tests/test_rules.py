@@ -78,7 +78,9 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 
 
 def test_every_setting_has_a_title_and_every_change_a_sentence() -> None:
-    after = Rules(("5",), ("7",), 1, 2, 3, ("gore",), Nsfw.SPOILER, "9", (("anime", ("7", "8")),))
+    after = Rules(
+        ("5",), ("7",), 1, 2, 3, ("gore",), Nsfw.SPOILER, "9", (("anime", ("7", "8")),), 10
+    )
 
     assert set(TITLES) == {field.name for field in fields(Rules)}
     assert len(changes(Rules(), after)) == len(TITLES)
@@ -169,3 +171,23 @@ def test_a_day_begins_at_midnight_utc_wherever_the_clock_stands() -> None:
     assert day_of(datetime.fromisoformat("2026-03-04T01:00:00+05:00")) == datetime(
         2026, 3, 3, tzinfo=UTC
     )
+
+
+@pytest.mark.parametrize(
+    ("limit", "used", "asked", "refused"),
+    [
+        (0, 10**12, 10**12, False),
+        (10, 0, 10_000_000, False),
+        (10, 0, 10_000_001, True),
+        (10, 9_000_000, 1_000_000, False),
+        (10, 9_000_000, 1_000_001, True),
+    ],
+)
+def test_work_of_a_day_counts_pixels_and_steps(
+    limit: int, used: int, asked: int, refused: bool
+) -> None:
+    usage = Usage(pixel_steps=used)
+    reason = policy.usage_refusal(Rules(work=limit), usage, 1, NOON, pixel_steps=asked)
+
+    assert (reason is not None) == refused
+    assert not refused or "million pixel-steps" in (reason or "")

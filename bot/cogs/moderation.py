@@ -92,6 +92,8 @@ async def _reasons(interaction: Interaction, asker: Owner) -> tuple[list[str], s
     mode = await studio.mode_of(origin.place, origin.channels)
     standing = await studio.house.standing(origin.place, asker.id)
     usage = await studio.house.usage(origin.place, asker.id)
+    width, height = mode.default_size
+    pixel_steps = width * height * mode.default_steps
     refusals = (
         policy.block_refusal(standing),
         policy.role_refusal(standing.rules, asker),
@@ -99,6 +101,6 @@ async def _reasons(interaction: Interaction, asker: Owner) -> tuple[list[str], s
         policy.place_mode_refusal(standing.rules, mode, asker),
         policy.channel_refusal(standing.rules, origin),
         policy.nsfw_refusal(standing.rules, mode, origin),
-        policy.usage_refusal(standing.rules, usage, 1, datetime.now(UTC)),
+        policy.usage_refusal(standing.rules, usage, 1, datetime.now(UTC), pixel_steps=pixel_steps),
     )
     return [reason for reason in refusals if reason], mode.title

@@ -47,8 +47,11 @@ async def show_rules(interaction: Interaction) -> None:
     roles="Who may draw, such as @artists; all for everybody",
     waiting="Requests that a member may have waiting or running at once; 0 for no limit",
     pictures_per_day="Pictures of one member a day, which begins at 00:00 UTC; 0 for no limit",
+    work_per_day="Million pixel-steps of one member a day: 512x512 in 25 steps is 6.6; "
+    "0 for no limit",
     cooldown="Seconds between two requests of one member; 0 for no limit",
-    blocked_words="Whole words, with commas between them; replaces the list, a comma empties it",
+    blocked_words="Words with commas; gor* is all that begin so; replaces the list, "
+    "a comma empties it",
     nsfw="Where modes that are marked NSFW may be drawn with",
     reports="The channel that reports of pictures go to, such as #moderators; none for nowhere",
 )
@@ -59,6 +62,7 @@ async def set_rules(  # noqa: PLR0913 # one for each option of the command
     roles: str | None = None,
     waiting: app_commands.Range[int, 0, 1000] | None = None,
     pictures_per_day: app_commands.Range[int, 0, 100_000] | None = None,
+    work_per_day: app_commands.Range[int, 0, 1_000_000] | None = None,
     cooldown: app_commands.Range[int, 0, _DAY] | None = None,
     blocked_words: str | None = None,
     nsfw: str | None = None,
@@ -69,7 +73,12 @@ async def set_rules(  # noqa: PLR0913 # one for each option of the command
     async with client.explaining(interaction):
         place = place_of(interaction, "manage_guild", "/server")
         guild = interaction.guild
-        given: Changes = {"waiting": waiting, "pictures": pictures_per_day, "cooldown": cooldown}
+        given: Changes = {
+            "waiting": waiting,
+            "pictures": pictures_per_day,
+            "work": work_per_day,
+            "cooldown": cooldown,
+        }
         known = [(str(c.id), c.name) for c in guild.channels] if guild else []
         if reports is not None:
             given["reports"] = read_channel("reports", reports, known)
