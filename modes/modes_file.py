@@ -73,7 +73,7 @@ _MODE_NAME = re.compile(r"[\w][\w.-]{0,39}")
 _MODE_NAME_RULE = "1 to 40 letters, digits, dots, hyphens and underscores"
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _FILE_KEYS = ("model_root", "lora_root", "default_mode", "modes")
-_MODE_KEYS = (
+MODE_KEYS = (
     "model",
     "vae",
     "refiner",
@@ -294,7 +294,7 @@ class _ModesReader:
         yaml, key, model_root = self._yaml, f"modes.{name}", roots[0]
         if not _MODE_NAME.fullmatch(name):
             yaml.problem(node, key, f"not allowed as a name. Allowed: {_MODE_NAME_RULE}.")
-        keys = yaml.mapping(node, key, _MODE_KEYS)
+        keys = yaml.mapping(node, key, MODE_KEYS)
 
         def whole(field: str, low: int, high: int, step: int = 1) -> int | None:
             return yaml.whole(keys.get(field), f"{key}.{field}", low, high, step)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,14 @@ from engine.jobs import (
     Sampler,
 )
 from modes.mode_config import ModeConfig, OfferedLora
-from modes.modes_file import ModesFile, ModesFileError, load_fallback, load_modes, parse_modes
+from modes.modes_file import (
+    MODE_KEYS,
+    ModesFile,
+    ModesFileError,
+    load_fallback,
+    load_modes,
+    parse_modes,
+)
 from modes.native_size import NATIVE_SIDES
 from tests.tiny_models import write_checkpoint, write_json
 
@@ -1116,3 +1124,10 @@ def test_modes_say_how_their_passes_are_made_and_not_both_ways_at_once() -> None
     assert problems(text + both) == [
         f"{PATH}, line 6: modes.a.compile: not together with exact: true. Choose one."
     ]
+
+
+def test_the_pages_form_has_every_key_but_the_groups() -> None:
+    form = Path(__file__).parent.parent / "bot" / "web" / "static" / "mode_form.js"
+    fields = set(re.findall(r'^  \["(\w+)", "', form.read_text(encoding="utf-8"), re.MULTILINE))
+
+    assert fields == set(MODE_KEYS) - {"upscale", "metadata"}

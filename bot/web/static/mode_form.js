@@ -35,6 +35,8 @@ const FIELDS = [
   ["vae", "VAE", "text", "The model's own"],
   ["refiner", "Refiner", "text", "None"],
   ["loras", "LoRAs, one on each line", "lines", "loras/name.safetensors 0.8"],
+  ["exact", "Exact: the same bits whoever else draws, and slower alone", "no", ""],
+  ["compile", "Compiled: faster once its code is made; not with exact", "no", ""],
 ];
 
 export class ModeForm {
