@@ -93,9 +93,10 @@ class DreamTree(app_commands.CommandTree["DreamClient"]):
 class DreamClient(discord.Client):
     """One connection to Discord, from its login until it ends for good."""
 
-    def __init__(self, front_end: "DiscordFrontEnd") -> None:
-        """Takes what it is the connection of."""
+    def __init__(self, front_end: "DiscordFrontEnd", **options: Any) -> None:
+        """Takes what it is the connection of, and what discord.py should know beside that."""
         super().__init__(
+            **options,
             # Nothing here is privileged: messages that name the bot, and those to it alone, come
             # with their words all the same. Servers are kept for their channels and upload limits.
             intents=discord.Intents(guilds=True, guild_messages=True, dm_messages=True),
@@ -349,6 +350,21 @@ class DreamClient(discord.Client):
                 return
 
 
+class ShardedDreamClient(DreamClient, discord.AutoShardedClient):
+    """The same over several connections, of which each has some of the servers."""
+
+    def __init__(self, front_end: "DiscordFrontEnd", shards: int | None) -> None:
+        """Takes how many connections there are; None asks Discord."""
+        super().__init__(front_end, shard_count=shards)
+
+    async def launch_shard(
+        self, gateway: yarl.URL, shard_id: int, *, initial: bool = False
+    ) -> None:
+        """Opens a connection, to a proxy in between where one is set."""
+        gateway = self._front_end.gateway or gateway
+        await super().launch_shard(gateway, shard_id, initial=initial)
+
+
 class DiscordFrontEnd:
     """Discord as a way in: `run` it, give its ``courier`` to the outbox.
 
@@ -452,10 +468,14 @@ class DiscordFrontEnd:
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 # no secret
             delay = min(2 * delay, _LAST_RETRY)
 
+    def _new_client(self) -> DreamClient:
+        shards = self.settings.discord_shards
+        return DreamClient(self) if shards == "off" else ShardedDreamClient(self, shards)
+
     async def _connect(self) -> None:
         """Holds one connection until it ends for good, for whatever reason."""
         assert self._token is not None  # noqa: S101 # the app starts no Discord without one
-        client = DreamClient(self)
+        client = self._new_client()
         try:
             async with client:
                 await client.start(self._token.get_secret_value())
