@@ -253,7 +253,7 @@ async def test_pictures_that_were_deleted_have_no_children(bot: Bot, two: Messag
 
     word = await told(bot, two, "U1")
 
-    assert "a picture that was not deleted" in word.content
+    assert word.content == "This picture is not there any more: it was deleted."
 
 
 # Edited
@@ -484,8 +484,10 @@ async def test_a_report_reaches_the_moderators_once(bot: Bot, two: Message) -> N
 
 async def test_without_a_channel_a_report_says_what_to_do(bot: Bot, two: Message) -> None:
     word = await told(bot, two, "Report")
+    alone = await told(bot, two, "Report", direct=True)
 
-    assert "/server set reports" in word.content
+    assert "/server set reports" in unescaped(word.content)
+    assert "nobody else sees what is drawn here" in alone.content
 
 
 async def test_a_report_that_reaches_nobody_is_not_kept(bot: Bot, two: Message) -> None:

@@ -15,7 +15,6 @@ from bot.buttons import JOB, NUMBER, Interaction, JobButton, marked
 from bot.forms import Form
 from bot.records import Child, JobRecord, Origin, Owner
 from bot.speech import tr
-from bot.studio import UnknownImageError
 from engine.errors import DreamLabError, RequestError
 from engine.jobs import MAX_SEED, GenerationRequest, RequestDraft
 from modes.request_fields import MAX_TEXT, read_size, size_text
@@ -59,7 +58,7 @@ class PictureButton(JobButton, template="dream:never:picture"):
         job = (await client.studio.view(self.job_id)).record
         image = next((image for image in job.images if image.number == self.number), None)
         if image is None:
-            raise UnknownImageError(f"{self.job_id}:{self.number}")
+            raise DreamLabError("This picture is not there any more: it was deleted.")
 
         async def submit(owner: Owner, origin: Origin) -> JobRecord:
             child = await self.make(client)(image.id, owner, origin)
