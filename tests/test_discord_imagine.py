@@ -41,8 +41,10 @@ async def test_the_picture_arrives_in_the_answer_to_the_command(bot: Bot) -> Non
 
     assert message is asked.original
     assert [attachment.filename[-4:] for attachment in message.attachments] == [".png"]
-    assert message.attachments[0].description == "Drawn by a model from the words: a red circle"
-    assert list(message.buttons) == ["Again", "Vary", "Delete"]
+    assert message.attachments[0].description == (
+        "A picture, drawn with small from the words: a red circle"
+    )
+    assert {"Upscale", "Vary", "Again", "Edit", "Delete"} <= set(message.buttons)
     assert not message.pinged
 
 
@@ -201,7 +203,7 @@ async def test_a_failed_drawing_is_told_where_the_picture_would_be(held: Bot) ->
 
     assert message is not None
     assert "The picture came out empty." in unescaped(message.content)
-    assert list(message.buttons) == ["Again"]
+    assert list(message.buttons) == ["Again", "Edit"]
     assert not message.attachments
 
 
