@@ -8,6 +8,7 @@ their jobs wait again, and the fleet goes on looking for the cluster.
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -54,6 +55,9 @@ RECONNECT_SECONDS = 10.0
 
 SIZE_SECONDS = 2.0
 """Seconds between two looks at how many workers are wanted, where machines come and go by it."""
+
+LOCATED_SECONDS = 5.0
+"""How long it is not looked again whether a model's files are still what they were."""
 
 PART_BYTES = 16 * 2**20
 """Bytes of a model that travel at a time, where files are sent."""
@@ -363,6 +367,7 @@ class _RayWorker:
         self._first: asyncio.Future[messages.Ready] = asyncio.get_running_loop().create_future()
         self._watcher: asyncio.Task[None] | None = None
         self._located: dict[Path, Content | None] = {}
+        self._looked: dict[Path, float] = {}
         self._sources: dict[Path, bytes] = {}
 
     async def begin(self, start: messages.Start, seconds: float) -> None:
@@ -453,6 +458,9 @@ class _RayWorker:
         Raises:
             ModelElsewhereError: it lacks one.
         """
+        now = asyncio.get_running_loop().time()
+        if all(self._looked.get(path, -math.inf) + LOCATED_SECONDS > now for path in paths):
+            return
         contents = {path: await self._fleet.content_of(path) for path in paths}
         news = {
             path: content
@@ -468,6 +476,7 @@ class _RayWorker:
                 if await self._lacking({path: content}):  # nobody else has sent it meanwhile
                     await self._bring(path, content)
         self._located.update(news)
+        self._looked.update(dict.fromkeys(paths, now))
 
     async def _lacking(self, files: Mapping[Path, Content | None]) -> Sequence[Path]:
         if not files:
