@@ -3,20 +3,20 @@
 import base64
 import contextlib
 from http import HTTPStatus
+from urllib.parse import urlencode
 
 from starlette.requests import HTTPConnection
-from urllib.parse import urlencode
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bot.web.access import YOU, Access, TooFastError, TooManyGuessesError, WrongTokenError
+from bot.web.page_routes import PAGES
 from bot.web.problems import problem, shaped
 from bot.web.roles import Role, Visitor, role_needed
-from bot.web.page_routes import PAGES
 
+_PAGES = frozenset(page.path for page in PAGES)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Dream Lab"'}
 _SIGN_IN = "Sign in at /login, or send a token: the header 'Authorization: Bearer TOKEN'."
-_PAGES = frozenset(page.path for page in PAGES)
 
 
 class Gate:
@@ -106,8 +106,6 @@ def cookie_name(connection: HTTPConnection) -> str:
     return "__Host-dream-lab" if is_private(connection) else "dream-lab"
 
 
-def _plural(role: Role) -> str:
-    return f"{role.name.lower()}s"
 def _login(scope: Scope) -> str:
     """Returns the login, which leads back to the page that was asked for."""
     query = scope["query_string"].decode("latin-1")
@@ -115,3 +113,5 @@ def _login(scope: Scope) -> str:
     return "/login" if here == "/" else f"/login?{urlencode({'to': here})}"
 
 
+def _plural(role: Role) -> str:
+    return f"{role.name.lower()}s"
