@@ -105,12 +105,16 @@ async def open_real_page(folder: Path, **more: Any) -> AsyncIterator[str]:
     async with open_app(settings) as app:
         web = create_web_app(app.studio, app.catalog, app.pool, settings)
         front_end = WebFrontEnd(web, settings)
-        serving = asyncio.create_task(front_end.run(), name="page")
+        tasks = [
+            asyncio.create_task(front_end.run(), name="page"),
+            asyncio.create_task(app.studio.past.run(), name="history"),
+        ]
         try:
             yield await front_end.ready()
         finally:
-            serving.cancel()
-            await asyncio.wait([serving])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
 
 def _copied_modes(folder: Path) -> Path:

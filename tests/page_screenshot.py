@@ -122,12 +122,12 @@ async def _open(tab: Tab, url: str, page: str) -> list[str]:
         await tab.get_by_label("Steps", exact=True).fill("12")
         await tab.get_by_label("Behind every prompt").fill("flat colours")
         await expect(tab.locator("#verdict")).to_have_text("The draft is fine.")
-        await tab.get_by_label("A trial picture with the draft").fill(
+        await tab.get_by_label("A trial picture with the draft of this mode").fill(
             "a yellow star on a blue background"
         )
         await tab.get_by_role("button", name="Try it").click()
         await expect(tab.locator("#trial-result")).to_contain_text("Done", timeout=PATIENCE)
-        await tab.get_by_label("A trial picture with the draft").scroll_into_view_if_needed()
+        await tab.get_by_role("button", name="Apply").scroll_into_view_if_needed()
     elif page == "yaml":
         await tab.get_by_label("YAML").check()
         text = await tab.get_by_label("The whole file").input_value()

@@ -154,7 +154,7 @@ async def test_a_mode_is_edited_tried_applied_and_taken_back(tab: Tab, url: str)
     await expect(difference.locator(".added")).to_have_text(
         [re.compile("title: Shapes"), re.compile("steps: 7")]
     )
-    await tab.get_by_label("A trial picture with the draft").fill("a red circle")
+    await tab.get_by_label("A trial picture with the draft of this mode").fill("a red circle")
     await tab.get_by_role("button", name="Try it").click()
     trial = tab.get_by_role("img", name="Trial: a red circle")
     await expect(tab.locator("#trial-result")).to_contain_text("Done", timeout=PATIENCE)
@@ -237,7 +237,7 @@ async def test_a_page_is_light(context: BrowserContext, url: str, page: PageSpec
     sizes: dict[str, int] = {}
     tab = await context.new_page()
     answers: list[Response] = []
-    tab.on("response", answers.append)
+    tab.on("response", lambda answer: answers.append(answer))
     await tab.goto(url + page.path)
     await expect(tab.get_by_role("status").first).to_have_text("Ready")
     for response in answers:

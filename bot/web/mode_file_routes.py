@@ -12,14 +12,12 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import AfterValidator, BaseModel, Field
 from pydantic_core import PydanticCustomError
 
-from bot.web.device_board import DeviceBoard
 from bot.web.device_routes import TheDevices
 from bot.web.events import RETRY, Feed
 from bot.web.mode_edits import ModeEdits, version_of
 from bot.web.mode_routes import list_modes
-from bot.web.mode_schemas import ModesOut
+from bot.web.mode_schemas import DeviceOut, ModesOut
 from bot.web.problems import PROBLEMS
-from bot.web.roles import Visitor
 from bot.web.schemas import JobOut, Sent, parse_imagine
 from bot.web.services import (
     HERE,
@@ -155,6 +153,7 @@ class ModeStateOut(BaseModel):
 class ModesStateOut(BaseModel):
     """The modes as they stand now."""
 
+    version: str = Field(description="Of the modes file; tells it from others.")
     current: str
     default: str
     modes: list[ModeStateOut]
@@ -229,13 +228,15 @@ async def _feed_of_modes(
     studio: TheStudio,
     board: TheBoard,
     catalog: TheCatalog,
+    edits: TheEdits,
     devices: TheDevices,
     feeds: TheFeeds,
     visitor: TheVisitor,
 ) -> AsyncIterator[Feed]:
     async def look() -> ModesStateOut:
         current = await studio.mode_of(HERE.place)
-        return await _state(catalog, current, devices, visitor)
+        version = version_of(await asyncio.to_thread(edits.content))
+        return await _state(catalog, version, current, (await devices.now(visitor)).devices)
 
     async with Feed(studio) as feed:
         with feeds.open(feed, visitor):
@@ -310,10 +311,10 @@ def _changed(text: str, change: ChangeIn, catalog: ModeCatalog) -> str:
 
 
 async def _state(
-    catalog: ModeCatalog, current: ModeConfig, devices: DeviceBoard, visitor: Visitor
+    catalog: ModeCatalog, version: str, current: ModeConfig, devices: Sequence[DeviceOut]
 ) -> ModesStateOut:
     on: dict[str, list[str]] = {}
-    for device in (await devices.now(visitor)).devices:
+    for device in devices:
         for model in device.models:
             for name in model.modes:
                 on.setdefault(name, []).append(device.device)
@@ -322,6 +323,7 @@ async def _state(
         return [_mode_state(mode, on.get(mode.name, [])) for mode in catalog.modes.values()]
 
     return ModesStateOut(
+        version=version,
         current=current.name,
         default=catalog.default_mode,
         modes=await asyncio.to_thread(look),

@@ -61,7 +61,10 @@ export class Form {
       this.#keep();
     });
     this.loras = new Loras();
-    this.modes = new Modes(() => this.#showMode());
+    this.modes = new Modes(() => {
+      this.#showMode();
+      this.#keep();
+    });
     this.picture = new Picture({
       changed: () => this.clear(),
       failed: (problem) => setTimeout(() => this.showError(problem)),

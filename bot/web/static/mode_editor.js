@@ -27,8 +27,7 @@ export class Editor {
   open(name) {
     this.#choose(name);
     $("editor").scrollIntoView({ behavior: "smooth" });
-    (this.isForm ? $("which") : $("text")).focus({ preventScroll: true });
-    if (!this.isForm) this.#jump(new RegExp(`^\\s+["']?${name.replaceAll(".", "\\.")}["']?:`, "m"));
+    if (this.isForm) $("which").focus({ preventScroll: true });
   }
 
   // Somebody else may have edited it, by hand or here.
@@ -112,6 +111,7 @@ export class Editor {
   #choose(name) {
     $("which").value = name;
     this.form.show(name, this.checked?.modes?.[name] ?? null);
+    if (!this.isForm) this.#jump(new RegExp(`^[ ]+["']?${name.replaceAll(".", "\\.")}["']?:`, "m"));
   }
 
   #discard() {
@@ -123,6 +123,7 @@ export class Editor {
 
   #checkSoon(change) {
     clearTimeout(this.later);
+    this.asked += 1; // an answer that is under way is about what was there before
     this.later = setTimeout(() => this.#check(change), SOON);
     setText($("verdict"), "Checking…");
     this.#keep();

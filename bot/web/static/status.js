@@ -30,7 +30,10 @@ function showDevice(name, { title, state, used, total, models }) {
   const known = used !== null && total !== null;
   meter.hidden = !known;
   const words = known ? `${gigabytes(used)} of ${gigabytes(total)} in use` : "It is busy and tells of its memory later.";
-  if (known) meter.value = total ? used / total : 0;
+  const share = known && total ? Math.round((100 * used) / total) : 0;
+  meter.firstElementChild.style.width = `${share}%`;
+  meter.classList.toggle("full", share > 90);
+  meter.setAttribute("aria-valuenow", share);
   meter.setAttribute("aria-label", `Memory of ${title}`);
   meter.setAttribute("aria-valuetext", words);
   setText(element.querySelector(".memory"), words);
