@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from bot.members import Page
 from bot.records import Figures, JobRecord, JobView
 from bot.replies import CONTENT_LIMIT, cut, plain, stand
+from bot.speech import named, tr
 from engine.fair_queue import MOST_OVERTAKINGS, Place
 from engine.jobs import GenerationJob, JobStatus
 
@@ -21,7 +22,7 @@ def counted(number: int, noun: str) -> str:
 def history(page: Page, notes: Iterable[str] = ()) -> str:
     """Returns a page of somebody's history; the first picture of each request is beside it."""
     if not page.jobs:
-        return "You have no pictures yet. Type /imagine to draw one."
+        return tr("You have no pictures yet. Type /imagine to draw one.")
     lines = [_entry(job) for job in page.jobs]
     small = [*notes, "/show with an id brings all pictures of a request, and its buttons"]
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
@@ -38,7 +39,7 @@ def job_label(job: JobRecord, asker_id: str) -> str:
 
 def cancelled(job: JobRecord) -> str:
     """Returns what somebody reads who took a job back."""
-    return f"Cancelled: {_words(job)}"
+    return tr("Cancelled: {words}", words=_words(job))
 
 
 def queue(
@@ -59,7 +60,7 @@ def queue(
     """
     lines = [f"**Drawing: {_whose(running, owner_id, here)}. Waiting: {waiting}.**"]
     if not own:
-        lines.append("Nothing of yours is under way.")
+        lines.append(tr("Nothing of yours is under way."))
     lines += [f"- {_words(view.record)}: {_standing(view, place)}" for view, place in own]
     overtaken = max((place.overtaken for _, place in own if place), default=0)
     if overtaken:
@@ -68,7 +69,7 @@ def queue(
             f"that happens to nobody more than {MOST_OVERTAKINGS} times."
         )
     if any(place for _, place in own):
-        lines.append("-# Servers take turns, and in each its members do.")
+        lines.append(f"-# {tr('Servers take turns, and in each its members do.')}")
     return cut("\n".join(lines))
 
 
@@ -81,10 +82,18 @@ def figures(own: Figures, unfinished: Sequence[JobRecord], bound: int | None = N
         bound: how many of theirs may wait; None where nobody counts them.
     """
     running = sum(job.status is JobStatus.RUNNING for job in unfinished)
-    most = f" of {bound} at most" if bound else ""
-    lines = [f"**Under way:** {running} drawing, {len(unfinished) - running} waiting{most}"]
+    most = tr(" of {bound} at most", bound=bound) if bound else ""
+    waiting = len(unfinished) - running
+    lines = [
+        tr(
+            "**Under way:** {running} drawing, {waiting} waiting{most}",
+            running=running,
+            waiting=waiting,
+            most=most,
+        )
+    ]
     if own.since is None:
-        lines.append("**So far:** nothing yet; type /imagine")
+        lines.append(tr("**So far:** nothing yet; type /imagine"))
     else:
         lines.append(
             f"**So far:** {counted(own.pictures, 'picture')} of "
@@ -103,8 +112,8 @@ def undelivered(jobs: Sequence[JobRecord], left: int, notes: Iterable[str] = ())
         notes: further small lines.
     """
     if not jobs:
-        return "Everything of yours has arrived."
-    lines = ["**This could not be brought to where you asked for it:**"]
+        return tr("Everything of yours has arrived.")
+    lines = [tr("**This could not be brought to where you asked for it:**")]
     lines += [_entry(job) if job.images else f"- {_words(job)}: {_end(job)}" for job in jobs]
     small = [*notes, *([f"{left} more: type /results again"] if left else [])]
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
@@ -118,7 +127,7 @@ def exported(number: int, total: int) -> str:
 
 def nothing_kept() -> str:
     """Returns what somebody reads who never asked for anything, or had it deleted."""
-    return "Nothing of yours is kept."
+    return tr("Nothing of yours is kept.")
 
 
 def forget_warning(own: Figures) -> str:
@@ -146,10 +155,10 @@ def commands(described: Iterable[tuple[str, str, str]], menus: Iterable[str] = (
         menus: what a message's own menu offers.
     """
     lines = [
-        f"**/{name}** {plain(about)}{f' ({permission})' if permission else ''}"
+        f"**/{named(name)}** {plain(tr(about))}{f' ({permission})' if permission else ''}"
         for name, about, permission in described
     ]
-    lines += [f"**{name}** in a message's menu, under Apps" for name in menus]
+    lines += [f"**{named(name)}** in a message's menu, under Apps" for name in menus]
     pages = [""]
     for line in lines:
         if len(pages[-1]) + len(line) >= CONTENT_LIMIT:

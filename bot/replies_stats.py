@@ -3,6 +3,7 @@
 from bot.history import Course
 from bot.replies import cut, plain
 from bot.replies_members import counted
+from bot.speech import tr
 from bot.steward import Pause
 
 _CELLS = 10
@@ -65,7 +66,7 @@ def paused(pause: Pause) -> str:
 def pause_line(pause: Pause) -> str:
     """Returns what is read above the queue while drawing is paused."""
     why = f": {plain(pause.reason, _REASON)}" if pause.reason else "."
-    return f"**Drawing is paused**{why}"
+    return f"**{tr('Drawing is paused')}**{why}"
 
 
 def drained(waiting: int) -> str:

@@ -78,6 +78,19 @@ def trn(one: str, many: str, /, count: int, **values: Any) -> str:
     return (single if is_one or not other else other).format(count=count, **values)
 
 
+def named(name: str, /) -> str:
+    """Returns what a command or a menu is called in the language that is spoken.
+
+    Args:
+        name: English, of a subcommand the whole line such as ``mode switch``.
+    """
+    language = _language.get()
+    if language is None:
+        return name
+    names = catalog(language)["names"]
+    return names.get(name) or " ".join(names.get(word, word) for word in name.split())
+
+
 def _translated(text: str) -> str:
     language = _language.get()
     return catalog(language)["texts"].get(text, text) if language else text

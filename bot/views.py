@@ -13,6 +13,7 @@ from bot.cogs.details import DetailsButton
 from bot.cogs.report import ReportButton
 from bot.cogs.share import ShareButton
 from bot.records import JobRecord, Kinship
+from bot.speech import tr
 from engine.jobs import JobStatus
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class CancelButton(JobButton, template=f"dream:cancel:{JOB}"):
             moderator=await self.is_looked_after(interaction, client),
         )
         if not cancelled:
-            await interaction.followup.send("This had ended already.", ephemeral=True)
+            await interaction.followup.send(tr("This had ended already."), ephemeral=True)
             return
         # The courier does the same, but only while the request's own token lives.
         job = (await client.studio.view(self.job_id)).record

@@ -94,3 +94,10 @@ async def test_a_wrong_value_is_told_in_the_askers_language(bot: Bot) -> None:
 
 def _room(bot: Bot) -> Room:
     return Room(bot.discord.guild.channel_id + 50, "elsewhere")
+
+
+async def test_help_names_commands_as_the_reader_sees_them(bot: Bot) -> None:
+    word = await bot.discord.private_word(await bot.discord.slash("help", locale="de"))
+
+    assert "**/bild** Malt ein Bild aus Worten" in unescaped(word.content)
+    assert "**/modus wechseln**" in unescaped(word.content)

@@ -9,6 +9,7 @@ from bot import policy, replies_members, replies_stats
 from bot.cogs.autocomplete import quietly
 from bot.records import JobRecord
 from bot.replies import cut
+from bot.speech import tr
 from bot.suggestions import Option, best
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ async def cancel(interaction: Interaction, job_id: str) -> None:
         done = await client.studio.cancel(
             job.id, owner, moderator=policy.looks_after(job, place, moderator=moderates)
         )
-        text = replies_members.cancelled(job) if done else "This had ended already."
+        text = replies_members.cancelled(job) if done else tr("This had ended already.")
         await interaction.edit_original_response(content=text)
 
 
