@@ -35,7 +35,7 @@ from bot.housekeeping import Housekeeper, Limits
 from bot.image_folder import ImageFolder
 from bot.store import Store
 from engine.images import read_png
-from tests.discord_double import DiscordDouble
+from tests.discord_double import Clock, DiscordDouble
 from tests.discord_double.calls import Fault
 from tests.discord_double.world import Attachment, Interaction
 
@@ -403,7 +403,7 @@ def _alike(picture: Image.Image, other: Image.Image) -> bool:
 
 async def undisturbed(requests: list[Asked], folder: Path) -> dict[int, Image.Image]:
     """Draws the same requests with a bot that nobody kills; returns the pictures by seed."""
-    async with DiscordDouble.running() as discord:
+    async with DiscordDouble.running(Clock(running=True)) as discord:
         bot = Bot(discord, folder)
         try:
             await bot.start()
@@ -420,7 +420,7 @@ async def undisturbed(requests: list[Asked], folder: Path) -> dict[int, Image.Im
 
 @contextlib.asynccontextmanager
 async def _running(folder: Path, seed: int) -> AsyncIterator[Chaos]:
-    async with DiscordDouble.running() as discord:
+    async with DiscordDouble.running(Clock(running=True)) as discord:
         chaos = Chaos(discord, folder, random.Random(seed))  # noqa: S311 - no secret
         try:
             await chaos.bot.start()

@@ -28,7 +28,7 @@ import httpx
 import psutil
 
 from tests.chaos import MEMBERS, PATIENCE, PROMPTS, Bot
-from tests.discord_double import DiscordDouble
+from tests.discord_double import Clock, DiscordDouble
 from tests.discord_double.world import Message
 
 SAMPLE_SECONDS = 2.0
@@ -213,7 +213,7 @@ class Soak:
 
 async def run(folder: Path, seconds: float, seed: int = 0) -> Report:
     """Runs it all in a folder, which is made, and returns the report."""
-    async with DiscordDouble.running() as discord:
+    async with DiscordDouble.running(Clock(running=True)) as discord:
         soak = Soak(discord, folder, random.Random(seed))  # noqa: S311 - no secret
         try:
             await soak.run(seconds)
