@@ -92,10 +92,11 @@ class CompiledPasses:
 
 
 def _compiled(unet: Any, backend: str) -> Callable[..., Any]:
-    # Each UNet in the process counts towards these, with each of its shapes.
-    dynamo: Any = torch._dynamo
-    dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, 8 * MOST_SHAPES)
     compiled: Callable[..., Any] = torch.compile(unet.forward, dynamic=False, backend=backend)
+    # Each UNet in the process counts towards it, with each of its shapes. Only now is the compiler
+    # sure to be imported (`light_imports`).
+    config: Any = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 8 * MOST_SHAPES)
     return compiled
 
 
