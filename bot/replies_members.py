@@ -134,8 +134,8 @@ def forget_warning(own: Figures) -> str:
     """Returns what somebody reads before all of theirs is deleted."""
     return (
         f"This ends what you have under way and deletes {counted(own.requests, 'request')} and "
-        "all pictures of yours from the bot, for good, and with them your /settings. /mydata export "
-        "brings all of it to you first.\n"
+        "all pictures of yours from the bot, for good, and with them your /settings. "
+        "/mydata export brings all of it to you first.\n"
         "-# What stays: messages on Discord; a server's blocks and its list of changes; what you "
         "have used up of a server's limits today; copies in the bot owner's backups."
     )
