@@ -112,9 +112,7 @@ async def set_mode(
 
 
 @routes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
-async def remove_mode(
-    name: str, edits: TheEdits, studio: TheStudio, visitor: TheVisitor
-) -> None:
+async def remove_mode(name: str, edits: TheEdits, studio: TheStudio, visitor: TheVisitor) -> None:
     """Takes a mode out of the file; the default one can't be removed (409)."""
     try:
         await edits.remove(name)

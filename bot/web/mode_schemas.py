@@ -13,12 +13,9 @@ from modes.inventory import FoundFile
 from modes.mode_config import STRENGTH, ModeConfig
 from modes.request_fields import SIDE_STEP
 
-
 Size = Annotated[
     tuple[int, int],
-    WithJsonSchema(
-        {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}
-    ),
+    WithJsonSchema({"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}),
 ]
 """Width and height in pixels."""
 
