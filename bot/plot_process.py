@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
@@ -112,7 +113,25 @@ def _svg(plot: Mapping[str, Any], theme: str) -> bytes:
     )
     # Read out as one picture, not letter by letter.
     label = f'<svg role="img" aria-label="{escape(plot["alt"])}" '
-    return file.getvalue().decode().replace("<svg ", label, 1).encode()
+    return _unstyled(file.getvalue().decode().replace("<svg ", label, 1)).encode()
+
+
+def _unstyled(svg: str) -> str:
+    """Returns a picture whose styles are attributes: the page's policy takes no styles within."""
+    svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
+    svg = svg.replace("<svg ", '<svg stroke-linejoin="round" stroke-linecap="butt" ', 1)
+    return re.sub(r' style="([^"]*)"', lambda match: "".join(_attributes(match[1])), svg)
+
+
+def _attributes(style: str) -> Iterator[str]:
+    for declaration in style.split(";"):
+        name, _, value = (part.strip() for part in declaration.partition(":"))
+        font = re.fullmatch(r"(.*?)\s*([\d.]+px)\s+(.+)", value) if name == "font" else None
+        if font is None:
+            yield f' {name}="{value}"' if value else ""
+            continue
+        yield f' font-size="{font[2]}" font-family="{font[3]}"'
+        yield f' font-weight="{font[1]}"' if font[1] else ""
 
 
 def _png(plots: Sequence[Mapping[str, Any]], theme: str) -> bytes:

@@ -105,6 +105,8 @@ async def test_plots_are_drawn_whatever_devices_are_called() -> None:
         assert root.get("role") == "img"
         assert root.get("aria-label") == {plot.name: plot.alt for plot in plots(hostile)}[name]
         assert not root.findall(f".//{SVG}script")
+        assert not root.findall(f".//{SVG}style")
+        assert b"style=" not in content, "the page's policy takes none"
         assert len(content) < 50_000
 
 
