@@ -39,6 +39,7 @@ OWNERS = {
         "engine/worker_host.py",
         "engine/model_registry.py",
         "engine/failures.py",
+        "engine/memory_watch.py",
     ),
     "diffusers": (*WORKER_SIDE, "engine/worker_host.py"),
     "transformers": (*WORKER_SIDE, "engine/worker_host.py"),
