@@ -36,8 +36,10 @@ pytestmark = [
 ]
 
 MACHINES = {"attic", "cellar"}
-LONG = 60
+LONG = 150
 """Steps of a picture in whose middle something happens."""
+ENDLESS = {"steps": 500, "count": 4}
+"""A request that does not end before it is cancelled."""
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +178,7 @@ async def test_a_mixed_load_finishes_with_progress_and_previews(
 
 async def test_two_machines_draw_at_the_same_time(pool: WorkerPool) -> None:
     # Each machine takes two at once: of four, two are on each.
-    stories = [Story(pool, steps=LONG, seed=seed) for seed in range(4)]
+    stories = [Story(pool, **ENDLESS, seed=seed) for seed in range(4)]
     for story in stories:
         await story.drawing()
 
@@ -226,12 +228,12 @@ async def test_a_machine_that_is_cut_off_in_the_middle_of_a_picture_loses_and_do
 ) -> None:
     if island is None:
         pytest.skip("no network namespaces can be made here; root may")
-    others = [Story(pool, owner=f"member {n}", steps=20 * LONG, seed=n) for n in range(4)]
+    others = [Story(pool, owner=f"member {n}", **ENDLESS, seed=n) for n in range(4)]
     for each in others:
         await each.drawing()  # two machines are full
     await cluster.join("island", host=island.host, within=island.within)
     await cluster.until(lambda: "island cpu" in ready(pool))
-    story = Story(pool, owner="islander", steps=20 * LONG)
+    story = Story(pool, owner="islander", **ENDLESS)
     await story.drawing()
     assert story.device == "island cpu"
 
