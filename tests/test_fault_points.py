@@ -114,7 +114,7 @@ class Recorder:
             self.reach(f"after Discord's {call.route}")
             return response
 
-        monkeypatch.setattr("bot.store.open_database", opening)
+        monkeypatch.setattr("bot.store_access.open_database", opening)
         monkeypatch.setattr(os, "fsync", syncing)
         monkeypatch.setattr(self._discord.rest, "_answer", answering)
 

@@ -319,9 +319,9 @@ def test_whoever_is_on_one_side_shares_its_passes_and_nobody_else(pair: Pair) ->
         worker = WorkerFactory("cpu").create(model)
         step = worker.step
 
-        def seen(drawings: Sequence[Drawing]) -> None:
+        def seen(drawings: Sequence[Drawing], rows: int = 0) -> None:
             batches.append((worker.family, sorted(drawing.seed for drawing in drawings)))
-            step(drawings)
+            step(drawings, rows)
 
         worker.step = seen  # type: ignore[method-assign] # the real step, watched
         return worker
@@ -383,13 +383,13 @@ def test_what_goes_wrong_on_either_side_ends_that_request_alone(
         worker = WorkerFactory("cpu").create(model)
         step = worker.step
 
-        def faulty(drawings: Sequence[Drawing]) -> None:
+        def faulty(drawings: Sequence[Drawing], rows: int = 0) -> None:
             mine = [d for d in drawings if d.seed == 1 and worker.family is family]
             if mine and fault == "memory":
                 raise torch.OutOfMemoryError("CUDA out of memory")
             if mine and fault == "bug":
                 raise ValueError("a bug")
-            step(drawings)
+            step(drawings, rows)
             for drawing in mine:
                 drawing.latents = drawing.latents * float("nan")
 
