@@ -182,7 +182,10 @@ async def test_a_request_that_is_given_up_is_told_once_wherever_it_is_told(
     world, first = run.chaos.discord.world, run.messages[0]
     run.change("UPDATE jobs SET status = 'failed' WHERE sequence = 1")
     delete_an_answer(run)
-    answer = {"content": "Dream Lab crashed each time, so it is not tried again.", "components": first.components}
+    answer = {
+        "content": "Dream Lab crashed each time, so it is not tried again.",
+        "components": first.components,
+    }
     for _ in range(times):
         world.create(first.channel_id, answer, {}, 2**20)
 
