@@ -440,6 +440,29 @@ def test_200_switches_leave_memory_flat(saved: Path, request: pytest.FixtureRequ
 # The blocks
 
 
+def test_weights_that_get_another_format_while_they_are_copied_return_as_they_were(
+    saved: Path,
+) -> None:
+    worker = WorkerFactory("cpu").create(ModelSpec(saved / "one"))
+    vae = worker._parts.vae.half()  # type: ignore[attr-defined]
+    before = [weight.clone() for weight in vae.parameters()]
+    cache = HostCache("cpu", 512 * MIB, block=4096, available=lambda: 2**40, total=2**30)
+    cache.enter("one", (), worker)
+    steps = 0
+    while cache.busy:
+        cache.work()
+        steps += 1
+    cache.enter("one", (), worker)
+    for _ in range(steps - 20):  # the last are the VAE's
+        cache.work()
+    vae.float()  # as after a picture that was too much for half precision
+    cache.finish()
+    assert cache.park("one")
+    cache.fetch("one").finish()
+    assert [weight.dtype for weight in vae.parameters()] == [torch.half] * len(before)
+    assert all(map(torch.equal, vae.parameters(), before))
+
+
 def test_tensors_come_out_of_a_row_of_bytes_as_they_went_in() -> None:
     torch.manual_seed(0)
     tensors = [

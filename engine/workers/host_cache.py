@@ -257,18 +257,20 @@ class HostCache:
     def _copy(self, key: str) -> Generator[None, None, None]:
         kept = self._kept[key]
         for tensors in kept.parts:
-            plan = Plan.of(tensors)
+            # Between two blocks a VAE that overflows may get wider numbers, in other memory.
+            now = tuple(tensor.data for tensor in tensors)
+            plan = Plan.of(now)
             copy = None
             if plan is not None:
-                copy = yield from self._equal(plan, tensors)
-                copy = copy or (yield from self._new(plan, tensors))
+                copy = yield from self._equal(plan, now)
+                copy = copy or (yield from self._new(plan, now))
             if copy is None:
                 log.info("%s stays out of the host's memory: no room", kept.worker.model.path)
                 self.forget(key)
                 return
             copy.users += 1
             kept.copies.append(copy)
-            self._share(kept, copy, tensors)
+            self._share(kept, copy, tensors, now)
 
     def _equal(self, plan: Plan, tensors: Tensors) -> Generator[None, None, _Copy | None]:
         """Returns the copy whose every byte is that of some tensors; most differ at once."""
@@ -327,11 +329,11 @@ class HostCache:
             yield
         return block[: end - begin]
 
-    def _share(self, kept: _Kept, copy: _Copy, tensors: Tensors) -> None:
+    def _share(self, kept: _Kept, copy: _Copy, tensors: Tensors, copied: Tensors) -> None:
         """Lets a model on the device draw with the part that another one has there already."""
         here = copy.here
         if here is None:
-            here = _OnDevice(tuple(tensor.data for tensor in tensors))
+            here = _OnDevice(copied)
             copy.on_device = weakref.ref(here)
         else:
             _point(tensors, here.tensors)
