@@ -74,6 +74,14 @@ class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:
         """Does what the button says."""
 
 
+def is_private(interaction: Interaction) -> bool:
+    """Says whether a button or a form belongs to a message that nobody else sees.
+
+    What it makes is nobody else's to see either.
+    """
+    return interaction.message is not None and interaction.message.flags.ephemeral
+
+
 def mark(button: discord.ui.Button[Any], used: Set[tuple[Kinship, int]], job_id: str) -> None:
     """Shows of a button whether there is what it makes.
 

@@ -204,12 +204,18 @@ def is_visible(record: JobRecord, asker: Owner, place: str | None) -> bool:
         asker: who looks.
         place: where they are; None in a direct message.
     """
-    address = record.origin.address
     if record.owner.id == asker.id:
         return True
-    if address.get("private") and not address.get("shared_id"):
+    if is_hidden(record, asker):
         return False
     return place is not None and record.origin.place == place
+
+
+def is_hidden(record: JobRecord, asker: Owner) -> bool:
+    """Says whether a job is somebody else's who alone was shown it and has not shared it."""
+    address = record.origin.address
+    hidden = bool(address.get("private")) and not address.get("shared_id")
+    return hidden and record.owner.id != asker.id
 
 
 def looks_after(record: JobRecord, place: str | None, *, moderator: bool) -> bool:

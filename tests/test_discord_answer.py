@@ -208,6 +208,46 @@ async def test_a_private_answer_shows_what_was_used(bot: Bot) -> None:
     await bot.discord.until(lambda: pressed.answer and pressed.answer.attachments)
 
 
+@pytest.mark.parametrize("label", ["Upscale", "Vary", "Again", "Edit"])
+async def test_what_is_made_of_a_private_answer_is_private(bot: Bot, label: str) -> None:
+    asked = await bot.imagine("a secret", values={"private": True})
+    message = await bot.discord.until(
+        lambda: asked.answer if asked.answer and asked.answer.attachments else None
+    )
+    assert message is not None
+
+    pressed = await bot.discord.click(message, label)
+    if label == "Edit":
+        pressed = await bot.discord.submit(pressed, {})
+    answer = await bot.discord.until(
+        lambda: pressed.answer if pressed.answer and pressed.answer.attachments else None
+    )
+
+    assert answer is not None
+    assert answer.ephemeral
+    assert "Share" in answer.buttons
+    assert all(shown.ephemeral for shown in bot.discord.world.messages.values())
+
+
+async def test_a_private_child_of_a_shared_picture_is_shown_to_nobody_else(bot: Bot) -> None:
+    asked = await bot.imagine("a secret", values={"private": True})
+    message = await bot.discord.until(
+        lambda: asked.answer if asked.answer and asked.answer.attachments else None
+    )
+    assert message is not None
+    pressed = await bot.discord.click(message, "Vary")
+    await bot.discord.until(lambda: pressed.answer and pressed.answer.attachments)
+    await bot.discord.private_word(await bot.discord.click(message, "Share"))
+    (posted,) = [m for m in bot.discord.world.messages.values() if not m.ephemeral]
+    eve = bot.discord.world.add_user("eve")
+
+    word = await told(bot, posted, "Vary", user=eve)
+
+    assert word.content == "This was asked for already, in private."
+    assert word.attachments == []
+    assert len(bot.executor.requests) == 2
+
+
 async def test_a_blocked_member_is_refused_with_the_reason(bot: Bot, two: Message) -> None:
     eve = bot.discord.world.add_user("eve")
     studio, place = bot.app.studio, f"discord:{bot.discord.guild.id}"

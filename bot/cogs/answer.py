@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Self
 import aiohttp
 import discord
 
-from bot import replies, settings_line
+from bot import policy, replies, settings_line
 from bot.address import Address
 from bot.attachments import attachments
-from bot.buttons import JOB, NUMBER, Interaction, JobButton, marked
+from bot.buttons import JOB, NUMBER, Interaction, JobButton, is_private, marked
 from bot.forms import Form
 from bot.records import Child, JobRecord, Origin, Owner
 from bot.speech import tr
+from bot.studio import NotAllowedError
 from engine.errors import DreamLabError, RequestError
 from engine.jobs import MAX_SEED, GenerationRequest, RequestDraft
 from modes.request_fields import MAX_TEXT, read_size, size_text
@@ -67,7 +68,7 @@ class PictureButton(JobButton, template="dream:never:picture"):
             return child.job
 
         try:
-            await client.take(interaction, submit)
+            await client.take(interaction, submit, private=is_private(interaction))
         except ExistingChildError as error:
             await _show_existing(interaction, client, error.job)
         await _show_used(interaction, client, job)
@@ -112,6 +113,7 @@ class VaryAllButton(JobButton, template=f"dream:vary:{JOB}"):
         await client.take(
             interaction,
             lambda owner, origin: client.studio.again(self.job_id, owner, origin, vary=True),
+            private=is_private(interaction),
         )
 
 
@@ -125,7 +127,9 @@ class AgainButton(JobButton, template=f"dream:again:{JOB}"):
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Makes it whoever pressed it's own request."""
         await client.take(
-            interaction, lambda owner, origin: client.studio.again(self.job_id, owner, origin)
+            interaction,
+            lambda owner, origin: client.studio.again(self.job_id, owner, origin),
+            private=is_private(interaction),
         )
 
 
@@ -172,6 +176,7 @@ class EditForm(Form):
         await client.take(
             interaction,
             lambda owner, origin: client.studio.edit(self.job_id, draft, owner, origin),
+            private=is_private(interaction),
         )
 
 
@@ -229,6 +234,8 @@ def edited(values: Mapping[str, str]) -> RequestDraft:
 
 async def _show_existing(interaction: Interaction, client: "DreamClient", job: JobRecord) -> None:
     """Shows what a button has made before to the one who pressed it once more."""
+    if policy.is_hidden(job, client.owner(interaction)):
+        raise NotAllowedError("This was asked for already, in private.")
     if interaction.response.is_done():
         # A follow-up would fill the public "thinking" instead.
         await interaction.delete_original_response()
