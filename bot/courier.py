@@ -24,7 +24,7 @@ from bot.attachments import attachments
 from bot.followers import Followers
 from bot.outbox import Undeliverable
 from bot.preferences import Ping
-from bot.records import ImageRecord, JobRecord, JobView
+from bot.records import ImageRecord, JobRecord, JobView, Origin
 from bot.speech import speak
 from engine.errors import DreamLabError
 from engine.jobs import JobStatus
@@ -230,7 +230,10 @@ class DiscordCourier:
             result = partial(views.is_result, job_id=job.id)
             if not await self._is_there(channel, result, address.interaction_id):
                 limit = discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
-                await self._send(job, limit, write, link)
+                # Where it was asked for may be for adults; this is not.
+                private = Origin("discord", None, is_restricted=False)
+                covered = client.studio.is_covered(job, private)
+                await self._send(job, limit, write, link, covered=covered)
         except discord.HTTPException as error:
             if error.code == _UNKNOWN_MESSAGE:
                 return True  # written before, and deleted
@@ -317,6 +320,8 @@ class DiscordCourier:
         limit: int,
         send: Callable[[str, list[discord.File]], Awaitable[None]],
         more: Sequence[str] = (),
+        *,
+        covered: bool = False,
     ) -> None:
         """Sends a job's end, its pictures made smaller where Discord finds them too large."""
         while True:
@@ -325,7 +330,7 @@ class DiscordCourier:
                 self._image_path,
                 job.request,
                 limit,
-                spoiler=Address.from_plain(job.origin.address).spoiler,
+                spoiler=covered or Address.from_plain(job.origin.address).spoiler,
             )
             try:
                 await send(replies.outcome(job, [*notes, *more]), files)

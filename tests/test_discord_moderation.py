@@ -355,6 +355,24 @@ async def test_nsfw_modes_are_for_age_restricted_channels(
     assert all(each.filename.startswith("SPOILER_") for each in history.attachments)
 
 
+async def test_an_nsfw_picture_that_comes_as_a_direct_message_is_covered(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    adults = discord.world.add_room(discord.guild, "adults", nsfw=True)
+    async with running_bot(tmp_path, discord, modes=NSFW_MODES) as bot:
+        await told(bot, "settings", values={"ping": "direct message"})
+        shown = await drawn(bot, values={"mode": "other"}, room=adults)
+        await bot.app.outbox.rest()
+        direct = [
+            message
+            for message in discord.world.messages.values()
+            if message.channel_id == discord.user.id and message.attachments
+        ]
+
+    assert not shown.attachments[0].filename.startswith("SPOILER_")
+    assert [m.attachments[0].filename.startswith("SPOILER_") for m in direct] == [True]
+
+
 async def test_a_server_may_have_nsfw_pictures_as_spoilers_in_every_channel(
     tmp_path: Path, discord: DiscordDouble
 ) -> None:
