@@ -25,7 +25,7 @@ class MemoryWatch:
         self._device = device
         self._registry = registry
         self._measured = measured
-        self._section = f"bytes beside the weights on {device}"
+        self._section = f"bytes of a row beside the weights on {device}"
         self._total: int | None = None
         self._held: dict[str, int] = {}
         self._peaks: dict[tuple[str, int], int] = {}
@@ -44,7 +44,7 @@ class MemoryWatch:
         return Space(self._total, number, dict(self._held), dict(self._peaks))
 
     @contextmanager
-    def watched(self, model: str, pixels: int, *, alone: bool) -> Iterator[None]:
+    def watched(self, model: str, pixels: int, rows: int, *, alone: bool) -> Iterator[None]:
         """Notes the most that a forward pass takes, where the device counts it.
 
         Decodes are not watched: where memory lacks, they are made in tiles.
@@ -52,7 +52,8 @@ class MemoryWatch:
         Args:
             model: `ModelSpec.key`.
             pixels: of a picture.
-            alone: whether it is a single picture's: several take more, but need not be together.
+            rows: of the pass, those included that only fill it up.
+            alone: whether it is a single picture's, and nothing else is done meanwhile.
         """
         if self._device == "cpu" or not alone:
             yield
@@ -62,10 +63,11 @@ class MemoryWatch:
         torch.cuda.reset_peak_memory_stats(self._device)
         before = torch.cuda.memory_allocated(self._device)
         yield
-        self.note(model, pixels, torch.cuda.max_memory_allocated(self._device) - before)
+        self.note(model, pixels, torch.cuda.max_memory_allocated(self._device) - before, rows)
 
-    def note(self, model: str, pixels: int, taken: int) -> None:
-        """Remembers what a picture took beside the weights, if it is more than was known."""
+    def note(self, model: str, pixels: int, taken: int, rows: int) -> None:
+        """Remembers what each row took beside the weights, if it is more than was known."""
+        taken //= rows
         if taken <= self._peaks.get((model, pixels), 0):
             return
         self._peaks.pop((model, pixels), None)

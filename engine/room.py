@@ -34,7 +34,7 @@ class Space:
         total: all there is.
         number: what one number of a model takes.
         held: by models, by `ModelSpec.key`.
-        peaks: most that one picture's pass took beside the weights, by model and pixels.
+        peaks: most that a row of a pass took beside the weights, by model and pixels.
     """
 
     total: int = 0
@@ -54,7 +54,7 @@ class Space:
         near = [(abs(size - pixels), size) for key, size in self.peaks if key == model]
         if near:
             _, size = min(near)
-            return max(decoded, self.peaks[model, size] * pixels // size)
+            return max(decoded, rows * self.peaks[model, size] * pixels // size)
         return max(decoded, rows * PASS_BYTES * pixels * self.number // 2)
 
     def most_pixels(self, request: GenerationRequest) -> int | None:

@@ -518,7 +518,8 @@ class WorkerHost:
             return
         _synchronize(self.device)
         began = self._clock()
-        with self._memory.watched(worker.model.key, size, alone=len(drawings) == 1):
+        alone = len(drawings) == 1 and not request.compiled  # code may be made in another thread
+        with self._memory.watched(worker.model.key, size, rows, alone=alone):
             worker.step(drawings, rows)
         _synchronize(self.device)
         self._note(Act.PASS, worker, began, size, rows)

@@ -39,8 +39,9 @@ def test_what_fits_is_not_refused_and_what_does_not_has_a_size_that_does() -> No
 
 
 def test_what_was_measured_counts_more_than_what_any_family_takes() -> None:
-    hungry = space(peaks={(KEY, 512 * 512): GB, ("other", 1024 * 1024): 1})
+    hungry = space(peaks={(KEY, 512 * 512): GB // 2, ("other", 1024 * 1024): 1})
     assert hungry.beside(KEY, 512 * 512, 2) == GB
+    assert hungry.beside(KEY, 512 * 512, 1) == GB // 2  # without guidance
     assert hungry.beside(KEY, 1024 * 1024, 2) == 4 * GB
     assert hungry.most_pixels(asked(1536)) == pytest.approx(5.6 * 512 * 512, rel=0.01)
 
@@ -158,13 +159,14 @@ async def test_what_takes_longer_than_a_request_may_is_refused() -> None:
 def test_what_passes_take_is_remembered_and_what_is_broken_is_not(tmp_path: Path) -> None:
     file = MeasuredFile(tmp_path / "measured.json")
     watch = MemoryWatch("cpu", SmallRegistry(8 * GB), file)
-    watch.note("one", 512 * 512, 100)
-    watch.note("one", 512 * 512, 50)
-    watch.note("a model with blanks", 64 * 64, 7)
+    watch.note("one", 512 * 512, 200, 2)
+    watch.note("one", 512 * 512, 50, 1)
+    watch.note("one", 512 * 512, 800, 8)  # a pass that was filled up
+    watch.note("a model with blanks", 64 * 64, 7, 1)
     file.write(
-        "bytes beside the weights on cpu",
+        "bytes of a row beside the weights on cpu",
         {
-            **file.read("bytes beside the weights on cpu", lambda entry: entry),
+            **file.read("bytes of a row beside the weights on cpu", lambda entry: entry),
             "x one": 1,
             "0 one": 1,
             "-5 one": 1,
@@ -179,7 +181,7 @@ def test_what_passes_take_is_remembered_and_what_is_broken_is_not(tmp_path: Path
     assert again.peaks == {("one", 512 * 512): 100, ("a model with blanks", 64 * 64): 7}
     assert again.total == 8 * GB
     for number in range(MOST_KEPT + 5):
-        watch.note("one", 8 * (number + 1), 1)
+        watch.note("one", 8 * (number + 1), 1, 1)
     assert len(watch.space().peaks) == MOST_KEPT
 
 
