@@ -253,6 +253,36 @@ async def test_a_private_answer_is_seen_by_its_asker_until_they_share_it(bot: Bo
     await bot.discord.picture(await bot.discord.slash("show", values={"id": job.id}, user=eve))
 
 
+async def test_what_came_as_a_direct_message_is_shared_with_nobody_by_that(bot: Bot) -> None:
+    await settings(bot, ping="direct message")
+    asked = await bot.imagine("a secret", values={"private": True})
+    await bot.discord.until(lambda: asked.answer and asked.answer.attachments)
+    await bot.app.outbox.rest()
+    (direct,) = [m for m in shown(bot) if not m.ephemeral]
+    (job,) = await bot.app.studio.history(f"discord:{bot.discord.user.id}")
+    eve = bot.discord.world.add_user("eve")
+
+    word = await told(bot, await bot.discord.click(direct, "Share", direct=True))
+    hidden = await told(bot, await bot.discord.slash("show", values={"id": job.id}, user=eve))
+
+    assert word == "This can be shared where you asked for it, and nowhere else."
+    assert "is not allowed" in hidden
+    assert [m for m in shown(bot) if not m.ephemeral] == [direct]
+
+
+async def test_what_was_deleted_is_not_shared(bot: Bot) -> None:
+    asked = await bot.imagine("a secret", values={"private": True})
+    await bot.discord.until(lambda: asked.answer and asked.answer.attachments)
+    assert asked.answer
+    (job,) = await bot.app.studio.history(f"discord:{bot.discord.user.id}")
+    await bot.app.studio.delete(job.id, job.owner)
+
+    word = await told(bot, await bot.discord.click(asked.answer, "Share"))
+
+    assert word == "This picture is not there any more: it was deleted."
+    assert all(m.ephemeral for m in bot.discord.world.messages.values())
+
+
 async def test_what_is_shared_where_the_bot_may_not_write_is_shared_all_the_same(bot: Bot) -> None:
     asked = await bot.imagine("{a, b}", values={"private": True})
     question = await bot.discord.private_word(asked)

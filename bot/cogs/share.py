@@ -13,6 +13,7 @@ from bot.buttons import JOB, Interaction, JobButton
 from bot.records import JobRecord
 from bot.speech import tr
 from bot.studio import NotAllowedError
+from engine.errors import DreamLabError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -30,10 +31,15 @@ class ShareButton(JobButton, template=f"dream:share:{JOB}"):
         owner, origin = client.owner(interaction), client.origin(interaction)
         if job.owner.id != owner.id:
             raise NotAllowedError(tr("Only who asked for this may share it."))
+        if client.place(interaction) != job.origin.place:
+            # Whoever is there would see it from then on.
+            raise NotAllowedError("This can be shared where you asked for it, and nowhere else.")
         await client.studio.refuse_to_show(job, owner, origin)
         await interaction.response.defer()
         shared = Address.from_plain(job.origin.address).shared_id
         if shared is None:
+            if not job.images:
+                raise DreamLabError("This picture is not there any more: it was deleted.")
             shared = await _post(interaction, client, job)
             await client.studio.shared(job.id, shared)
         link = _link(interaction, shared)
