@@ -168,6 +168,17 @@ async def test_showing_and_cancelling_what_is_no_id_is_told_in_private(bot: Bot,
         assert told.endswith("is not allowed. Allowed: the id of a request.")
 
 
+async def test_a_private_picture_that_is_shown_to_all_can_be_reported(bot: Bot) -> None:
+    asked = await bot.imagine("a secret", values={"private": True})
+    await bot.discord.until(lambda: asked.answer and asked.answer.attachments)
+    (job,) = await bot.app.studio.history(f"discord:{bot.discord.user.id}")
+
+    shown = await bot.discord.picture(await bot.discord.slash("show", values={"id": job.id}))
+
+    assert "Report" in shown.buttons
+    assert "Share" not in shown.buttons
+
+
 async def test_what_others_wait_for_is_not_shown(held: Bot) -> None:
     await held.discord.answer(await held.imagine())
     job = await under_way(held)
@@ -257,6 +268,15 @@ async def test_moderators_cancel_anybodys_in_their_server_alone(held: Bot) -> No
     assert nothing == []
     assert choices == [{"name": "drawing: ada: a red circle", "value": job}]
     assert done == "Cancelled: **a red circle**"
+
+
+async def test_moderators_are_not_told_what_somebody_asks_for_in_private(held: Bot) -> None:
+    await held.discord.answer(await held.imagine("a secret", values={"private": True}))
+    await under_way(held)
+    mod = {"user": held.discord.world.add_user("mod"), "permissions": MANAGE_MESSAGES}
+
+    assert await held.discord.complete("cancel", "id", "", **mod) == []
+    assert len(await held.discord.complete("cancel", "id", "")) == 1
 
 
 async def test_cancelling_what_has_ended_says_so(bot: Bot) -> None:

@@ -73,10 +73,13 @@ async def cancel(interaction: Interaction, job_id: str) -> None:
 
 async def _cancellable(interaction: Interaction) -> list[JobRecord]:
     client = interaction.client
-    jobs = await client.studio.members.unfinished(client.owner(interaction).id)
+    owner = client.owner(interaction)
+    jobs = await client.studio.members.unfinished(owner.id)
     place = client.place(interaction)
     if place is not None and interaction.permissions.manage_messages:
         others = await client.studio.members.unfinished_at(place)
-        jobs += [job for job in others if job not in jobs]
+        jobs += [
+            job for job in others if job not in jobs and client.studio.is_visible(job, owner, place)
+        ]
     # As they are now: the store learns a moment later that a job runs.
     return [(await client.studio.view(job.id)).record for job in jobs]

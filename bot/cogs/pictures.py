@@ -114,7 +114,7 @@ async def show(interaction: Interaction, job_id: str) -> None:
         await interaction.edit_original_response(
             content=replies.outcome(job, notes),
             attachments=files,
-            view=views.ended_view(job, await client.studio.lineage.used(job.id)),
+            view=views.ended_view(job, await client.studio.lineage.used(job.id), is_shared=True),
         )
 
 
