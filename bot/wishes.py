@@ -87,7 +87,8 @@ def read_wish(wish: Wish) -> tuple[Wish, tuple[str, ...]]:
         if said is None:
             found[name] = value
         elif said != value:
-            notes.append(f"{name}: the option's {said} counts, not --{FIELDS[name][0]} {text}")
+            # Nobody has looked at the other one's words, and all read this.
+            notes.append(f"{name}: the option's {said} counts, not --{FIELDS[name][0]}")
     return replace(wish, prompt=typed.prompt, **found), tuple(notes)
 
 
@@ -105,8 +106,10 @@ def fitted(
         RequestError: the size or the LoRAs can't be read.
     """
     notes: list[str] = []
-    said = wish.size or (None if wish.has_image else own_size)
-    width, height = (None, None) if said is None else _size(said, mode, notes)
+    if wish.size or own_size is None or wish.has_image:
+        width, height = _size(wish.size, mode, notes) if wish.size else (None, None)
+    else:
+        width, height = _own_size(own_size, mode, notes)
     return RequestDraft(
         prompt=wish.prompt,
         mode=mode.name,
@@ -130,7 +133,8 @@ def check_size(text: str) -> str:
         RequestError: it is none.
     """
     plain = "".join(text.casefold().split())
-    if parse_size(plain) is None and read_aspect(plain) is None:
+    size = parse_size(plain)
+    if 0 in size if size else read_aspect(plain) is None:
         raise RequestError("size", text, SIZES)
     return plain
 
@@ -183,6 +187,17 @@ def _size(said: str, mode: ModeConfig, notes: list[str]) -> tuple[int, int]:
     size = mode.size_like(*aspect)
     if abs(size[0] * aspect[1] / (size[1] * aspect[0]) - 1) > _LIKE:
         notes.append(f"size: {size_text(size)}, as near to {said.strip()} as this mode comes")
+    return size
+
+
+def _own_size(own: str, mode: ModeConfig, notes: list[str]) -> tuple[int, int]:
+    """Returns the size that is the nearest to somebody's default; nobody typed it just now."""
+    asked = parse_size(own)
+    if asked is None or not mode.sizes:
+        return _size(own, mode, notes)
+    size = asked if asked in mode.sizes else mode.size_like(*asked)
+    if size != asked:
+        notes.append(f"size: {size_text(size)} instead of your {size_text(asked)}, by this mode")
     return size
 
 

@@ -362,6 +362,7 @@ async def test_own_defaults_count_where_nothing_is_said_also_after_a_restart(
         ({"mode": "@everyone"}, "mode: '@everyone' is not allowed. Allowed: small, other."),
         ({"size": "huge"}, "size: 'huge' is not allowed. Allowed: square"),
         ({"size": "0:0"}, "size: '0:0' is not allowed."),
+        ({"size": "0x64"}, "size: '0x64' is not allowed."),
     ],
 )
 async def test_defaults_that_can_not_be_are_refused(
@@ -369,6 +370,32 @@ async def test_defaults_that_can_not_be_are_refused(
 ) -> None:
     assert words in await settings(bot, **values)
     assert "mode: the one of where you ask" in await settings(bot)
+
+
+async def test_a_default_size_that_a_mode_does_not_have_gives_way_to_the_nearest(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    modes = MODES + "    sizes: [64x64, 64x128]\n"
+    async with running_bot(tmp_path, discord, modes=modes) as bot:
+        await settings(bot, size="72x128", mode="other")
+        message = await discord.picture(await bot.imagine())
+        refused = await told(bot, await bot.imagine(values={"size": "72x128"}))
+        await settings(bot, size="64x64")
+        exact = await discord.picture(await bot.imagine())
+
+    assert [(r.width, r.height) for r in bot.executor.requests] == [(64, 128), (64, 64)]
+    assert "size: 64x128 instead of your 72x128, by this mode" in message.content
+    assert "instead" not in exact.content
+    assert "72x128" in refused
+
+
+async def test_what_a_parameter_said_in_vain_is_not_repeated_to_all(bot: Bot) -> None:
+    asked = await bot.imagine("a fox --sampler rude words", values={"sampler": "DDIM"})
+
+    message = await bot.discord.picture(asked)
+
+    assert "sampler: the option's DDIM counts, not --sampler" in unescaped(message.content)
+    assert "rude" not in message.content
 
 
 async def test_a_default_mode_that_is_not_to_be_had_is_told(
