@@ -161,6 +161,13 @@ def usage_refusal(
                 seconds=rules.cooldown,
                 moment=f"<t:{math.ceil(again_at.timestamp())}:R>",
             )
+    if rules.cooldown and requests > 1:
+        return tr(
+            "This server allows a request every {seconds} s, and this would be {count} at once. "
+            "Ask for one of them, without braces.",
+            seconds=rules.cooldown,
+            count=requests,
+        )
     if rules.waiting and usage.unfinished + requests > rules.waiting:
         asked = tr(" and asked for {count} more", count=requests) if requests > 1 else ""
         return tr(

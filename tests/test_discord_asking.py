@@ -210,6 +210,18 @@ async def test_braces_are_all_drawn_or_none_and_may_be_confirmed_again(bot: Bot)
     await bot.discord.until(lambda: len(shown(bot)) == 4)
 
 
+async def test_braces_are_no_way_around_the_time_between_two_requests(bot: Bot) -> None:
+    await bot.discord.private_word(
+        await bot.discord.slash("server set", values={"cooldown": 60}, permissions=MANAGE_GUILD)
+    )
+    question = await bot.discord.private_word(await bot.imagine("{a, b}"))
+
+    word = await told(bot, await bot.discord.click(question, "Draw 2 pictures"))
+
+    assert "allows a request every 60 s, and this would be 2 at once" in word
+    assert await jobs(bot) == 0
+
+
 async def test_braces_that_come_to_one_request_need_no_confirmation(
     tmp_path: Path, discord: DiscordDouble
 ) -> None:
