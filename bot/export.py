@@ -10,6 +10,7 @@ from typing import Any
 
 from bot.preferences import Preferences
 from bot.records import ImageRecord, JobRecord
+from bot.wishes import Wish
 
 _FRAME = 1024  # bytes around a file in an archive, generously
 
@@ -48,7 +49,12 @@ class Exporter:
         self._source_path = source_path
 
     def part(
-        self, jobs: Sequence[JobRecord], number: int, limit: int, own: Preferences | None = None
+        self,
+        jobs: Sequence[JobRecord],
+        number: int,
+        limit: int,
+        own: Preferences | None = None,
+        wishes: Sequence[Wish] = (),
     ) -> Part:
         """Returns one of the archives; the last where there are fewer.
 
@@ -58,10 +64,13 @@ class Exporter:
             limit: bytes that one may have. A picture that is larger by itself is left out, and
                 the archive says so.
             own: their defaults, which are in the first.
+            wishes: what they are still to confirm, likewise.
         """
         bins = self._bins(jobs, limit)
         number = min(max(number, 1), len(bins))
         told = {"settings.json": _json(asdict(own))} if own and own != Preferences() else {}
+        if wishes:
+            told["unconfirmed.json"] = _json([asdict(wish) for wish in wishes])
         more = told if number == 1 else {}
         return Part(number, len(bins), _packed(bins[number - 1], more))
 

@@ -118,6 +118,10 @@ class Members:
         """Returns what is to be confirmed, and by whom; None where nothing is any more."""
         return await self._store.wish(wish_id, datetime.now(UTC))
 
+    async def kept_wishes(self, owner_id: str) -> list[Wish]:
+        """Returns all that an owner is still to confirm, oldest first."""
+        return await self._store.wishes_of(owner_id)
+
     async def drop_wish(self, wish_id: str) -> bool:
         """Removes what was to be confirmed; False where somebody did so before."""
         return await self._store.drop_wish(wish_id)

@@ -15,6 +15,9 @@ _WISH = TypeAdapter(Wish)
 WISH_LIFE = timedelta(days=1)
 """How long a wish waits to be confirmed; Discord's address of a picture lives no longer."""
 
+MOST_WISHES = 100
+"""How many wait for one member; one more ends the oldest one's waiting."""
+
 
 class PreferenceRows(StoreAccess):
     """Members' own defaults, and wishes that wait for a word of theirs."""
@@ -44,6 +47,11 @@ class PreferenceRows(StoreAccess):
             oldest = (now - WISH_LIFE).timestamp()
             db.execute("DELETE FROM wishes WHERE created_at < ?", (oldest,))
             db.execute(
+                "DELETE FROM wishes WHERE id IN (SELECT id FROM wishes WHERE member_id = ?"
+                " ORDER BY created_at DESC LIMIT -1 OFFSET ?)",
+                (member_id, MOST_WISHES - 1),
+            )
+            db.execute(
                 "INSERT INTO wishes (id, member_id, wish, created_at) VALUES (?, ?, ?, ?)",
                 (wish_id, member_id, _WISH.dump_json(wish).decode(), now.timestamp()),
             )
@@ -58,6 +66,13 @@ class PreferenceRows(StoreAccess):
             (now - WISH_LIFE).timestamp(),
         )
         return (row["member_id"], _WISH.validate_json(row["wish"])) if row else None
+
+    async def wishes_of(self, member_id: str) -> list[Wish]:
+        """Returns all that a member is still asked to confirm, oldest first."""
+        rows = await self._rows(
+            "SELECT wish FROM wishes WHERE member_id = ? ORDER BY created_at", member_id
+        )
+        return [_WISH.validate_json(row["wish"]) for row in rows]
 
     async def drop_wish(self, wish_id: str) -> bool:
         """Removes what waited to be confirmed; False where somebody did so before."""

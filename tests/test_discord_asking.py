@@ -4,12 +4,15 @@ import json
 import sqlite3
 import zipfile
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bot.store_preferences import MOST_WISHES
+from bot.wishes import Wish
 from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble, Interaction, Message
 from tests.discord_double.double import MANAGE_GUILD
@@ -478,6 +481,30 @@ async def test_a_late_result_rings_as_its_asker_wants(held: Bot, ping: str) -> N
     assert message.channel_id == expected
 
 
+async def test_an_open_question_alone_can_be_deleted(bot: Bot) -> None:
+    question = await bot.discord.private_word(await bot.imagine("{a, b}"))
+
+    asked = await bot.discord.private_word(await bot.discord.slash("mydata forget"))
+    await bot.discord.click(asked, "Delete all of it")
+    await bot.discord.until(lambda: asked.content.startswith("Deleted"))
+    word = await told(bot, await bot.discord.click(question, "Draw 2 pictures"))
+
+    assert word.startswith("This is no longer valid")
+
+
+async def test_open_questions_of_one_member_are_bounded(bot: Bot) -> None:
+    store, now = bot.app.store, datetime.now(UTC)
+    for number in range(MOST_WISHES + 2):
+        moment = now + timedelta(seconds=number)
+        await store.keep_wish(f"wish-{number}", "discord:1", Wish(str(number)), moment)
+    await store.keep_wish("other", "discord:2", Wish("other"), now)
+
+    kept = await store.wishes_of("discord:1")
+
+    assert [wish.prompt for wish in kept] == [str(n) for n in range(2, MOST_WISHES + 2)]
+    assert len(await store.wishes_of("discord:2")) == 1
+
+
 async def test_own_defaults_and_open_questions_are_exported_and_forgotten(
     bot: Bot, tmp_path: Path
 ) -> None:
@@ -487,11 +514,13 @@ async def test_own_defaults_and_open_questions_are_exported_and_forgotten(
     export = await bot.discord.private_word(await bot.discord.slash("mydata export"))
     packed = zipfile.ZipFile(BytesIO(export.attachments[0].content))
     kept = json.loads(packed.read("settings.json"))
+    (open_question,) = json.loads(packed.read("unconfirmed.json"))
     question = await bot.discord.private_word(await bot.discord.slash("mydata forget"))
     await bot.discord.click(question, "Delete all of it")
     await bot.discord.until(lambda: question.content.startswith("Deleted"))
 
     assert kept == {"mode": None, "size": "portrait", "ping": "quiet"}
+    assert open_question["prompt"] == "{a, b}"
     with closing(sqlite3.connect(tmp_path / "dreamlab.db")) as db:
         assert db.execute("SELECT count(*) FROM preferences").fetchone() == (0,)
         assert db.execute("SELECT count(*) FROM wishes").fetchone() == (0,)

@@ -96,7 +96,8 @@ async def forget_data(interaction: Interaction) -> None:
     async with client.explaining(interaction):
         members, owner = client.studio.members, client.owner(interaction)
         figures = await members.figures(owner.id)
-        if not figures.requests and await members.preferences(owner.id) == Preferences():
+        own, wishes = await members.preferences(owner.id), await members.kept_wishes(owner.id)
+        if not figures.requests and own == Preferences() and not wishes:
             text = replies_members.nothing_kept()
             await interaction.response.send_message(text, ephemeral=True)
             return
@@ -112,11 +113,12 @@ async def _bring(interaction: Interaction, number: int) -> None:
     studio, owner = interaction.client.studio, interaction.client.owner(interaction)
     jobs = await studio.members.everything(owner.id)
     own = await studio.members.preferences(owner.id)
-    if not jobs and own == Preferences():
+    wishes = await studio.members.kept_wishes(owner.id)
+    if not jobs and own == Preferences() and not wishes:
         await interaction.edit_original_response(content=replies_members.nothing_kept())
         return
     limit = share_of(interaction.filesize_limit, 1)
-    part = await asyncio.to_thread(studio.exporter.part, jobs, number, limit, own)
+    part = await asyncio.to_thread(studio.exporter.part, jobs, number, limit, own, wishes)
     view = discord.ui.View(timeout=None)
     if part.number < part.total:
         view.add_item(PartButton(part.number + 1))
