@@ -1,9 +1,12 @@
 """Modes whose pictures depend on no company, and modes that are drawn with compiled code."""
 
+import gc
 import logging
 import random
 import subprocess
 import sys
+import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -254,6 +257,58 @@ def test_a_model_with_loras_is_drawn_without_code(
 
     assert with_lora == bench.draw(small(tiny, model=inked, compiled=False))
     assert "compiled" not in vars(worker)  # none was asked for
+
+
+class Gated:
+    """A backend whose making of code, and whose code, each wait until they may go on."""
+
+    def __init__(self) -> None:
+        self.makes, self.runs = threading.Event(), threading.Event()
+        self.may_make, self.may_run = threading.Event(), threading.Event()
+
+    def __call__(self, graph: Any, _: Any) -> Any:
+        self.makes.set()
+        assert self.may_make.wait(20)
+
+        def run(*arguments: Any) -> Any:
+            self.runs.set()
+            assert self.may_run.wait(20)
+            return graph.forward(*arguments)
+
+        return run
+
+
+def test_weights_do_not_go_while_code_that_was_just_made_reads_them() -> None:
+    unet, gated = torch.nn.Linear(4, 4), Gated()
+    passes = CompiledPasses(unet, "tiny", gated)
+    sample = {"input": torch.ones(2, 4)}
+
+    with torch.inference_mode():
+        assert passes.passes(sample) is None
+    assert gated.makes.wait(20)
+    passes.rest()  # nothing reads them yet: that takes no time
+    gated.may_make.set()
+    passes.wait()
+    assert not gated.runs.is_set()  # they are gone, or about to go
+
+    with torch.inference_mode():
+        assert passes.passes(sample) is None
+    assert gated.runs.wait(20)
+    resting = threading.Thread(target=passes.rest)
+    resting.start()
+    resting.join(0.1)
+    assert resting.is_alive()
+    gated.may_run.set()
+    resting.join(60)
+    assert not resting.is_alive()
+    passes.wait()
+    assert not passes._failed
+
+    # Torch keeps code as long as the process lives; the weights it was made for may go.
+    gone = weakref.ref(unet)
+    del unet, passes, resting
+    gc.collect()
+    assert gone() is None
 
 
 def test_where_compiling_fails_it_is_drawn_without_and_the_log_says_so_once(

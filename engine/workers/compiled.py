@@ -5,7 +5,9 @@ Until a shape's code is there, and where compiling fails, the UNet is called as 
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 # Only the worker process imports this module.
@@ -28,14 +30,18 @@ class CompiledPasses:
         backend: of ``torch.compile``.
     """
 
-    def __init__(self, unet: Any, name: str, backend: str = "inductor") -> None:
+    def __init__(
+        self, unet: Any, name: str, backend: str | Callable[..., Any] = "inductor"
+    ) -> None:
         self._name = name
-        self._compile: Callable[[], Callable[..., Any]] = lambda: _compiled(unet, backend)
+        self._compile: Callable[[], Callable[..., Any]] = lambda: _compiled(
+            unet, backend, self._reading
+        )
         self._call: Callable[..., Any] | None = None
         self._ready: set[Hashable] = set()
         self._asked: set[Hashable] = set()
         self._thread: threading.Thread | None = None
-        self._epoch = 0
+        self._reading = _Reading()
         self._failed = False
 
     def passes(self, arguments: Arguments) -> Any | None:
@@ -50,7 +56,10 @@ class CompiledPasses:
             self._asked.add(shape)
             copied = {name: _copied(value) for name, value in arguments.items()}
             self._thread = threading.Thread(
-                target=self._make, args=(shape, copied, self._epoch), name="compile", daemon=True
+                target=self._make,
+                args=(shape, copied, self._reading.epoch),
+                name="compile",
+                daemon=True,
             )
             self._thread.start()
         return None
@@ -66,17 +75,21 @@ class CompiledPasses:
             self._thread.join()
 
     def rest(self) -> None:
-        """Notes that the weights go: what is being made meanwhile is made anew on their return."""
-        self._epoch += 1
+        """Notes that the weights go: what is being made meanwhile is made anew on their return.
+
+        Code that just runs for the first time is waited for. It would read memory that is gone.
+        """
+        self._reading.end()
         self._asked &= self._ready
 
     @torch.inference_mode()
     def _make(self, shape: Hashable, arguments: Arguments, epoch: int) -> None:
         try:
             self._call = self._call or self._compile()  # whose import takes seconds
-            self._call(**arguments)
+            with self._reading.of(epoch):
+                self._call(**arguments)
         except Exception as error:  # compilers promise nothing about what they raise
-            if epoch == self._epoch:
+            if epoch == self._reading.epoch:
                 self._failed = True
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 log.warning(
@@ -86,13 +99,55 @@ class CompiledPasses:
                     reason,
                 )
         else:
-            if epoch == self._epoch:
+            if epoch == self._reading.epoch:
                 self._ready.add(shape)
                 log.info("%s is compiled for %s", self._name, _shown(arguments))
 
 
-def _compiled(unet: Any, backend: str) -> Callable[..., Any]:
-    compiled: Callable[..., Any] = torch.compile(unet.forward, dynamic=False, backend=backend)
+class _Reading:
+    """Who reads the weights: code does, unless they have gone since it was asked for.
+
+    Torch keeps code, and so this, as long as the process lives; nothing here holds the weights.
+    """
+
+    def __init__(self) -> None:
+        self.epoch = 0
+        self._lock = threading.Lock()
+        self._asked = threading.local()
+
+    def end(self) -> None:
+        """Has nobody read them who began before; waits for who just does."""
+        with self._lock:
+            self.epoch += 1
+
+    @contextmanager
+    def of(self, epoch: int) -> Iterator[None]:
+        """What this thread runs meanwhile was asked for in an epoch."""
+        self._asked.epoch = epoch
+        try:
+            yield
+        finally:
+            del self._asked.epoch
+
+    def run(self, code: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs code."""
+        asked = getattr(self._asked, "epoch", None)
+        if asked is None:  # the step loop, which also says when they go
+            return code(*arguments)
+        with self._lock:
+            if asked != self.epoch:
+                raise RuntimeError("the weights have gone")
+            return code(*arguments)
+
+
+def _compiled(
+    unet: Any, backend: str | Callable[..., Any], reading: _Reading
+) -> Callable[..., Any]:
+    def made(graph: Any, inputs: Any) -> Callable[..., Any]:
+        lookup: Any = torch._dynamo.lookup_backend
+        return partial(reading.run, lookup(backend)(graph, inputs))
+
+    compiled: Callable[..., Any] = torch.compile(unet.forward, dynamic=False, backend=made)
     # Each UNet in the process counts towards it, with each of its shapes. Only now is the compiler
     # sure to be imported (`light_imports`).
     config: Any = torch._dynamo.config
