@@ -127,12 +127,13 @@ def _copied_modes(folder: Path) -> Path:
 
 async def draw(page: Page, text: str) -> Locator:
     """Types a request, sends it, and returns its card once the picture is on it."""
-    cards = page.locator(".job")
-    before = await cards.count()
     await page.get_by_label("What do you see?").fill(text)
-    await page.keyboard.press("Enter")
-    await expect(cards).to_have_count(before + 1)
-    newest = cards.first
+    async with page.expect_response(
+        lambda answer: answer.request.method == "POST" and answer.url.endswith("/api/jobs")
+    ) as answering:
+        await page.keyboard.press("Enter")
+    job = await (await answering.value).json()
+    newest = page.locator(f'.job[data-id="{job["id"]}"]')
     await expect(newest).to_have_attribute("data-status", "done", timeout=PATIENCE)
     await newest.locator(".canvas a img").first.evaluate("image => image.decode()")
     return newest

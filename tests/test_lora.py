@@ -384,7 +384,7 @@ def test_running_out_of_memory_half_way_leaves_all_as_it_was(
         set_peft_model_state_dict(model, *rest, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr("engine.workers.lora.set_peft_model_state_dict", fill)
+        patch.setattr("peft.set_peft_model_state_dict", fill)
         with pytest.raises(torch.OutOfMemoryError):
             sets.worker.load_lora(path)
 
