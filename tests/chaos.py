@@ -258,7 +258,7 @@ class Chaos:
                 await self.ask()
             if faults:
                 self._add_fault()
-            if self._rng.random() < 0.5:
+            if self._unended() and self._rng.random() < 0.5:
                 await self._edits(self._rng.randint(1, 8))
             await asyncio.sleep(self._rng.uniform(0, longest))
             kind = self._rng.choice(("bot", "worker", "both"))
