@@ -11,12 +11,15 @@ from bot.preferences import Preferences
 from bot.records import JobRecord, Kinship, Origin, Owner, Parent
 from bot.source_images import MAX_BYTES
 from bot.speech import tr
-from bot.studio import Studio
+from bot.studio import NotAllowedError, Studio
 from bot.wishes import Wish, fitted, read_wish
 from engine.errors import DreamLabError
 from engine.jobs import RequestDraft
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
+
+FETCHED_AT_ONCE = 8
+"""Pictures to start from that are in memory, or on their way there, as files."""
 
 
 class StaleWishError(DreamLabError):
@@ -64,6 +67,7 @@ class Asking:
         self._studio = studio
         self._catalog = catalog
         self._most = most
+        self._fetching = asyncio.Semaphore(FETCHED_AT_ONCE)
 
     async def read(self, wish: Wish, owner: Owner, origin: Origin) -> list[Asked]:
         """Returns what a wish asks for: several requests where braces have it so.
@@ -95,15 +99,23 @@ class Asking:
             NotAllowedError: they may not; nothing was stored.
             DreamLabError: something else prevents it; likewise.
         """
-        image = await self._image(wish)
-        drafts = [replace(one.draft, image=image) for one in asked]
         origins = [
             replace(origin, address={**origin.address, "notes": list(one.notes)}) for one in asked
         ]
         parent = None
         if wish.parent_id is not None:
             parent = Parent(wish.parent_id, wish.parent_number, Kinship.REMIX)
-        return await self._studio.submit_all(drafts, owner, origins, parent)
+        drafts = [one.draft for one in asked]
+        if not wish.has_image:
+            return await self._studio.submit_all(drafts, owner, origins, parent)
+        # Nobody has files fetched who is refused anyway, and nobody too many of them at once.
+        standing = await self._studio.house.standing(origin.place, owner.id)
+        if refusal := policy.block_refusal(standing):
+            raise NotAllowedError(refusal)
+        async with self._fetching:
+            image = await self._image(wish)
+            drafts = [replace(draft, image=image) for draft in drafts]
+            return await self._studio.submit_all(drafts, owner, origins, parent)
 
     async def keep(self, wish: Wish, owner: Owner) -> str:
         """Has a wish wait for a word of its asker's; returns its id."""

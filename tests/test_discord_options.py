@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from bot.asking import FETCHED_AT_ONCE
+from bot.records import Owner
 from bot.source_images import MAX_BYTES
 from engine.jobs import Sampler
 from tests.discord_double import DiscordDouble
@@ -165,6 +167,33 @@ async def test_a_file_that_takes_long_is_acknowledged_first(bot: Bot) -> None:
 
     await bot.discord.picture(asked)
     assert bot.executor.requests[0].source is not None
+
+
+async def test_pictures_to_start_from_are_fetched_a_few_at_once(bot: Bot) -> None:
+    gate = asyncio.Event()
+    fault = bot.discord.fail("cdn", until=gate)
+    image = bot.discord.attach("a.png", picture())
+    asked = [await bot.imagine(values={"image": image}) for _ in range(FETCHED_AT_ONCE + 2)]
+
+    await bot.discord.until(lambda: all(one.acknowledged == 5 for one in asked))
+    await bot.discord.until(lambda: fault.met >= FETCHED_AT_ONCE)
+    fetched = fault.met
+    gate.set()
+    for one in asked:
+        await bot.discord.picture(one)
+
+    assert fetched == FETCHED_AT_ONCE
+
+
+async def test_nothing_is_fetched_for_a_blocked_member(bot: Bot) -> None:
+    place = f"discord:{bot.discord.guild.id}"
+    member = Owner(f"discord:{bot.discord.user.id}", "ada")
+    await bot.app.studio.house.block(place, member, "spam", Owner("discord:9", "mod"))
+
+    told = await refusal(bot, image=bot.discord.attach("a.png", picture()))
+
+    assert "has blocked you from drawing in this server: spam" in told
+    assert bot.discord.calls_to("cdn") == []
 
 
 async def test_samplers_and_loras_are_suggested_as_the_mode_allows(styled: Bot) -> None:
