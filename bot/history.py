@@ -173,11 +173,10 @@ class History:
 
     async def look(self) -> Sample:
         """Takes a sample."""
-        lanes = self._pool.status()
         stats = await self._pool.stats(_PATIENCE)
-        memory = {lane.device: _memory(known) for lane, known in zip(lanes, stats, strict=True)}
+        memory = {lane.device: _memory(known) for lane, known in stats}
         known = {device: each for device, each in memory.items() if each is not None}
-        if not any(lane.device == "cpu" for lane in lanes):  # whose memory is the machine's
+        if "cpu" not in memory:  # whose memory is the machine's
             machine = psutil.virtual_memory()
             known[MACHINE] = Memory(
                 (machine.total - machine.available) / _GIB, machine.total / _GIB

@@ -94,7 +94,6 @@ class Steward:
 
     async def devices(self) -> list[Device]:
         """Returns what the devices hold; one that is away or says nothing is left out."""
-        stats = await self._pool.stats(_PATIENCE)
         return [
             Device(
                 lane.device,
@@ -102,7 +101,7 @@ class Steward:
                 known["total_gb"],
                 frozenset(model["name"] for model in known["models"]),
             )
-            for lane, known in zip(self._pool.status(), stats, strict=True)
+            for lane, known in await self._pool.stats(_PATIENCE)
             if known is not None
         ]
 

@@ -442,14 +442,16 @@ class WorkerPool:
             found.append(_missing(self._fleet.trouble))
         return found
 
-    async def stats(self, patience: float = 2.0) -> list[dict[str, Any] | None]:
-        """Returns each device's `ModelRegistry.get_vram_stats`, in the order of `status`.
+    async def stats(self, patience: float = 2.0) -> list[tuple[LaneStatus, dict[str, Any] | None]]:
+        """Returns each lane's status with its device's `ModelRegistry.get_vram_stats`.
 
         Nothing waits in the queue for it. None stands for a device whose worker is away, or says
         nothing within ``patience`` seconds, as while it loads a model.
         """
-        found = await asyncio.gather(*(_stats(lane, patience) for lane in self._lanes))
-        return found or [None for _ in self.status()]
+        lanes = tuple(self._lanes)  # others may come and go meanwhile
+        found = await asyncio.gather(*(_stats(lane, patience) for lane in lanes))
+        looked = [(lane.status, known) for lane, known in zip(lanes, found, strict=True)]
+        return looked or [(status, None) for status in self.status()]
 
     # Pauses -----------------------------------------------------------------------------------
 

@@ -54,6 +54,20 @@ async def a_fleet(*executors: FakeExecutor) -> AsyncIterator[tuple[WorkerPool, A
     assert not any(executor.alive for executor in executors)
 
 
+async def test_a_machine_that_joins_while_others_are_asked_what_they_hold_is_left_out() -> None:
+    first, second = FakeExecutor("first"), FakeExecutor("second")
+    async with a_fleet(first) as (pool, fleet):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        looking = asyncio.create_task(pool.stats())
+        await asyncio.sleep(0)
+        fleet.join(second)
+
+        [(status, known)] = await looking
+
+        assert status.device == "first"
+        assert known is not None
+
+
 async def test_what_waits_is_drawn_when_the_first_machine_joins() -> None:
     async with a_fleet() as (pool, fleet):
         future = pool.submit_job(a_job())
@@ -79,7 +93,7 @@ async def test_a_fleet_in_trouble_refuses_and_says_why() -> None:
             pool.submit_job(a_job())
         [lane] = pool.status()
         assert (lane.device, lane.state, lane.last_error) == ("the cluster", "down", fleet.trouble)
-        assert await pool.stats() == [None]
+        assert await pool.stats() == [(pool.status()[0], None)]
 
 
 async def test_a_machine_that_leaves_ends_what_it_draws_and_begins_nothing() -> None:

@@ -91,17 +91,18 @@ class DeviceBoard:
     async def _look(self) -> DevicesOut:
         stats = await self._pool.stats(_PATIENCE)
         memory = psutil.virtual_memory()
-        lanes = self._pool.status()
         return DevicesOut(
             devices=[
                 DeviceOut.of(lane, known, self._catalog.modes, self._catalog.model_root)
-                for lane, known in zip(lanes, stats, strict=True)
+                for lane, known in stats
             ],
             machine=MachineOut(
                 used_gb=round((memory.total - memory.available) / _GIB, 2),
                 total_gb=round(memory.total / _GIB, 2),
             ),
             troubles=[
-                f"{lane.device}: {lane.last_error}" for lane in lanes if lane.last_error is not None
+                f"{lane.device}: {lane.last_error}"
+                for lane, _ in stats
+                if lane.last_error is not None
             ],
         )

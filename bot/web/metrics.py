@@ -93,8 +93,7 @@ class Metrics:
         for (mode, runs), count in self._studio.load().items():
             (self._running if runs else self._waiting).labels(mode).set(count)
         self._late.set(self._lag.worst)
-        stats = await self._pool.stats(_PATIENCE)
-        for lane, known in zip(self._pool.status(), stats, strict=True):
+        for lane, known in await self._pool.stats(_PATIENCE):
             self._up.labels(lane.device).set(lane.state is LaneState.READY)
             self._show_memory(lane.device, known or {})
         return generate_latest(self._registry)

@@ -169,8 +169,7 @@ async def _last(job_id: str, studio: Studio) -> JobRecord:
 
 
 async def _devices(pool: WorkerPool, catalog: ModeCatalog) -> list[DeviceOut]:
-    stats = await pool.stats()
     return [
         DeviceOut.of(lane, known, catalog.modes, catalog.model_root)
-        for lane, known in zip(pool.status(), stats, strict=True)
+        for lane, known in await pool.stats()
     ]
