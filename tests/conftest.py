@@ -9,6 +9,7 @@ from hypothesis import settings
 
 # Tiny models are slower with two threads than with one wherever the machine is busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing here may reach for a model hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,10 @@ class Sitting:
 
 
 @pytest.fixture(scope="module")
-def pipeline() -> Iterator[StableDiffusionPipeline]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
+def pipeline() -> StableDiffusionPipeline:
     loaded = StableDiffusionPipeline.from_pretrained(MODEL, dtype=torch.float32)
     loaded.set_progress_bar_config(disable=True)
-    yield loaded
-    torch.set_num_threads(threads)
+    return loaded
 
 
 @pytest.fixture(scope="module")
