@@ -91,7 +91,10 @@ class Dialogue:
 
         Raises:
             ValueError: a job of this id is under way.
+            WorkerDiedError: it is dead, so that nothing would arrive.
         """
+        if self.death is not None:
+            raise self.obituary()
         if job_id in self._runs:
             raise ValueError(f"job {job_id} is under way already")
         run = self._runs[job_id] = _Run(next(self._numbers), request, asyncio.Queue())
@@ -115,7 +118,13 @@ class Dialogue:
 
         Args:
             make: returns the command for a call's number.
+
+        Raises:
+            WorkerDiedError: it is dead, or dies before it answers.
+            DreamLabError: what it answers.
         """
+        if self.death is not None:
+            raise self.obituary()
         number = next(self._numbers)
         answer = self._calls[number] = asyncio.get_running_loop().create_future()
         try:

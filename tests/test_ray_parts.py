@@ -8,9 +8,14 @@ from typing import Any
 import pytest
 
 from engine import messages
+from engine.dialogue import Dialogue
+from engine.errors import WorkerLostError
 from engine.jobs import LoraSpec, ModelSpec
 from engine.messages import Answer, Load, Run
 from engine.model_contents import Contents
+from engine.pace import Pace
+from engine.patience import Patience
+from engine.process_executor import LivingWorker, ProcessExecutor
 from engine.ray_messages import Keep, Locate, SourcedRun
 from engine.ray_places import places_of
 from engine.ray_worker import FOLDER, MODELS, RayWorker, version
@@ -205,3 +210,40 @@ async def test_silence_is_answered_so_that_the_way_is_known_to_be_open(
     for task in worker._tasks:
         task.cancel()
     await asyncio.gather(*worker._tasks, return_exceptions=True)
+
+
+class DiesEarly(ProcessExecutor):
+    """An executor whose worker is gone by the time that it knows where the files are."""
+
+    async def _spawn(self) -> LivingWorker:
+        class Worker:
+            dialogue = Dialogue(
+                "attic gpu 0",
+                "cpu",
+                send=lambda _: None,
+                kill=lambda: None,
+                patience=Patience(),
+                pace=Pace(),
+                most_rows=None,
+            )
+
+            async def end(self, reason: str, seconds: float) -> None:
+                self.dialogue.die(reason)
+
+        return Worker()
+
+    async def _make_known(self, worker: LivingWorker, *_: object) -> None:
+        worker.dialogue.die("is gone: its machine has left the cluster", WorkerLostError)
+
+
+async def test_who_asks_a_worker_that_has_just_gone_is_told_so() -> None:
+    for ask_it in (
+        lambda executor: anext(executor.run("job", ask())),
+        lambda executor: executor.load(ModelSpec(Path("model"))),
+    ):
+        executor = DiesEarly("attic gpu 0")
+        await executor.start()
+        with pytest.raises(WorkerLostError, match="left the cluster"):
+            async with asyncio.timeout(5):
+                await ask_it(executor)
+        await executor.close()
