@@ -148,8 +148,12 @@ class DreamClient(discord.Client):
     async def on_socket_event_type(self, event: str) -> None:
         """Keeps a proxy in between: READY names Discord's own address for RESUME."""
         gateway = self._front_end.gateway
-        if event == "READY" and gateway is not None and self.ws:
-            self.ws.gateway = gateway
+        if event == "READY" and gateway is not None:
+            for socket in self._sockets():
+                socket.gateway = gateway
+
+    def _sockets(self) -> Sequence[discord.gateway.DiscordWebSocket]:
+        return [self.ws] if self.ws else []
 
     async def on_message(self, message: discord.Message) -> None:
         """Takes what somebody asks for in a message."""
@@ -356,6 +360,9 @@ class ShardedDreamClient(DreamClient, discord.AutoShardedClient):
     def __init__(self, front_end: "DiscordFrontEnd", shards: int | None) -> None:
         """Takes how many connections there are; None asks Discord."""
         super().__init__(front_end, shard_count=shards)
+
+    def _sockets(self) -> Sequence[discord.gateway.DiscordWebSocket]:
+        return [self._get_websocket(shard_id=number) for number in self.shards]
 
     async def launch_shard(
         self, gateway: yarl.URL, shard_id: int, *, initial: bool = False

@@ -82,11 +82,12 @@ async def test_a_request_to_reconnect_is_followed(bot: Bot) -> None:
     await bot.discord.picture(await bot.imagine())
 
 
+@pytest.mark.parametrize("shards", ["off", 1])
 async def test_resuming_stays_on_the_address_that_the_owner_chose(
-    tmp_path: Path, discord: DiscordDouble
+    tmp_path: Path, discord: DiscordDouble, shards: str | int
 ) -> None:
     discord.gateway.resume_url = "wss://gateway.invalid/"  # a proxy that passes READY on unread
-    async with running_bot(tmp_path, discord) as bot:
+    async with running_bot(tmp_path, discord, discord_shards=shards) as bot:
         await discord.gateway.ask_to_reconnect()
 
         await discord.until(lambda: sent(discord, RESUME))
