@@ -128,9 +128,10 @@ class RayWorker:
                 return (), False
         self._news.clear()
         self._heard_at = time.monotonic()
+        has_ended = self._has_ended  # before what was said is taken: its last words come first
         with self._lock:
             said, self._said = self._said, []
-        return tuple(map(messages.frame, said)), self._has_ended
+        return tuple(map(messages.frame, said)), has_ended
 
     def process_id(self) -> int:
         """Returns the number of its process."""

@@ -200,6 +200,31 @@ async def test_another_version_is_refused_in_a_sentence(machine: Path) -> None:
     assert has_ended
 
 
+async def test_its_last_words_are_heard_also_while_others_travel(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker, frame = await a_worker(), messages.frame
+    worker._say(messages.Loading())
+
+    def framed(message: object) -> bytes:
+        monkeypatch.undo()
+        worker._say(messages.Unusable("failed: the device is gone"))
+        worker._end()
+        return frame(message)
+
+    monkeypatch.setattr("engine.ray_worker.messages.frame", framed)
+    said: list[bytes] = []
+    has_ended = False
+    while not has_ended:
+        frames, has_ended = await worker.listen()
+        said += frames
+
+    assert len(said) == 2
+    for task in worker._tasks:
+        task.cancel()
+    await asyncio.gather(*worker._tasks, return_exceptions=True)
+
+
 async def test_silence_is_answered_so_that_the_way_is_known_to_be_open(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
