@@ -135,7 +135,7 @@ async def test_samples_are_taken_until_it_is_cancelled_whatever_fails(tmp_path: 
         looks = 0
         enough = asyncio.Event()
 
-        def status(self) -> list[object]:
+        async def stats(self, patience: float) -> list[object]:
             self.looks += 1
             if self.looks > 2:
                 self.enough.set()
