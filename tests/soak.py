@@ -151,7 +151,7 @@ class Soak:
             chance = self._rng.random()
             values: dict[str, Any] = {"prompt": self._rng.choice(PROMPTS)}
             if chance < 0.1:
-                values["size"] = "9x9"
+                values["size"] = "as large as it gets"
                 refusal = await self.discord.slash("imagine", values=values, user=user)
                 await self.discord.private_word(refusal)
                 self.report.refused += 1
