@@ -1,6 +1,8 @@
 """The composition root: the one place where the parts meet. Opens everything, closes everything."""
 
 import asyncio
+import gc
+import importlib
 import logging
 import signal
 import sys
@@ -206,6 +208,8 @@ async def _start(
     ]
     say(f"Dream Lab is at {await web.ready()}")
     if app.settings.discord_token:
+        # In a thread: it takes most of a second, and the page is served by now.
+        await asyncio.to_thread(importlib.import_module, "bot.client")
         from bot.client import DiscordFrontEnd
 
         discord = DiscordFrontEnd(app.studio, app.catalog, app.settings)
@@ -215,6 +219,9 @@ async def _start(
     else:
         say("Without DISCORD_TOKEN it serves this page alone. Ctrl-C ends it.")
     _load(app, app.pool.get_current_mode())
+    # What was imported stays. Searching it for garbage would stop the event loop for a quarter of a
+    # second each time.
+    gc.freeze()
     return running
 
 
