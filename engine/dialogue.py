@@ -147,9 +147,11 @@ class Dialogue:
                     answer.set_result(value)
                 else:
                     answer.set_exception(error)
-            case messages.Measured(figures, loaded, waiting, space):
+            case messages.Measured(figures, loaded, waiting, space, measurements):
                 self.loaded = loaded
                 self._pace.take(figures, waiting, space)
+                for measurement in measurements:
+                    self._pace.on_measurement(measurement)
             case messages.JobEvent(run_id, event):
                 self._hand_on(run_id, event.job_id, event, last=isinstance(event, GenerationResult))
             case messages.JobFailed(run_id, job_id, error):

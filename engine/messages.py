@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from engine.errors import DreamLabError
 from engine.jobs import Event, GenerationRequest, ModelSpec
-from engine.pace import Figure
+from engine.pace import Figure, Measurement
 from engine.room import Space
 
 HEADER = struct.Struct("!Q")
@@ -152,12 +152,14 @@ class Measured:
         loaded: keys of the models in memory.
         waiting: keys of those that wait in the host's memory, off the device.
         space: what is known of the device's memory; None where nothing is yet.
+        measurements: each step and load that was measured since the last such message.
     """
 
     figures: tuple[Figure, ...]
     loaded: tuple[str, ...]
     waiting: tuple[str, ...] = ()
     space: Space | None = None
+    measurements: tuple[Measurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

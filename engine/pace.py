@@ -73,6 +73,21 @@ class Figure:
     rows: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What something took, once.
+
+    Attributes:
+        act: what.
+        family: of the model that it was done with, a value of `Family`.
+        seconds: from its beginning to its end.
+    """
+
+    act: Act
+    family: str
+    seconds: float
+
+
 _Key = tuple[Act, str, int, int]
 
 
@@ -104,6 +119,7 @@ class Pace:
 
     Attributes:
         on_take: called after `take`.
+        on_measurement: called with each measurement that somebody else has made.
         waiting: keys of the models that come from the host's memory rather than from the disk.
         space: the device's memory, as far as it is known.
     """
@@ -116,6 +132,7 @@ class Pace:
         self._passes: dict[tuple[str, int], int] = {}
         self._noted: dict[_Key, None] = {}  # since `news`
         self.on_take: Callable[[], object] = lambda: None
+        self.on_measurement: Callable[[Measurement], object] = lambda _: None
         for figure in figures:
             self._set(figure)
 

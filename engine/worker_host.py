@@ -55,7 +55,7 @@ from engine.messages import (
 )
 from engine.model_detector import FAMILY_NAMES
 from engine.model_registry import ModelRegistry
-from engine.pace import ENOUGH, MOST_ROWS, Act, Pace, from_entry, to_entry
+from engine.pace import ENOUGH, MOST_ROWS, Act, Measurement, Pace, from_entry, to_entry
 from engine.row_buckets import exact_rows, filled_up
 from engine.shelf import MustWaitError, Shelf
 from engine.step_batcher import LEAST_CAP, StepBatcher
@@ -75,6 +75,8 @@ pass at no cost. Where that takes longer it is learned while drawing."""
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
 _ENCODER_WAIT = 0.05
 _TIMED_EVERY = 17  # passes; prime, so that keys that take turns are all met
+
+_TOLD_ONE_BY_ONE = frozenset({Act.PASS, Act.LOAD, Act.SWITCH})
 
 _Made = TypeVar("_Made")
 
@@ -231,6 +233,8 @@ class WorkerHost:
         self._section = f"seconds on {device}"
         self._pace = self._remembered_pace()
         self._here: tuple[Any, ...] = ((), (), None)  # what is loaded, waits, and is held, as told
+        self._measurements: list[Measurement] = []  # since they were told
+        self._told_at = 0.0
         self._memory = MemoryWatch(device, self._registry, self._measured)
         self._passes = 0
         self._rehearsed: set[tuple[str, int]] = set()  # models and sizes
@@ -524,9 +528,20 @@ class WorkerHost:
         _synchronize(self.device)
         self._note(Act.PASS, worker, began, size, rows)
 
-    def _note(self, act: Act, worker: Worker, began: float, pixels: int = 0, rows: int = 0) -> None:
+    def _note(
+        self,
+        act: Act,
+        worker: Worker,
+        began: float,
+        pixels: int = 0,
+        rows: int = 0,
+        *,
+        rehearsed: bool = False,
+    ) -> None:
         seconds = self._clock() - began
         self._pace.note(act, worker.model.key, seconds, pixels=pixels, rows=rows)
+        if act in _TOLD_ONE_BY_ONE and not rehearsed:
+            self._measurements.append(Measurement(act, worker.family.value, seconds))
 
     def _rehearse(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         """Measures, once for a model and size, how many rows share a pass at no cost.
@@ -562,7 +577,8 @@ class WorkerHost:
                 began = self._clock()
                 worker.rehearse(drawing, rows)
                 _synchronize(self.device)
-                self._note(Act.PASS, worker, began, _size(drawing.request), rows)
+                size = _size(drawing.request)
+                self._note(Act.PASS, worker, began, size, rows, rehearsed=True)
         except Exception as error:
             if is_out_of_memory(error):
                 let_go(error)
@@ -692,9 +708,13 @@ class WorkerHost:
         if news:
             entries = map(to_entry, self._pace.figures())
             self._measured.write(self._section, dict(entries))
-        if news or here != self._here:
-            self._here = here
-            self._emit(Measured(news, *here))
+        now = self._clock()
+        # No message for each step, and nothing left unsaid by who has nothing more to do.
+        due = self._measurements and (not self._jobs or now - self._told_at >= REPORT_SECONDS)
+        if news or due or here != self._here:
+            self._here, self._told_at = here, now
+            self._emit(Measured(news, *here, tuple(self._measurements)))
+            self._measurements.clear()
 
     def _told(self, error: Exception) -> DreamLabError:
         """Returns an error as the asker is told; what nobody raised on purpose is logged.

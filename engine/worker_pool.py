@@ -91,7 +91,7 @@ from engine.lane import (
 )
 from engine.mode_source import CurrentMode, Mode, ModeSource
 from engine.outlook import Outlook
-from engine.pace import Act
+from engine.pace import Act, Measurement
 from engine.placement import had_better_wait
 from engine.room import smaller
 from engine.submission import Attempt, Submission
@@ -153,6 +153,7 @@ class WorkerPool:
         queue_max_per_owner: as given.
         queue_listeners: called after the positions of waiting jobs, or when they will be done, may
             have changed, once for all the changes of one turn of the event loop.
+        measurement_listeners: called with each step and load that a worker has measured.
 
     Raises:
         ValueError: neither an executor nor a fleet, a number below 1, or a time that is not
@@ -186,6 +187,7 @@ class WorkerPool:
         self.queue_max = queue_max
         self.queue_max_per_owner = queue_max_per_owner
         self.queue_listeners: list[Callable[[], None]] = []
+        self.measurement_listeners: list[Callable[[Measurement], None]] = []
         self._job_timeout = job_timeout
         self._max_attempts = max_attempts
         self._close_timeout = close_timeout
@@ -514,8 +516,13 @@ class WorkerPool:
     def _add_lane(self, executor: Executor) -> Lane:
         lane = Lane(executor, pause=self._restart_pause, on_ready=self._wake)
         executor.pace.on_take = self._touch_queue  # what is expected may have changed
+        executor.pace.on_measurement = self._tell_measurement
         self._lanes.append(lane)
         return lane
+
+    def _tell_measurement(self, measurement: Measurement) -> None:
+        for listener in self.measurement_listeners:
+            listener(measurement)
 
     def _supervise(self, lane: Lane) -> None:
         supervisor = asyncio.create_task(lane.supervise(), name=f"lane {lane.device}")

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.errors import ModelFormatError
+from engine.pace import Act, Measurement
 from engine.testing import FakeExecutor
 from tests.web_kit import Page, open_page
 
@@ -18,6 +19,8 @@ NAMES = {
     "dreamlab_errors": ("counter", {"kind"}),
     "dreamlab_wait_seconds": ("histogram", set()),
     "dreamlab_picture_seconds": ("histogram", {"mode"}),
+    "dreamlab_step_seconds": ("histogram", {"family"}),
+    "dreamlab_switch_seconds": ("histogram", {"family", "source"}),
     "dreamlab_event_loop_lag_seconds": ("gauge", set()),
     "dreamlab_device_up": ("gauge", {"device"}),
     "dreamlab_device_memory_used_bytes": ("gauge", {"device"}),
@@ -64,6 +67,8 @@ async def test_names_types_and_labels_are_what_dashboards_rely_on(held: Page) ->
     await held.executor.until(lambda: failing in held.executor.running)
     held.executor.fail(failing, ModelFormatError(Path("x"), "no"))
     await end_of(held, failing)
+    for act in (Act.PASS, Act.LOAD):
+        held.executor.pace.on_measurement(Measurement(act, "sd15", 0.1))
     found = {
         family.name: (
             family.type,
@@ -107,6 +112,23 @@ async def test_pictures_waits_and_failures_are_counted_as_they_come(held: Page) 
     for status in ("done", "failed", "cancelled"):
         assert now["dreamlab_requests_total", "small", status] == 1
     assert now["dreamlab_running", "small"] == 0
+
+
+async def test_steps_and_switches_are_told_as_workers_measured_them(held: Page) -> None:
+    for act, seconds in (
+        (Act.PASS, 0.03),
+        (Act.PASS, 0.3),
+        (Act.LOAD, 12.0),
+        (Act.SWITCH, 0.5),
+        (Act.DECODE, 9.0),  # neither
+    ):
+        held.executor.pace.on_measurement(Measurement(act, "sdxl", seconds))
+    now = await figures(held)
+    assert now["dreamlab_step_seconds_count", "sdxl"] == 2
+    assert now["dreamlab_step_seconds_sum", "sdxl"] == pytest.approx(0.33)
+    assert now["dreamlab_step_seconds_bucket", "sdxl", "0.05"] == 1
+    assert now["dreamlab_switch_seconds_sum", "sdxl", "disk"] == 12
+    assert now["dreamlab_switch_seconds_sum", "sdxl", "memory"] == 0.5
 
 
 async def test_nothing_that_anybody_typed_and_no_place_or_secret_is_in_it(tmp_path: Path) -> None:

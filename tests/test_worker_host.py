@@ -1215,6 +1215,21 @@ def test_what_things_take_is_told_and_remembered(tmp_path: Path) -> None:
     again.host.close()
 
 
+def test_each_step_and_load_is_told_once_and_what_is_only_tried_never(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.cost = flat_up_to(99, 0.01)
+    for number in range(1, 6):  # one after the other, so that more rows are tried beside them
+        bench.run(number, steps=4)
+        bench.finish()
+    assert bench.workers["one"].rehearsed
+
+    told = [each for r in bench.said if isinstance(r, Measured) for each in r.measurements]
+    assert [each.act for each in told] == [Act.LOAD] + [Act.PASS] * 5 * 4
+    assert {each.family for each in told} == {"sd15"}
+    assert sum(each.seconds for each in told) == pytest.approx(5 * 4 * 0.01)
+    bench.host.close()
+
+
 def test_it_says_which_models_are_loaded(bench: Bench) -> None:
     bench.run(1)
     bench.finish()

@@ -22,6 +22,7 @@ from bot.records import JobRecord
 from bot.studio import Studio
 from engine.errors import DreamLabError, JobCancelledError
 from engine.jobs import GenerationResult
+from engine.pace import Act, Measurement
 from engine.worker_pool import LaneState, WorkerPool
 from modes.catalog import ModeCatalog
 
@@ -30,6 +31,10 @@ MEDIA_TYPE = CONTENT_TYPE_LATEST
 _PATIENCE = 0.5  # seconds that a device has to say what it holds
 _WAITS = (0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
 _DRAWINGS = (0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120, 300, 900)
+
+_STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+_SWITCHES = (0.1, 0.25, 0.5, 1, 2, 5, 10, 20, 40, 80, 160)
+_SOURCES = {Act.LOAD: "disk", Act.SWITCH: "memory"}
 
 
 class Metrics:
@@ -66,6 +71,20 @@ class Metrics:
             buckets=_DRAWINGS,
             **registry,
         )
+        self._step = Histogram(
+            "dreamlab_step_seconds",
+            "Seconds of a denoising step, whoever shared it; a GPU's are measured now and then.",
+            ["family"],
+            buckets=_STEPS,
+            **registry,
+        )
+        self._switch = Histogram(
+            "dreamlab_switch_seconds",
+            "Seconds of a model's way into a device's memory, by where it came from.",
+            ["family", "source"],
+            buckets=_SWITCHES,
+            **registry,
+        )
         self._late = Gauge(
             "dreamlab_event_loop_lag_seconds",
             "How late the event loop was at most in the last minute.",
@@ -82,6 +101,7 @@ class Metrics:
         self._by_device = (self._up, self._used, self._total)
         studio.begun_listeners.append(self._begun)
         studio.ended_listeners.append(self._ended)
+        pool.measurement_listeners.append(self._measured)
 
     async def render(self) -> bytes:
         """Returns the figures in Prometheus' text format."""
@@ -105,6 +125,12 @@ class Metrics:
 
     def _begun(self, record: JobRecord) -> None:
         self._waited.observe(max(0.0, time.time() - record.created_at.timestamp()))
+
+    def _measured(self, measurement: Measurement) -> None:
+        if measurement.act is Act.PASS:
+            self._step.labels(measurement.family).observe(measurement.seconds)
+        elif source := _SOURCES.get(measurement.act):
+            self._switch.labels(measurement.family, source).observe(measurement.seconds)
 
     def _ended(self, record: JobRecord, outcome: GenerationResult | DreamLabError) -> None:
         mode = record.request.mode
