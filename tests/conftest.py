@@ -18,7 +18,7 @@ settings.register_profile("unhurried", deadline=None)
 settings.load_profile("unhurried")
 
 # A failed assertion in a kit shows its values, as one in a test does.
-pytest.register_assert_rewrite("tests.discord_kit")
+pytest.register_assert_rewrite("tests.discord_kit", "tests.page_kit")
 
 
 @pytest.fixture(autouse=True, scope="module")

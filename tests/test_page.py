@@ -14,6 +14,7 @@ from playwright.async_api import (
     BrowserContext,
     FilePayload,
     Locator,
+    Route,
     expect,
 )
 from playwright.async_api import Page as Tab
@@ -573,6 +574,28 @@ async def test_a_refused_edit_of_the_modes_is_told(tab: Tab, held: Page) -> None
     await expect(tab.locator("#mode-problem")).to_contain_text("modes.yaml, line 2: not YAML")
     await send(tab, "/mode list")
     await expect(tab.locator("#notice")).to_contain_text("The last edit was refused: modes.yaml")
+
+
+async def test_the_login_takes_no_token_before_it_can_send_it(
+    context: BrowserContext, tmp_path: Path
+) -> None:
+    async with open_page(tmp_path, web_token="a" * 16) as page:
+        tab, may_come = await context.new_page(), asyncio.Event()
+
+        async def late(route: Route) -> None:
+            await may_come.wait()
+            await route.continue_()
+
+        await tab.route("**/static/login.js", late)
+        await tab.goto(f"{page.url}/login", wait_until="commit")
+        await expect(tab.get_by_label("Your token?")).to_be_disabled()
+        await expect(tab.get_by_role("button", name="Sign in")).to_be_disabled()
+        may_come.set()
+        await expect(tab.get_by_label("Your token?")).to_be_focused()
+        await tab.keyboard.type("a" * 16)
+        await tab.keyboard.press("Enter")
+        await expect(tab).to_have_url(f"{page.url}/")
+        await tab.close()
 
 
 async def test_whoever_has_a_token_signs_in_draws_and_signs_out(

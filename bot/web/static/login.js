@@ -25,5 +25,9 @@ $("sign-in").addEventListener("submit", async (event) => {
   }
 });
 
+// What was typed before this moment would have been sent to nobody.
+for (const part of $("sign-in").elements) part.disabled = false;
+$("token").focus();
+
 // A link on another site leads here although the browser is signed in: it kept the cookie back.
 ask("GET", "/api/session").then(enter, () => {});
