@@ -296,14 +296,13 @@ async def test_the_page_varies_and_enlarges_each_picture_once(tmp_path: Path) ->
             assert new.headers["Location"] == old.headers["Location"]
             parent = {"job_id": job["id"], "number": 1, "kinship": how}
             assert new.json()["parent"] == parent
-        family = (await page.client.get(f"/api/jobs/{job['id']}/family")).json()
-        assert family["parent"] is None
-        assert [(child["number"], child["kinship"]) for child in family["children"]] == [
-            (1, "vary"),
-            (1, "upscale"),
+        family = (await page.client.get(f"/api/jobs/{job['id']}/family")).json()["family"]
+        assert [(one["parent_id"], one["number"], one["kinship"]) for one in family] == [
+            (None, None, None),
+            (job["id"], 1, "vary"),
+            (job["id"], 1, "upscale"),
         ]
-        child = (await page.client.get(f"/api/jobs/{new.json()['id']}/family")).json()
-        assert child["parent"] == parent
+        assert family[0]["image_ids"] == [one["id"] for one in job["images"]]
 
 
 @pytest.mark.parametrize("image", ["x", "-" * 64, "%00", "..%2F..", "é"])

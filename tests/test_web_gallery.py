@@ -138,7 +138,7 @@ async def test_a_family_is_told_from_the_eldest_down_whoever_is_asked(page: Page
     await ended(page, answer.json()["id"])
     changed = await page.finished("a red fox", made_of=eldest["id"])
     for job in (eldest, child, changed):
-        tree = (await page.client.get(f"/api/jobs/{job['id']}/tree")).json()["family"]
+        tree = (await page.client.get(f"/api/jobs/{job['id']}/family")).json()["family"]
         told = {member["id"]: (member["parent_id"], member["kinship"]) for member in tree}
         assert told == {
             eldest["id"]: (None, None),
@@ -174,7 +174,7 @@ async def test_each_sees_their_own_alone(tmp_path: Path) -> None:
             "has_older": False,
             "modes": [],
         }
-        foreign = [f"{image}/small", f"/api/jobs/{job['id']}/tree"]
+        foreign = [f"{image}/small", f"/api/jobs/{job['id']}/family"]
         assert [await status(page, path) for path in foreign] == [404, 404]
         answer = await page.client.post("/api/jobs", json={"prompt": "x", "made_of": job["id"]})
         assert answer.status_code == 404

@@ -26,7 +26,10 @@ from bot.web.events import Feeds
 from bot.web.gallery_routes import gallery
 from bot.web.gate import Gate
 from bot.web.guard import LOOPBACK, Guard, host_name
+from bot.web.image_routes import images
+from bot.web.job_routes import jobs
 from bot.web.keys import Keys
+from bot.web.lineage_routes import lineage
 from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
 from bot.web.mode_file_routes import modes_file, modes_live
@@ -34,9 +37,9 @@ from bot.web.model_routes import drawing, models
 from bot.web.openai_routes import openai
 from bot.web.page_routes import pages
 from bot.web.plot_routes import plots
+from bot.web.probe_routes import probes, status
 from bot.web.queue_board import QueueBoard
 from bot.web.queue_routes import line
-from bot.web.routes import api, probes
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
 from bot.web.status import StatusBoard
@@ -111,7 +114,10 @@ def create_web_app(
         sessions,
         pages,
         probes,
-        api,
+        status,
+        jobs,
+        images,
+        lineage,
         gallery,
         line,
         devices,

@@ -24,36 +24,42 @@ class ParentOut(BaseModel):
         return cls(job_id=parent.job_id, number=parent.number, kinship=parent.kinship)
 
 
-class ChildOut(BaseModel):
-    """What was made of a job."""
+class MemberOut(BaseModel):
+    """A job as a member of its family."""
 
-    job_id: str
-    number: int | None = Field(description="Of which image, 0 is the first; null for all of them.")
-    kinship: Kinship
+    id: str
+    parent_id: str | None = Field(description="Another of the family; null for the eldest known.")
+    number: int | None = Field(
+        description="Which of its parent's images, 0 is the first; null for all of them."
+    )
+    kinship: Kinship | None
+    prompt: str
     status: JobStatus
-    image_ids: list[str]
+    image_ids: list[str] = Field(description="Its images; none where it has not drawn any (yet).")
+
+    @classmethod
+    def of(cls, record: JobRecord, *, eldest: bool) -> Self:
+        """Returns a member of a family; the eldest has no parent in it."""
+        parent = None if eldest else record.parent
+        return cls(
+            id=record.id,
+            parent_id=parent.job_id if parent else None,
+            number=parent.number if parent else None,
+            kinship=parent.kinship if parent else None,
+            prompt=record.request.shown_prompt,
+            status=record.status,
+            image_ids=[image.id for image in record.images],
+        )
 
 
 class FamilyOut(BaseModel):
-    """A job's parent and children, yours alone."""
+    """All that came of the eldest, parents before their children; yours alone."""
 
-    parent: ParentOut | None
-    children: list[ChildOut] = Field(description="Oldest first; what came to nothing left out.")
+    family: list[MemberOut]
 
     @classmethod
-    def of(cls, job: JobRecord, children: Sequence[JobRecord]) -> Self:
-        """Returns the family of a job."""
+    def of(cls, family: Sequence[JobRecord]) -> Self:
+        """Returns a family, the eldest of whom comes first."""
         return cls(
-            parent=ParentOut.of(job.parent) if job.parent else None,
-            children=[
-                ChildOut(
-                    job_id=child.id,
-                    number=child.parent.number,
-                    kinship=child.parent.kinship,
-                    status=child.status,
-                    image_ids=[image.id for image in child.images],
-                )
-                for child in children
-                if child.parent
-            ],
+            family=[MemberOut.of(one, eldest=number == 0) for number, one in enumerate(family)]
         )

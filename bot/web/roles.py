@@ -87,7 +87,6 @@ RULES: dict[tuple[str, str], Role | None] = {
     ("POST", "/api/jobs/{job_id}/again"): Role.ARTIST,
     ("GET", "/api/jobs/{job_id}/events"): Role.ARTIST,
     ("GET", "/api/jobs/{job_id}/family"): Role.ARTIST,
-    ("GET", "/api/jobs/{job_id}/tree"): Role.ARTIST,
     ("GET", "/api/gallery"): Role.ARTIST,
     ("GET", "/api/images/{image_id}"): Role.ARTIST,
     ("GET", "/api/images/{image_id}/small"): Role.ARTIST,

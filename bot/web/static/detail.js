@@ -143,7 +143,7 @@ export class Detail {
     const { id } = this.job;
     let family = [];
     try {
-      ({ family } = await call("GET", `/api/jobs/${encodeURIComponent(id)}/tree`));
+      ({ family } = await call("GET", `/api/jobs/${encodeURIComponent(id)}/family`));
     } catch {
       // Without it the picture is still worth looking at; the status says where the server is away.
     }
@@ -159,10 +159,12 @@ export class Detail {
   }
 
   #member(member, children) {
-    const { id, prompt, kinship, number, status, small } = member;
+    const { id, prompt, kinship, number, status, image_ids: [image] } = member;
     const words = kinshipOf(kinship, number);
-    const state = status === "done" ? (small ? "" : ", deleted") : `, ${stageOf({ ...member, position: null })}`;
-    const picture = small ? make("img", { src: small, alt: "", loading: "lazy" }) : make("span", { className: "gap" });
+    const state = status === "done" ? (image ? "" : ", deleted") : `, ${stageOf({ ...member, position: null })}`;
+    const picture = image
+      ? make("img", { src: `/api/images/${image}/small`, alt: "", loading: "lazy" })
+      : make("span", { className: "gap" });
     const text = make("span", {}, make("b", { textContent: words + state }), ` ${prompt}`);
     const link = make("a", { href: `/gallery?job=${id}`, className: "kin" }, picture, text);
     if (id === this.job.id) link.ariaCurrent = "true";
