@@ -57,7 +57,7 @@ async def test_a_picture_is_kept_as_it_was_read_before_the_request_is_acknowledg
         assert path is not None
         assert path.read_bytes() == source.png
         assert job.request.strength == 0.6
-        assert await room.store.get(job.id) == job
+        assert await room.as_acknowledged(job) == job
         # The row's path is of use wherever the data folder is; the worker's is whole.
         assert job.request.source == Path("sources", f"{source.digest}.png")
         await room.drawing(job)
