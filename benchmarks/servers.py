@@ -12,11 +12,13 @@ from diffusers import DiffusionPipeline  # noqa: TID253 - what is compared with
 
 from benchmarks.workloads import Asked, Served, Workload
 from engine.errors import NotEnoughMemoryError
+from engine.executor import LoadReport
 from engine.fair_queue import FairQueue
 from engine.images import encode_png, request_parameters
-from engine.jobs import GenerationRequest, GenerationResult, Progress
-from engine.messages import Cancel, JobEvent, JobFailed, Reply, Run
+from engine.jobs import GenerationRequest, GenerationResult, ModelSpec, Progress
+from engine.messages import Answer, Cancel, JobEvent, JobFailed, Load, Measured, Reply, Run
 from engine.model_registry import ModelRegistry
+from engine.pace import Pace
 from engine.samplers import NoiseSchedule, create_scheduler
 from engine.step_batcher import LEAST_CAP
 from engine.worker_host import WorkerHost
@@ -190,6 +192,7 @@ class OurServer:
             clock=clock,
         )
         self.loads = 0
+        self.pace = Pace()
         self.progress: dict[int, Progress] = {}
         self._under_way: set[int] = set()
 
@@ -212,6 +215,8 @@ class OurServer:
         for reply in self._said:
             if isinstance(reply, JobFailed):
                 raise reply.error
+            if isinstance(reply, Measured):
+                self.pace.take(reply.figures)
             if isinstance(reply, JobEvent) and isinstance(reply.event, Progress):
                 self.progress[reply.run_id] = reply.event
             if isinstance(reply, JobEvent) and isinstance(reply.event, GenerationResult):
@@ -219,6 +224,17 @@ class OurServer:
         self._said.clear()
         self._under_way.difference_update(finished)
         return finished
+
+    def load(self, model: ModelSpec) -> LoadReport:
+        """Loads a model; nothing else may be under way."""
+        self.host.handle(Load(0, model))
+        while self.host.busy:
+            self.host.tick()
+        [answer] = [each for each in self._said if isinstance(each, Answer)]
+        self._said.clear()
+        if not isinstance(answer.value, LoadReport):
+            raise answer.error or TypeError(f"a load was answered with {answer.value!r}")
+        return answer.value
 
     def reset(self) -> None:
         """Cancels what is under way; the models stay."""
@@ -299,40 +315,44 @@ class RoomFor(ModelRegistry):
 
 def bare_pass(stock: StockServer, request: GenerationRequest, rows: int, passes: int) -> float:
     """Returns the seconds of one forward pass of the bare UNet, the median of so many."""
-    pipeline = stock.pipeline
-    unet = pipeline.unet
-    scale = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
-    where = {"device": unet.device, "dtype": unet.dtype}
-    latents = torch.zeros(
-        rows, unet.config.in_channels, request.height // scale, request.width // scale, **where
-    )
+    unet, arguments = stock.pipeline.unet, pass_arguments(stock, request, rows)
+    took = []
     with torch.inference_mode():
-        told, negative, *pooled = pipeline.encode_prompt(
-            request.prompt,
-            device=unet.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=True,
-        )
-        embeddings = torch.cat([negative, told]).repeat(rows // 2 + 1, 1, 1)[:rows]
-        added = None
-        if pooled:  # SDXL
-            ids = [request.height, request.width, 0, 0, request.height, request.width]
-            added = {
-                "text_embeds": pooled[0].repeat(rows, 1),
-                "time_ids": torch.tensor([ids] * rows, **where),
-            }
-        timesteps = torch.full((rows,), 500.0, device=unet.device)
-        took = []
         for _ in range(passes):
             began = time.perf_counter()
-            unet(
-                latents,
-                timesteps,
-                encoder_hidden_states=embeddings,
-                added_cond_kwargs=added,
-                return_dict=False,
-            )
+            unet(**arguments)
             if unet.device.type == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - began)
     return sorted(took)[len(took) // 2]
+
+
+@torch.inference_mode()
+def pass_arguments(stock: StockServer, request: GenerationRequest, rows: int) -> dict[str, Any]:
+    """Returns what the stock pipeline's UNet is called with for so many rows."""
+    pipeline = stock.pipeline
+    unet = pipeline.unet
+    scale = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    where = {"device": unet.device, "dtype": unet.dtype}
+    told, negative, *pooled = pipeline.encode_prompt(
+        request.prompt,
+        device=unet.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=True,
+    )
+    added = None
+    if pooled:  # SDXL
+        ids = [request.height, request.width, 0, 0, request.height, request.width]
+        added = {
+            "text_embeds": pooled[0].repeat(rows, 1),
+            "time_ids": torch.tensor([ids] * rows, **where),
+        }
+    return {
+        "sample": torch.zeros(
+            rows, unet.config.in_channels, request.height // scale, request.width // scale, **where
+        ),
+        "timestep": torch.full((rows,), 500.0, device=unet.device),
+        "encoder_hidden_states": torch.cat([negative, told]).repeat(rows // 2 + 1, 1, 1)[:rows],
+        "added_cond_kwargs": added,
+        "return_dict": False,
+    }

@@ -10,6 +10,7 @@ whatever else the machine does meets all alike: what counts are the ratios, roun
 The servers: *stock* is diffusers' pipeline behind a lock; *window* the same, where requests that
 come within 50 ms and agree in all settings share a call; *ours, one by one* is our step loop
 without shared forward passes; *ours* is what ships. *Bare* is the UNet alone, called in a loop.
+How near that comes to what the device could do is measured beside it (`benchmarks.floors`).
 """
 
 import argparse
@@ -17,7 +18,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from typing import Any
 import torch  # noqa: TID253 - run by itself, no front end imports it
 
 from benchmarks.claims import claims
+from benchmarks.floors import copy_rate, multiplication_rate, pass_operations
 from benchmarks.machine import RESULTS, headline, machine, write_results
 from benchmarks.plots import draw
 from benchmarks.random_models import look_alike, random_model
@@ -39,7 +41,9 @@ from benchmarks.servers import (
     drive,
 )
 from benchmarks.workloads import Arrivals, Asked, ClosedLoop, figures, flood, poisson, zipf
+from engine.executor import LoadReport
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
+from engine.pace import MOST_ROWS
 from engine.worker_host import prepare_device
 from engine.workers.host_cache import HostCache
 
@@ -52,55 +56,94 @@ Figure = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is measured.
+    """What is measured with one model.
 
     Attributes:
-        models: family (None is the demo model) and width of its square pictures.
+        family: whose shapes a model with random weights gets; None draws with the demo model.
+        size: width and height of the pictures in pixels.
         users: crowds of the closed loop.
         steps: of each picture.
         each: pictures that each user of a closed loop asks for.
-        arrivals: requests of each open loop.
+        arrivals: requests of each open loop; 0 leaves that out. The more there are, the longer is
+            the line that grows where more come than are served.
         flood: requests of the member who floods.
-        modes: requests of the run with eight models.
+        modes: requests of the run with eight models; 0 leaves that out.
+        returns: how often a model comes back from the host's memory.
         rounds: how often all of it is done.
     """
 
-    models: tuple[tuple[Family | None, int], ...]
+    family: Family | None
+    size: int
     users: tuple[int, ...] = (1, 2, 4, 8)
     steps: int = 12
     each: int = 3
-    arrivals: int = 16
+    arrivals: int = 40
     flood: int = 200
     modes: int = 40
+    returns: int = 5
     rounds: int = 3
 
 
-PROFILES = {
+PROFILES: Mapping[str, tuple[Profile, ...]] = {
     # Latents of 8 x 8, where calling the UNet costs more than what it computes, and of 32 x 32.
-    "tiny": Profile(((None, 64), (None, 256))),
-    "gpu": Profile(
-        ((Family.SD15, 512), (Family.SDXL, 1024)),
-        users=(1, 2, 4, 8, 16, 32),
-        steps=20,
-        each=2,
-        arrivals=32,
-        modes=0,
-        rounds=1,
+    "tiny": (
+        Profile(None, 64),
+        Profile(None, 256, users=(1, 8), each=2, arrivals=0, modes=0),
+    ),
+    "gpu": (
+        Profile(
+            Family.SD15,
+            512,
+            users=(1, 2, 4, 8, 16),
+            steps=20,
+            each=2,
+            arrivals=32,
+            modes=0,
+            rounds=1,
+        ),
+        Profile(
+            Family.SDXL,
+            1024,
+            users=(1, 2, 4, 8, 16),
+            steps=20,
+            each=1,
+            arrivals=12,
+            modes=0,
+            rounds=1,
+        ),
     ),
     # Runs to its end in seconds; its figures say nothing.
-    "smoke": Profile(
-        ((None, 64),), users=(1, 2), steps=4, each=1, arrivals=2, flood=3, modes=4, rounds=1
+    "smoke": (
+        Profile(
+            None,
+            64,
+            users=(1, 2),
+            steps=4,
+            each=1,
+            arrivals=2,
+            flood=3,
+            modes=4,
+            returns=1,
+            rounds=1,
+        ),
     ),
 }
 
 
 SECTIONS = {
     "bare": ("A step against the bare UNet", "pictures", ("bare_ms", "step_ms", "overhead")),
-    "users": ("Users who ask again at once", "users", ("per_second", "mean", "p95")),
+    "passes": ("A forward pass of the bare UNet", "rows", ("bare_ms", "row_ms", "share")),
+    "users": ("Users who ask again at once", "users", ("per_second", "mean", "p50", "p95")),
     "poisson": ("Users who come by chance", "load", ("per_second", "mean", "p95", "p99")),
     "flood": ("A single request beside a flood", None, ("alone", "beside", "times")),
     "modes": ("Eight models, room for three", None, ("switches", "per_second", "mean", "p95")),
     "joins": ("Steps until a newcomer's first", "others", ("steps",)),
+    "switches": (
+        "Back from the host's memory",
+        None,
+        ("disk_s", "switch_s", "copied_gb", "floor_s", "times"),
+    ),
+    "knee": ("Rows above which a pass gains nothing", None, ("rows",)),
 }
 """Title, what it goes across, and columns of each part of the benchmark."""
 
@@ -108,10 +151,10 @@ SECTIONS = {
 class Bench:
     """One model at one size, and all that is measured with it."""
 
-    def __init__(self, profile: Profile, model: Path, size: int, device: str) -> None:
+    def __init__(self, profile: Profile, model: Path, device: str) -> None:
         self._profile = profile
         self._device = device
-        self._size = size
+        size = profile.size
         self._request = GenerationRequest(
             mode="benchmark",
             model=ModelSpec(model),
@@ -150,10 +193,13 @@ class Bench:
             "flood": self._flood,
             "modes": self._modes,
             "joins": self._joins,
+            "passes": self._passes,
+            "switches": self._switches,
+            "knee": self._knee,
         }
         for number, section in itertools.product(range(self._profile.rounds), sections):
             for figure in measures[section](number):
-                yield {"size": self._size, "round": number, **figure}
+                yield {"size": self._profile.size, "round": number, **figure}
 
     # What is asked for
 
@@ -211,6 +257,8 @@ class Bench:
 
     def _poisson(self, number: int) -> Iterator[Figure]:
         """Users who know nothing of each other, with settings of their own."""
+        if not self._profile.arrivals:
+            return
         for load in LOADS:
             asked = poisson(load * self._capacity, self._profile.arrivals, self._mixed, seed=number)
             for server in self._in_turn(number):
@@ -291,6 +339,60 @@ class Bench:
             yield {"section": "joins", "server": "ours", "others": others, "steps": turns}
         ours.host.close()
 
+    def _passes(self, number: int) -> Iterator[Figure]:
+        """The bare UNet, and the share it has of what the device multiplies at best."""
+        operations = pass_operations(self._stock, self._request) / 2  # with guidance
+        rate = multiplication_rate(self._device)
+        for rows in (2, 4, 8, 16):
+            if rows > MOST_ROWS[self._device.partition(":")[0]]:
+                continue
+            bare = bare_pass(self._stock, self._request, rows, self._profile.steps)
+            yield {
+                "section": "passes",
+                "server": "bare",
+                "rows": rows,
+                "bare_ms": bare * 1000,
+                "row_ms": bare * 1000 / rows,
+                "share": operations * rows / bare / rate,
+                "operations_per_second": rate,
+            }
+
+    def _switches(self, number: int) -> Iterator[Figure]:
+        """A model that has to leave the device for another one, and comes back."""
+        with tempfile.TemporaryDirectory() as folder:
+            other = ModelSpec(random_model(Family.SD15, Path(folder) / "other", "cpu", tiny=True))
+            ours = OurServer(
+                self._device,
+                registry=RoomFor(self._device, 1),
+                cache=HostCache(self._device, 2**35, available=lambda: 2**40),
+            )
+            disk = ours.load(self._request.model)
+            reports: list[LoadReport] = []
+            for _ in range(self._profile.returns):
+                ours.load(other)
+                reports.append(ours.load(self._request.model))
+            ours.host.close()
+        copied = statistics.median(report.copied for report in reports)
+        switch = statistics.median(report.seconds for report in reports)
+        floor = copied / copy_rate(self._device)
+        yield {
+            "section": "switches",
+            "server": "ours",
+            "device": self._device,
+            "disk_s": disk.seconds,
+            "switch_s": switch,
+            "copied_gb": copied / 1e9,
+            "floor_s": floor,
+            "times": switch / floor,
+        }
+
+    def _knee(self, number: int) -> Iterator[Figure]:
+        """What the step loop has found out for itself while it served all of the above."""
+        pixels = self._request.width * self._request.height
+        most = MOST_ROWS[self._device.partition(":")[0]]
+        rows = self._ours.pace.most_rows(self._request.model.key, pixels, most)
+        yield {"section": "knee", "server": "ours", "rows": rows}
+
     def _in_turn(self, number: int) -> Sequence[Server]:
         at = number % len(self._servers)
         return (*self._servers[at:], *self._servers[:at])
@@ -308,12 +410,19 @@ def _seconds(call: Callable[[], object]) -> float:
 _UNITS = {
     "per_second": "pictures/s",
     "mean": "mean s",
+    "p50": "p50 s",
     "p95": "p95 s",
     "p99": "p99 s",
     "bare_ms": "bare ms",
     "step_ms": "step ms",
     "alone": "alone s",
     "beside": "beside s",
+    "row_ms": "ms a row",
+    "share": "of the peak",
+    "disk_s": "from disk s",
+    "switch_s": "switch s",
+    "copied_gb": "copied GB",
+    "floor_s": "copy alone s",
 }
 
 
@@ -351,7 +460,7 @@ def _ratio(rounds: Sequence[Figure], stock: Sequence[Figure], column: str) -> fl
 
 
 def run(
-    profile: Profile,
+    profiles: Sequence[Profile],
     device: str,
     folder: Path,
     model: Path,
@@ -359,26 +468,25 @@ def run(
     tiny: bool = False,
     sections: Sequence[str] = tuple(SECTIONS),
 ) -> list[Figure]:
-    """Returns all figures of a profile.
+    """Returns all figures of some profiles.
 
     Args:
-        profile: what is measured.
+        profiles: what is measured.
         device: where.
         folder: for the models that are made.
-        model: draws where the profile names no family.
+        model: draws where a profile names no family.
         tiny: whether models are made with few and narrow layers.
         sections: which part of it; all.
     """
     prepare_device(device, may_fall_back=False)  # and no progress bars
     all_figures = []
-    for family, size in profile.models:
-        path = model
+    for profile in profiles:
+        path, family = model, profile.family
         if family is not None:
             path = random_model(family, folder / family.value, device, tiny=tiny)
-        width = 64 if tiny and family else size
         name = family.value if family else path.name
-        bench = Bench(profile, path, width, device)
-        all_figures += [{"model": name, **figure} for figure in bench.measure(sections)]
+        measured = Bench(profile, path, device).measure(sections)
+        all_figures += [{"model": name, **figure} for figure in measured]
     return all_figures
 
 
@@ -394,11 +502,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--no-charts", action="store_true")
     options = parser.parse_args(arguments)
-    profile = PROFILES[options.profile]
+    profiles = PROFILES[options.profile]
     if options.rounds:
-        profile = replace(profile, rounds=options.rounds)
+        profiles = tuple(replace(profile, rounds=options.rounds) for profile in profiles)
     if options.profile == "gpu" and options.tiny_shapes:
-        profile = replace(PROFILES["smoke"], models=profile.models, modes=0)
+        [smoke] = PROFILES["smoke"]
+        profiles = tuple(replace(smoke, family=each.family, modes=0) for each in profiles)
     facts = machine()
     if options.device == "cpu":
         torch.set_num_threads(1)  # as many threads as rows would hide what batching gains
@@ -411,7 +520,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         tiny = options.tiny_shapes
         sections = options.sections
         all_figures = run(
-            profile, options.device, folder, options.model, tiny=tiny, sections=sections
+            profiles, options.device, folder, options.model, tiny=tiny, sections=sections
         )
     print(*table(all_figures), sep="\n")
     if held := list(claims(all_figures)):

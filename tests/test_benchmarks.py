@@ -45,14 +45,17 @@ def test_every_decision_is_measured_at_every_crowd() -> None:
 @pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning")
 def test_the_serving_benchmark_runs_to_its_end(tmp_path: Path) -> None:
     model = save_pipeline(tmp_path / "tiny")
-    profile = replace(PROFILES["smoke"], models=((None, 16),))
+    profiles = [replace(each, size=16) for each in PROFILES["smoke"]]
 
-    found = run(profile, "cpu", tmp_path, model)
+    found = run(profiles, "cpu", tmp_path, model)
 
     assert {each["section"] for each in found} == set(SECTIONS)
     servers = {each["server"] for each in found if each["section"] == "users"}
     assert servers == {"stock", "window", "ours, one by one", "ours"}
     assert all(each["steps"] <= 2 for each in found if each["section"] == "joins")
+    [switch] = [each for each in found if each["section"] == "switches"]
+    assert switch["copied_gb"] > 0
+    assert all(each["share"] > 0 for each in found if each["section"] == "passes")
     lines = list(table(found))
     assert all(any(title in line for line in lines) for title, _, _ in SECTIONS.values())
 
@@ -135,6 +138,26 @@ def test_figures_count_from_the_first_request_to_the_last_picture() -> None:
     assert found["seconds"] == 4.0
     assert found["per_second"] == 1.0
     assert (found["mean"], found["p50"], found["p99"]) == (1.0, 1.0, 1.0)
+
+
+def test_what_is_claimed_of_a_gpu_is_looked_for_on_a_gpu_alone() -> None:
+    def figure(section: str, server: str, **more: object) -> dict[str, object]:
+        return {"section": section, "server": server, "size": 512, **more}
+
+    found = [
+        figure("users", "stock", users=8, per_second=1.0),
+        figure("users", "ours", users=8, per_second=1.9),
+        figure("bare", "ours", pictures=1, overhead=0.04),
+        figure("switches", "ours", device="cuda:0", times=1.2),
+    ]
+
+    assert [" ".join(line[67:].split()) for line in claims(found)] == [
+        ">= 2 does not hold",
+        "<= 1.03 does not hold",
+        "<= 1.3 holds",
+    ]
+    found[-1]["device"] = "cpu"
+    assert len(list(claims(found))) == 2
 
 
 def test_each_claim_stands_beside_its_figure() -> None:
