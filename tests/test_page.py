@@ -617,6 +617,7 @@ async def test_whoever_has_a_token_signs_in_draws_and_signs_out(
         assert "dream-lab" not in await tab.evaluate("document.cookie")
         await tab.goto(f"{page.url}/login")  # as a link on another site leads there
         await expect(tab).to_have_url(f"{page.url}/")
+        await expect(tab.get_by_role("status").first).to_have_text("Ready")
 
         await tab.get_by_role("button", name="Sign out").click()
         await expect(tab).to_have_url(f"{page.url}/login")
