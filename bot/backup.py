@@ -165,6 +165,8 @@ def _pack(snapshot: Path, images: Path, archive: Path, tell: Tell) -> Contents:
                 tell(done, total)
             # A restored row has its file.
             db.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in missing])
+            # Who has signed out since shall stay so.
+            db.execute("DELETE FROM sessions")
             (jobs,) = db.execute("SELECT count(*) FROM jobs").fetchone()
             zipped.write(snapshot, DATABASE, zipfile.ZIP_DEFLATED)
     with archive.open("rb+") as file:

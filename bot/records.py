@@ -230,6 +230,21 @@ class Ended:
 
 
 @dataclass(frozen=True, slots=True)
+class Session:
+    """A browser that is signed in to the page.
+
+    Attributes:
+        key: hash of the secret that it has.
+        token: fingerprint of the token that it came with.
+        expires_at: when it ends.
+    """
+
+    key: str
+    token: str
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A result on its way to the asker.
 

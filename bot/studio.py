@@ -37,6 +37,7 @@ from bot.records import (
 )
 from bot.reports import Reports
 from bot.rules import Rules, Usage
+from bot.sessions import KeptSessions
 from bot.source_images import SourceImage, read_source
 from bot.steward import Steward
 from bot.store import Store
@@ -143,6 +144,7 @@ class Studio:
         house: what places allow.
         lineage: what was made of what.
         reports: what moderators were told of.
+        sessions: who is signed in to the page.
         exporter: packs what is somebody's.
         steward: pauses, loads and unloads, and keeps who did.
         past: how it went; the program has it run.
@@ -183,6 +185,7 @@ class Studio:
         self.house = House(store)
         self.lineage = Lineage(store)
         self.reports = Reports(store)
+        self.sessions = KeptSessions(store)
         self.exporter = Exporter(images.path, images.source_path)
         self.steward = Steward(store, pool, catalog)
         self.past = History(store, pool)

@@ -10,7 +10,7 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from bot.backup import BackupError, Contents, back_up, restore
 from bot.cli import main
 from bot.database import StoreError
 from bot.image_folder import ImageFolder
-from bot.records import JobRecord
+from bot.records import JobRecord, Session
 from bot.source_images import SourceImage
 from bot.store import Store
 from engine.jobs import GeneratedImage, GenerationResult
@@ -87,6 +87,21 @@ async def test_what_was_backed_up_comes_back_elsewhere(
     assert await kept(tmp_path / "new") == before
     assert names(tmp_path) == ["backup.zip", "data", "new"]
     assert not (tmp_path / "new" / ".restoring").exists()
+
+
+async def test_a_restored_backup_signs_nobody_in_again(
+    data: Path, file: Path, tmp_path: Path
+) -> None:
+    await fill(data)
+    now = datetime.now(UTC)
+    async with await Store.open(data / "dreamlab.db") as store:
+        await store.add_session(Session("key", "token", now + timedelta(days=1)), now, 9)
+        back_up(data, file)
+        assert len(await store.sessions()) == 1
+
+    restore(file, tmp_path / "new")
+    async with await Store.open(tmp_path / "new" / "dreamlab.db") as store:
+        assert await store.sessions() == []
 
 
 async def test_a_backup_is_of_one_moment_while_the_bot_goes_on(

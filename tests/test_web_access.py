@@ -1,6 +1,7 @@
 """Who may use the page: each rule is attacked over real HTTP, and holds."""
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,8 +17,6 @@ from starlette.routing import Mount, Route
 from bot.settings import Settings
 from bot.web.access import (
     MOST_FAILURES,
-    MOST_SESSIONS,
-    SESSION,
     WINDOW,
     YOU,
     Access,
@@ -264,6 +263,48 @@ async def test_a_session_opens_what_its_token_opens_and_ends_with_the_sign_out(p
         assert (await client.get("/api/status")).status_code == 401
 
 
+async def test_a_restart_signs_nobody_out_and_nobody_in_again(tmp_path: Path) -> None:
+    async with open_page(tmp_path, **TOKENS) as page, browser(page) as ada, browser(page) as bob:
+        await sign_in(ada, ADA)
+        await sign_in(bob, BOB)
+        stays, left = dict(ada.cookies), dict(bob.cookies)
+        assert (await bob.delete("/api/session")).status_code == 204
+    async with open_page(tmp_path, **TOKENS) as page, browser(page) as client:
+        client.cookies.update(left)
+        assert (await client.get("/api/status")).status_code == 401
+        client.cookies.update(stays)
+        assert (await client.get("/api/session")).json()["role"] == "artist"
+        assert (await client.delete("/api/session")).status_code == 204
+    async with open_page(tmp_path, **TOKENS) as page, browser(page) as client:
+        client.cookies.update(stays)
+        assert (await client.get("/api/status")).status_code == 401
+
+
+async def test_a_token_that_is_changed_takes_its_sessions_along(tmp_path: Path) -> None:
+    async with open_page(tmp_path, **TOKENS) as page, browser(page) as client:
+        await sign_in(client, ADMIN)
+        cookies = dict(client.cookies)
+    changed = {**TOKENS, "web_token": "another-0123456789abcdef"}
+    async with open_page(tmp_path, **changed) as page, browser(page) as client:
+        client.cookies.update(cookies)
+        assert (await client.get("/api/status")).status_code == 401
+
+
+def content_of(folder: Path) -> bytes:
+    return b"".join(file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+async def test_nothing_in_the_data_folder_opens_the_page(tmp_path: Path) -> None:
+    async with open_page(tmp_path, **TOKENS) as page, browser(page) as client:
+        await sign_in(client, ADMIN)
+        secret = client.cookies["dream-lab"]
+        assert (await client.get("/api/status")).status_code == 200
+    kept = content_of(tmp_path)
+    assert hashlib.sha256(secret.encode()).hexdigest().encode() in kept
+    for told in (secret, ADMIN, ADA):
+        assert told.encode() not in kept
+
+
 async def test_no_script_and_no_other_site_gets_the_cookie(page: Page) -> None:
     async with browser(page) as client:
         plain = (await sign_in(client, ADMIN)).headers["set-cookie"]
@@ -441,20 +482,6 @@ def test_an_ipv6_network_counts_as_one_address() -> None:
         guess(access, "::ffff:192.0.2.1")
     with pytest.raises(TooManyGuessesError):
         access.by_token(ADMIN, "192.0.2.1")
-
-
-def test_sessions_end_by_themselves_and_are_bounded() -> None:
-    clock = Clock()
-    access = Access(Settings(**TOKENS), clock)
-    visitor = access.by_token(ADMIN, "x")
-    first = access.begin_session(visitor)
-    clock.now += SESSION - 1
-    assert access.by_session(first) is not None
-    clock.now += 1
-    assert access.by_session(first) is None
-    oldest, *_, newest = [access.begin_session(visitor) for _ in range(MOST_SESSIONS + 1)]
-    assert access.by_session(oldest) is None
-    assert access.by_session(newest) is not None
 
 
 # Other sites --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Who comes in: tokens, the sessions of browsers, and a bound on guessing."""
+"""Who comes in: tokens, and a bound on guessing them."""
 
 import functools
 import hashlib
@@ -6,11 +6,9 @@ import hmac
 import ipaddress
 import logging
 import math
-import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
 
 from bot.records import Owner
 from bot.settings import Settings
@@ -22,12 +20,6 @@ logger = logging.getLogger(__name__)
 
 YOU = Owner("web:local", "you", is_trusted=True)
 """Who runs Dream Lab: whoever sits at this machine, or has the admin's token."""
-
-SESSION = 7 * 24 * 3600
-"""Seconds that a browser stays signed in."""
-
-MOST_SESSIONS = 1000
-"""Browsers signed in at once; one more ends the oldest."""
 
 MOST_FAILURES = 10
 """Wrong tokens that an address may send in `WINDOW`."""
@@ -76,9 +68,7 @@ class TooFastError(DreamLabError):
 
 
 class Access:
-    """Turns a token or a session's id into a visitor.
-
-    Sessions are kept in memory: a restart, which may come with other tokens, ends them all.
+    """Turns a token into a visitor.
 
     Attributes:
         is_open: whether no token is needed, since only this machine reaches the page.
@@ -93,7 +83,6 @@ class Access:
         """
         self._clock = clock
         self._visitors = _visitors(settings)
-        self._sessions: OrderedDict[str, Visitor] = OrderedDict()  # by the hash of its id
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
         self._pace = Pace(PER_SECOND, BURST, clock)
         self.is_open = not self._visitors
@@ -123,12 +112,10 @@ class Access:
             raise WrongTokenError
         return found
 
-    def by_session(self, secret: str) -> Visitor | None:
-        """Returns whose session it is; None where there is none, or no longer."""
-        visitor = self._sessions.get(_digest(secret).hex())
-        if visitor is None or visitor.expires is None or visitor.expires <= self._clock():
-            return None
-        return visitor
+    def by_fingerprint(self, fingerprint: str) -> Visitor | None:
+        """Returns who has a token, by `Visitor.token`; None where it is nobody's, or no longer."""
+        found = (visitor for _, visitor in self._visitors if visitor.token == fingerprint)
+        return next(found, None)
 
     def count(self, visitor: Visitor) -> None:
         """Counts a request of a visitor; whoever sits at this machine isn't counted.
@@ -138,24 +125,6 @@ class Access:
         """
         if not self.is_open and (wait := self._pace.wait(visitor.owner.id)):
             raise TooFastError(math.ceil(wait))
-
-    def begin_session(self, visitor: Visitor) -> str:
-        """Returns the secret id of a new session."""
-        now = self._clock()
-        for key, known in tuple(self._sessions.items()):
-            if known.expires is not None and known.expires <= now:
-                del self._sessions[key]
-        while len(self._sessions) >= MOST_SESSIONS:
-            self._sessions.popitem(last=False)
-        secret = secrets.token_urlsafe(32)
-        key = _digest(secret).hex()
-        self._sessions[key] = replace(visitor, session=key, expires=now + SESSION)
-        return secret
-
-    def end_session(self, visitor: Visitor) -> None:
-        """Ends the session that a visitor came with, if one."""
-        if visitor.session is not None:
-            self._sessions.pop(visitor.session, None)
 
     def _wait(self, guesser: str) -> int:
         count, since = self._failures.get(guesser, (0, 0.0))
@@ -176,22 +145,23 @@ def _visitors(settings: Settings) -> list[tuple[bytes, Visitor]]:
     """Returns who has which token, by the token's hash."""
     found: list[tuple[bytes, Visitor]] = []
     if settings.web_token:
-        admin = Visitor(Role.ADMIN, YOU)
-        found.append((_digest(settings.web_token.get_secret_value()), admin))
+        text = settings.web_token.get_secret_value()
+        found.append((_digest(text), Visitor(Role.ADMIN, YOU, token=_fingerprint(text))))
     for tokens, role in (
         (settings.web_artist_token, Role.ARTIST),
         (settings.web_viewer_token, Role.VIEWER),
     ):
         for token in tokens:
             text = token.get_secret_value()
-            owner = Owner(f"web:{_owner_id(text)}", f"{role.name.lower()} on the page")
-            found.append((_digest(text), Visitor(role, owner)))
+            fingerprint = _fingerprint(text)
+            owner = Owner(f"web:{fingerprint}", f"{role.name.lower()} on the page")
+            found.append((_digest(text), Visitor(role, owner, token=fingerprint)))
     return found
 
 
 @functools.cache
-def _owner_id(token: str) -> str:
-    """Returns an id that stays the same over restarts, and that the token can't be told from."""
+def _fingerprint(token: str) -> str:
+    """Returns what a token is known by over restarts, and can't be told from."""
     # The database and its backups hold it: guessing a weak token from it shall be slow, too.
     salt = b"dream lab: owner of a token"
     return hashlib.scrypt(token.encode(), salt=salt, n=2**14, r=8, p=1, dklen=12).hex()

@@ -42,6 +42,7 @@ from bot.web.queue_board import QueueBoard
 from bot.web.queue_routes import line
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
+from bot.web.sessions import Sessions
 from bot.web.status import StatusBoard
 from bot.web.steward_routes import steward
 from bot.web.thumbnails import Thumbnails
@@ -109,6 +110,7 @@ def create_web_app(
     app.state.metrics = Metrics(studio, catalog, pool, app.state.lag)
     app.state.keys = Keys(studio)
     app.state.access = Access(settings)
+    app.state.sessions = Sessions(studio.sessions, app.state.access.by_fingerprint)
     routers = (
         login,
         sessions,
@@ -136,7 +138,7 @@ def create_web_app(
     app.mount("/static", _Static(directory=STATIC))
     problems.install(app, routers)
     # The last one added is asked first.
-    app.add_middleware(Gate, access=app.state.access)
+    app.add_middleware(Gate, access=app.state.access, sessions=app.state.sessions)
     names = (*LOOPBACK, host_name(settings.web_host), *settings.web_names)
     app.add_middleware(Guard, names=names)
     return app

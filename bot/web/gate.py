@@ -13,6 +13,7 @@ from bot.web.access import YOU, Access, TooFastError, TooManyGuessesError, Wrong
 from bot.web.page_routes import PAGES
 from bot.web.problems import problem, shaped
 from bot.web.roles import Role, Visitor, role_needed
+from bot.web.sessions import Sessions
 
 _PAGES = frozenset(page.path for page in PAGES)
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="Dream Lab"'}
@@ -22,12 +23,15 @@ _SIGN_IN = "Sign in at /login, or send a token: the header 'Authorization: Beare
 class Gate:
     """Asks `role_needed` of each request, and puts the visitor into its scope."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(self, app: ASGIApp, access: Access, sessions: Sessions) -> None:
         self._app = app
         self._access = access
+        self._sessions = sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the request on, or answers that it may not pass."""
+        if not self._access.is_open:
+            await self._sessions.recall()
         if scope["type"] == "http" and (refusal := self._refusal(scope)):
             await refusal(scope, receive, send)
             return
@@ -67,7 +71,7 @@ class Gate:
             token = _token_in(given[0], connection.scope["path"]) if len(given) == 1 else None
             return None if token is None else self._access.by_token(token, address_of(connection))
         secret = connection.cookies.get(cookie_name(connection))
-        return self._access.by_session(secret) if secret else None
+        return self._sessions.find(secret) if secret else None
 
 
 def _token_in(authorization: str, path: str) -> str | None:

@@ -28,12 +28,14 @@ class Visitor:
         owner: whose the jobs are that they ask for.
         session: key of the browser's session; None where a token came along, or none is needed.
         expires: when the session ends, in seconds of the monotonic clock; None likewise.
+        token: fingerprint of the token, which it can't be told from; None where none is needed.
     """
 
     role: Role
     owner: Owner
     session: str | None = None
     expires: float | None = None
+    token: str | None = None
 
 
 A1111_LISTS = (

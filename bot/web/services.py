@@ -13,6 +13,7 @@ from bot.web.events import Feeds
 from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
 from bot.web.roles import Visitor
+from bot.web.sessions import Sessions
 from bot.web.status import StatusBoard
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
@@ -62,6 +63,11 @@ def _access(request: Request) -> Access:
     return access
 
 
+def _sessions(request: Request) -> Sessions:
+    sessions: Sessions = request.app.state.sessions
+    return sessions
+
+
 def _visitor(request: Request) -> Visitor:
     visitor: Visitor = request.scope["visitor"]
     return visitor
@@ -81,4 +87,5 @@ TheEdits = Annotated[ModeEdits, Depends(_edits)]
 TheLag = Annotated[LoopLag, Depends(_lag)]
 TheMetrics = Annotated[Metrics, Depends(_metrics)]
 TheAccess = Annotated[Access, Depends(_access)]
+TheSessions = Annotated[Sessions, Depends(_sessions)]
 TheVisitor = Annotated[Visitor, Depends(_visitor)]

@@ -7,11 +7,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from bot.web.access import SESSION, TooManyGuessesError, WrongTokenError
+from bot.web.access import TooManyGuessesError, WrongTokenError
 from bot.web.gate import address_of, cookie_name, is_private, refusal_of
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import Sent
-from bot.web.services import STATIC, TheAccess, TheFeeds, TheVisitor
+from bot.web.services import STATIC, TheAccess, TheFeeds, TheSessions, TheVisitor
+from bot.web.sessions import LIFE
 
 login = APIRouter(include_in_schema=False)
 sessions = APIRouter(prefix="/api/session", responses=PROBLEMS)
@@ -38,7 +39,9 @@ async def login_page() -> FileResponse:
 
 
 @sessions.post("", status_code=HTTPStatus.NO_CONTENT)
-async def sign_in(body: SignIn, request: Request, access: TheAccess) -> Response:
+async def sign_in(
+    body: SignIn, request: Request, access: TheAccess, known: TheSessions
+) -> Response:
     """Begins a session: its cookie opens what the token opens, for a week."""
     if access.is_open:
         raise ConflictError("This page needs no token; it serves this machine alone.")
@@ -50,8 +53,8 @@ async def sign_in(body: SignIn, request: Request, access: TheAccess) -> Response
     answer = Response(status_code=HTTPStatus.NO_CONTENT)
     answer.set_cookie(
         cookie_name(request),
-        access.begin_session(visitor),
-        max_age=SESSION,
+        await known.begin(visitor),
+        max_age=LIFE,
         path="/",
         secure=is_private(request),
         httponly=True,
@@ -69,10 +72,10 @@ async def who(visitor: TheVisitor) -> SessionOut:
 
 @sessions.delete("", status_code=HTTPStatus.NO_CONTENT)
 async def sign_out(
-    request: Request, access: TheAccess, visitor: TheVisitor, feeds: TheFeeds
+    request: Request, known: TheSessions, visitor: TheVisitor, feeds: TheFeeds
 ) -> Response:
     """Ends the session, and the streams that were opened with it."""
-    access.end_session(visitor)
+    await known.end(visitor)
     feeds.end_of(visitor)
     answer = Response(status_code=HTTPStatus.NO_CONTENT)
     answer.delete_cookie(
