@@ -87,7 +87,7 @@ async def test_each_role_is_offered_what_it_may_do(browser: Browser, tmp_path: P
                 row = tab.locator("#modes .row").last
                 await expect(row.locator(".actions > *")).to_have_text(verbs)
                 editor = tab.get_by_label("Title")
-                assert await editor.is_visible() == (token == ADMIN)
+                await expect(editor).to_be_visible(visible=token == ADMIN)
                 await tab.goto(f"{page.url}/gallery")
                 place = "status" if token == VIEWER else "gallery"
                 await expect(tab).to_have_url(f"{page.url}/{place}")

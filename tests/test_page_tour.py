@@ -67,9 +67,9 @@ async def test_a_picture_is_found_made_more_of_and_deleted(tab: Tab, url: str) -
     prompt = "a purple ring on a white background"
     job_id = await drawn(tab, url, prompt)
     await tab.get_by_role("link", name="Gallery").click()
-    words = tab.get_by_label("Words in the prompt")
-    await words.fill("RING purple")
     tiles = tab.locator(".tiles a")
+    await expect(tiles.first).to_be_visible()
+    await tab.get_by_label("Words in the prompt").fill("RING purple")
     await expect(tiles).to_have_count(1)
     await expect(tab).to_have_url(re.compile("q=RING"))
     await tab.get_by_label("Mode").select_option("demo")
