@@ -487,9 +487,12 @@ async def test_a_file_that_is_no_picture_leads_back_to_the_field(tab: Tab) -> No
     await expect(tab.locator(".job")).to_have_count(0)
 
 
-async def test_a_file_that_is_too_large_is_told_before_it_travels(tab: Tab) -> None:
-    large = upload("large.png", bytes(MAX_BYTES + 1))
+async def test_a_file_that_is_too_large_is_told_before_it_travels(tab: Tab, tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    with large.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
     await tab.get_by_text("More", exact=True).click()
+    await expect(mode_card(tab, "Small")).to_be_checked()  # the modes say how large one may be
     await tab.get_by_label("Start from a picture").set_input_files(large)
     await expect(tab.get_by_role("alert")).to_have_text(
         "image: large.png is too large. Allowed: 20 MB."
