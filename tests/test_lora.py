@@ -4,6 +4,7 @@ import logging
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,11 +47,15 @@ SMALL = ask(prompt="a red house", width=64, height=64, steps=2)
 
 @dataclass(frozen=True)
 class Tiny:
-    """A family's pipeline with tiny layers, loaded without LoRAs."""
+    """A family's pipeline with tiny layers, loaded once without LoRAs and once to lay some over it.
+
+    That nothing of them stays is tested here.
+    """
 
     family: Family
     model: ModelSpec
     worker: LatentWorker
+    other: LatentWorker
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -77,12 +82,14 @@ def tinies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Famil
         if family not in made:
             folder = tmp_path_factory.mktemp(family) / "tiny"
             save_tiny(family, folder)
-            made[family] = Tiny(family, ModelSpec(folder), load(ModelSpec(folder)))
+            model = ModelSpec(folder)
+            made[family] = Tiny(family, model, load(model), load(model))
         return made[family]
 
     yield tiny
     for one in made.values():
         one.worker.close()
+        one.other.close()
 
 
 @pytest.fixture
@@ -102,12 +109,22 @@ def drawn(worker: LatentWorker, model: ModelSpec | None = None) -> torch.Tensor:
     return drawing.latents
 
 
-def drawn_with(model: ModelSpec) -> torch.Tensor:
-    worker = load(model)
+def drawn_with(tiny: Tiny, *loras: LoraSpec) -> torch.Tensor:
+    """Returns the same with LoRAs over the model, which are gone afterwards."""
+    with laid(tiny.worker, *(lora.path for lora in loras)):
+        return drawn(tiny.worker, tiny.with_loras(*loras))
+
+
+@contextmanager
+def laid(worker: LatentWorker, *paths: Path) -> Iterator[None]:
+    """Loads LoRAs, and drops whatever was loaded."""
     try:
-        return drawn(worker)
+        for path in paths:
+            worker.load_lora(path)
+        yield
     finally:
-        worker.close()
+        for path in worker.loras:
+            worker.drop_lora(path)
 
 
 def stock(tiny: Tiny, loras: Sequence[LoraSpec]) -> torch.Tensor:
@@ -156,10 +173,10 @@ def test_several_loras_draw_what_the_stock_pipeline_draws(tiny: Tiny, tmp_path: 
         for layout, rank, strength in zip(LAYOUTS, (4, 2, 3), (0.7, -0.4, 1.5), strict=True)
     ]
 
-    latents = drawn_with(tiny.with_loras(*loras))
+    latents = drawn_with(tiny, *loras)
 
     assert torch.equal(latents, stock(tiny, loras))
-    assert differs(latents, drawn_with(tiny.with_loras(*loras[:2])))
+    assert differs(latents, drawn_with(tiny, *loras[:2]))
 
 
 @every_family
@@ -173,7 +190,7 @@ def test_a_lora_adds_its_pairs_to_the_weights(tiny: Tiny, tmp_path: Path) -> Non
             product = (pair.up.flatten(1) @ pair.down.flatten(1)).view_as(layer.weight)
             layer.weight += -0.5 * pair.alpha / pair.rank * product
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path, -0.5)))
+    latents = drawn_with(tiny, LoraSpec(path, -0.5))
 
     expected = drawn(by_hand)
     assert len(pairs) > 20
@@ -185,7 +202,7 @@ def test_a_lora_adds_its_pairs_to_the_weights(tiny: Tiny, tmp_path: Path) -> Non
 def test_strength_0_is_no_lora(tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path, 0.0)))
+    latents = drawn_with(tiny, LoraSpec(path, 0.0))
 
     assert torch.equal(latents, drawn(tiny.worker))
 
@@ -225,20 +242,17 @@ def sets(tiny: Tiny, tmp_path: Path) -> Iterator[Sets]:
         tiny.lora(tmp_path / f"{name}.safetensors", random_pairs(tiny.parts, seed), layout)
         for seed, (name, layout) in enumerate({"ink": "kohya", "oil": "peft"}.items())
     )
-    worker = load(tiny.model)
-    worker.load_lora(ink)
-    worker.load_lora(oil)
-    yield Sets(
-        worker,
-        (
-            (LoraSpec(ink, 0.7, "ink"),),
-            (LoraSpec(oil, 1.0, "oil"),),
-            (LoraSpec(ink, -0.3, "ink"), LoraSpec(oil, 0.5, "oil")),
-            (LoraSpec(oil, 0.5, "oil"), LoraSpec(ink, -0.3, "ink")),
-            (LoraSpec(ink, 0.2, "ink"),),
-        ),
-    )
-    worker.close()
+    with laid(tiny.other, ink, oil):
+        yield Sets(
+            tiny.other,
+            (
+                (LoraSpec(ink, 0.7, "ink"),),
+                (LoraSpec(oil, 1.0, "oil"),),
+                (LoraSpec(ink, -0.3, "ink"), LoraSpec(oil, 0.5, "oil")),
+                (LoraSpec(oil, 0.5, "oil"), LoraSpec(ink, -0.3, "ink")),
+                (LoraSpec(ink, 0.2, "ink"),),
+            ),
+        )
 
 
 def drawn_as(worker: LatentWorker, loras: Sequence[LoraSpec]) -> torch.Tensor:
@@ -327,7 +341,7 @@ def test_dropping_leaves_the_model_as_if_there_had_been_no_lora(tiny: Tiny, sets
     sets.worker.drop_lora(oil)
     sets.worker.drop_lora(oil)
 
-    assert torch.equal(one_left, drawn_with(tiny.with_loras(*sets.sets[1])))
+    assert torch.equal(one_left, drawn_with(tiny, *sets.sets[1]))
     for part, module in parts_of(sets.worker).items():
         state, plain = module.state_dict(), tiny.parts[part].state_dict()
         assert list(state) == list(plain)
@@ -367,7 +381,7 @@ def test_a_file_that_changed_is_read_anew(tiny: Tiny, sets: Sets) -> None:
 
     after = drawn_as(sets.worker, [ink])
     assert differs(after, before)
-    assert torch.equal(after, drawn_with(tiny.with_loras(ink)))
+    assert torch.equal(after, drawn_with(tiny, ink))
     ink.path.unlink()
     assert not sets.worker.holds_lora(ink.path)
 
@@ -389,41 +403,40 @@ def test_running_out_of_memory_half_way_leaves_all_as_it_was(
             sets.worker.load_lora(path)
 
     assert sets.worker.loras == (sets.sets[0][0].path, sets.sets[1][0].path)
-    assert torch.equal(
-        drawn_as(sets.worker, sets.sets[0]), drawn_with(tiny.with_loras(*sets.sets[0]))
-    )
+    assert torch.equal(drawn_as(sets.worker, sets.sets[0]), drawn_with(tiny, *sets.sets[0]))
     for known in sets.worker.loras:
         sets.worker.drop_lora(known)
     assert [*parts_of(sets.worker)["unet"].state_dict()] == [*tiny.parts["unet"].state_dict()]
 
 
 def test_mixed_traffic_through_one_host_equals_each_request_alone(tiny: Tiny, sets: Sets) -> None:
-    def pictures(host: WorkerHost, said: list[Reply]) -> dict[str, bytes]:
-        while host.busy:
-            host.tick()
-        host.close()
-        ends = [reply.event for reply in said if isinstance(reply, JobEvent)]
-        return {end.job_id: end.images[0].png for end in ends if isinstance(end, GenerationResult)}
-
     def run(number: int, loras: tuple[LoraSpec, ...]) -> Run:
         request = replace(SMALL, model=tiny.with_loras(*loras), steps=3)
         return Run(number, f"job {number}", request)
 
-    runs = [run(number, loras) for number, loras in enumerate((*sets.sets, ()))]
-    alone: dict[str, bytes] = {}
-    for one in runs:
-        said: list[Reply] = []
-        host = WorkerHost("cpu", said.append)
-        host.handle(one)
-        alone |= pictures(host, said)
+    def pictures(said: list[Reply]) -> dict[str, bytes]:
+        ends = [reply.event for reply in said if isinstance(reply, JobEvent)]
+        return {end.job_id: end.images[0].png for end in ends if isinstance(end, GenerationResult)}
 
-    said = []
+    runs = [run(number, loras) for number, loras in enumerate((*sets.sets, ()))]
+    said: list[Reply] = []
     host = WorkerHost("cpu", said.append)
+    for one in runs:
+        host.handle(one)
+        while host.busy:
+            host.tick()
+    alone = pictures(said)
+    assert len(alone) == len(runs)
+
+    said.clear()
     for one in runs:
         host.handle(one)
         host.tick()
     host.handle(Stats(99))
-    assert pictures(host, said) == alone
+    while host.busy:
+        host.tick()
+    host.close()
+    assert pictures(said) == alone
 
     assert len(set(alone.values())) >= len(runs) - 1  # two differ in their order alone
     [stats] = [reply.value for reply in said if isinstance(reply, Answer)]
@@ -436,10 +449,10 @@ def test_a_loras_order_and_parts_do_not_matter_beyond_rounding(tiny: Tiny, tmp_p
     one = tiny.lora(tmp_path / "one.safetensors", random_pairs(tiny.parts, 1))
     two = tiny.lora(tmp_path / "two.safetensors", random_pairs(tiny.parts, 2))
 
-    whole = drawn_with(tiny.with_loras(LoraSpec(one, 0.6, "a"), LoraSpec(two, 0.4, "b")))
+    whole = drawn_with(tiny, LoraSpec(one, 0.6, "a"), LoraSpec(two, 0.4, "b"))
 
     parts = LoraSpec(two, 0.4, "b"), LoraSpec(one, 0.5, "a"), LoraSpec(one, 0.1, "rest")
-    torch.testing.assert_close(drawn_with(tiny.with_loras(*parts)), whole, atol=1e-4, rtol=0)
+    torch.testing.assert_close(drawn_with(tiny, *parts), whole, atol=1e-4, rtol=0)
 
 
 def test_half_precision_in_the_file_is_no_half_precision_in_the_model(
@@ -449,10 +462,10 @@ def test_half_precision_in_the_file_is_no_half_precision_in_the_model(
     half = {name: tensor.half() for name, tensor in tensors.items()}
     rounded = {name: tensor.float() for name, tensor in half.items()}
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(save_lora(tmp_path / "h.safetensors", half))))
+    latents = drawn_with(tiny, LoraSpec(save_lora(tmp_path / "h.safetensors", half)))
 
     whole = LoraSpec(save_lora(tmp_path / "r.safetensors", rounded))
-    assert torch.equal(latents, drawn_with(tiny.with_loras(whole)))
+    assert torch.equal(latents, drawn_with(tiny, whole))
 
 
 def test_closing_gives_the_memory_back(tiny: Tiny, tmp_path: Path) -> None:
@@ -504,11 +517,11 @@ def test_scales_in_the_header_count(tiny: Tiny, tmp_path: Path, more: dict[str, 
     written = scales(tiny.parts, pairs, **more)
     lora = LoraSpec(save_lora(tmp_path / "ink.safetensors", tensors, written), 0.9, "ink")
 
-    latents = drawn_with(tiny.with_loras(lora))
+    latents = drawn_with(tiny, lora)
 
     assert torch.equal(latents, stock(tiny, [lora]))
     unscaled = LoraSpec(save_lora(tmp_path / "plain.safetensors", tensors), 0.9, "ink")
-    assert differs(latents, drawn_with(tiny.with_loras(unscaled)))
+    assert differs(latents, drawn_with(tiny, unscaled))
 
 
 def test_scales_of_single_layers_are_those_of_kohyas_alphas(tiny: Tiny, tmp_path: Path) -> None:
@@ -519,10 +532,10 @@ def test_scales_of_single_layers_are_those_of_kohyas_alphas(tiny: Tiny, tmp_path
     tensors = peft(pairs, tiny.family, tiny.parts)
     path = save_lora(tmp_path / "peft.safetensors", tensors, written)
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+    latents = drawn_with(tiny, LoraSpec(path))
 
     other = tiny.lora(tmp_path / "kohya.safetensors", pairs)
-    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(other))))
+    assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
 
 
 @every_family
@@ -538,10 +551,10 @@ def test_alphas_beside_diffusers_names_are_kohyas(tiny: Tiny, tmp_path: Path, la
         assert found
     path = save_lora(tmp_path / "alphas.safetensors", tensors)
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+    latents = drawn_with(tiny, LoraSpec(path))
 
     other = tiny.lora(tmp_path / "kohya.safetensors", pairs)
-    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(other))))
+    assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
 
 
 @compared
@@ -556,7 +569,7 @@ def test_a_lora_over_text_encoders_alone_draws_what_the_stock_pipeline_draws(
     }
     lora = LoraSpec(tiny.lora(tmp_path / "words.safetensors", pairs, layout), 0.8, "words")
 
-    latents = drawn_with(tiny.with_loras(lora))
+    latents = drawn_with(tiny, lora)
 
     assert torch.equal(latents, stock(tiny, [lora]))
     assert differs(latents, drawn(tiny.worker))
@@ -593,9 +606,9 @@ def test_the_header_makes_nothing_be_imported(tiny: Tiny, tmp_path: Path) -> Non
     path = save_lora(tmp_path / "ink.safetensors", tensors, written)
     plain = save_lora(tmp_path / "plain.safetensors", tensors)
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path)))
+    latents = drawn_with(tiny, LoraSpec(path))
 
-    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(plain))))
+    assert torch.equal(latents, drawn_with(tiny, LoraSpec(plain)))
 
 
 # What can't be laid
@@ -686,12 +699,12 @@ def test_layers_that_the_model_lacks_are_named_in_the_log(
     lora = LoraSpec(save_lora(tmp_path / "ink.safetensors", tensors))
 
     with caplog.at_level(logging.WARNING, "engine.workers.lora"):
-        latents = drawn_with(tiny.with_loras(lora))
+        latents = drawn_with(tiny, lora)
 
     assert f"2 of {len(tensors)} tensors" in caplog.text
     assert "text_encoder_2.text_projection" in caplog.text
     plain = LoraSpec(tiny.lora(tmp_path / "plain.safetensors", pairs, "peft"))
-    assert torch.equal(latents, drawn_with(tiny.with_loras(plain)))
+    assert torch.equal(latents, drawn_with(tiny, plain))
 
 
 ATTENTION = "down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
@@ -796,9 +809,9 @@ def test_an_alpha_beside_diffusers_names_that_is_no_number_is_refused(
 def test_a_lora_that_is_named_twice_has_both_strengths(tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
 
-    latents = drawn_with(tiny.with_loras(LoraSpec(path, 1.0), LoraSpec(path, -0.5)))
+    latents = drawn_with(tiny, LoraSpec(path, 1.0), LoraSpec(path, -0.5))
 
-    assert torch.equal(latents, drawn_with(tiny.with_loras(LoraSpec(path, 0.5))))
+    assert torch.equal(latents, drawn_with(tiny, LoraSpec(path, 0.5)))
 
 
 def test_a_file_of_zeros_with_the_right_names_changes_nothing(tiny: Tiny, tmp_path: Path) -> None:
@@ -806,4 +819,4 @@ def test_a_file_of_zeros_with_the_right_names_changes_nothing(tiny: Tiny, tmp_pa
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     lora = LoraSpec(write_tensors(tmp_path / "zeros.safetensors", shapes))
 
-    assert torch.equal(drawn_with(tiny.with_loras(lora)), drawn(tiny.worker))
+    assert torch.equal(drawn_with(tiny, lora), drawn(tiny.worker))
