@@ -20,6 +20,7 @@ from bot.store_outbox import OutboxRows
 from bot.store_places import PlaceRows, usage_of
 from bot.store_preferences import PreferenceRows
 from bot.store_reports import ReportRows
+from bot.store_samples import SampleRows
 from bot.store_sessions import SessionRows
 from engine.jobs import JobStatus
 
@@ -31,6 +32,7 @@ class Store(
     PlaceRows,
     PreferenceRows,
     ReportRows,
+    SampleRows,
     SessionRows,
     HistoryRows,
     HousekeepingRows,

@@ -37,6 +37,7 @@ from bot.records import (
 )
 from bot.reports import Reports
 from bot.rules import Rules, Usage
+from bot.samples import Samples
 from bot.sessions import KeptSessions
 from bot.source_images import SourceImage, read_source
 from bot.steward import Steward
@@ -57,11 +58,11 @@ from engine.jobs import (
     GenerationRequest,
     GenerationResult,
     JobStatus,
-    ModelLoadJob,
     Progress,
     RequestDraft,
     new_job_id,
 )
+from engine.mode_source import loading_of
 from engine.outlook import FORESEEN
 from engine.room import smaller
 from engine.worker_pool import WorkerPool
@@ -144,6 +145,7 @@ class Studio:
         house: what places allow.
         lineage: what was made of what.
         reports: what moderators were told of.
+        samples: pictures that show what modes draw.
         sessions: who is signed in to the page.
         exporter: packs what is somebody's.
         steward: pauses, loads and unloads, and keeps who did.
@@ -185,6 +187,7 @@ class Studio:
         self.house = House(store)
         self.lineage = Lineage(store)
         self.reports = Reports(store)
+        self.samples = Samples(store)
         self.sessions = KeptSessions(store)
         self.exporter = Exporter(images.path, images.source_path)
         self.steward = Steward(store, pool, catalog)
@@ -606,7 +609,7 @@ class Studio:
             await self.steward.note(None, by, f"Mode: {name}")
         else:
             await self._store.choose_mode(place, name, by, datetime.now(UTC), channel)
-            loading = self._pool.submit_job(ModelLoadJob(model=mode.model), admitted=True)
+            loading = self._pool.submit_job(loading_of(mode), admitted=True)
         loading.add_done_callback(_log_failure)
         if wait:
             await asyncio.shield(loading)

@@ -15,5 +15,6 @@ def before_call(_: schemathesis.HookContext, case: schemathesis.Case, __: Any) -
     if is_meant_well and isinstance(body, dict) and "prompt" in body and len(body) % 2:
         case.body = {"prompt": body["prompt"]}
     # Where there is no body, JSON is said, as the page's own scripts do; else nothing is looked at.
-    if case.method == "POST" and case.media_type is None and "Content-Type" not in case.headers:
+    bare = case.media_type is None and "Content-Type" not in case.headers
+    if bare and case.method in ("POST", "PUT"):
         case.headers["Content-Type"] = "application/json"

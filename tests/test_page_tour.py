@@ -90,6 +90,8 @@ async def test_a_picture_is_found_made_more_of_and_deleted(tab: Tab, url: str) -
     await expect(detail.locator(".family .family .kin b")).to_have_text(
         ["Again", "Varied", "Larger"]
     )
+    await detail.get_by_role("button", name="Show beside its mode").click()
+    await expect(news).to_contain_text("All who draw here see it beside the mode demo.")
     await family.last.click()
     await expect(detail.get_by_text("256 \N{MULTIPLICATION SIGN} 256")).to_be_visible()
     await tab.reload()  # what is looked at stands in the address
@@ -191,6 +193,8 @@ async def test_axe_finds_nothing_serious_on_any_page(
         tab = await context.new_page()
         job_id = await drawn(tab, url, "a red circle on a white background")
         await tab.get_by_text("More", exact=True).click()
+        sample = tab.get_by_role("group", name="Mode").locator("img").first
+        assert await sample.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         await examine(tab, "create")
         await tab.goto(f"{url}/gallery")
         await expect(tab.locator(".tiles img").first).to_be_visible()

@@ -40,6 +40,7 @@ from bot.web.plot_routes import plots
 from bot.web.probe_routes import probes, status
 from bot.web.queue_board import QueueBoard
 from bot.web.queue_routes import line
+from bot.web.sample_routes import samples
 from bot.web.services import STATIC
 from bot.web.session_routes import login, sessions
 from bot.web.sessions import Sessions
@@ -119,6 +120,7 @@ def create_web_app(
         status,
         jobs,
         images,
+        samples,
         lineage,
         gallery,
         line,

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from bot.records import Child
-from bot.studio import UnknownImageError
+from bot.records import Child, ImageRecord
+from bot.studio import Studio, UnknownImageError
 from bot.web.own import OwnImage
 from bot.web.problems import PROBLEMS
 from bot.web.schemas import JobOut
 from bot.web.services import HERE, TheFeeds, TheStudio, TheVisitor
-from bot.web.thumbnails import Thumbnails
+from bot.web.thumbnails import SIDE, Thumbnails
 
 images = APIRouter(prefix="/api/images", responses=PROBLEMS)
 
@@ -20,7 +20,7 @@ _ONCE: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK.value: {"model": JobOut, "description": "It was asked for before."}
 }
 
-_SMALL: dict[int | str, dict[str, Any]] = {
+SMALL: dict[int | str, dict[str, Any]] = {
     HTTPStatus.OK: {
         "description": "The picture.",
         "content": {"image/webp": {"schema": {"type": "string", "format": "binary"}}},
@@ -56,11 +56,25 @@ async def image(
     return Response(content, media_type="image/png", headers=headers)
 
 
-@images.get("/{image_id}/small", response_class=Response, responses=_SMALL)
+@images.get("/{image_id}/small", response_class=Response, responses=SMALL)
 async def small(image: OwnImage, studio: TheStudio, thumbnails: TheThumbnails) -> Response:
     """A picture made small, as WebP."""
+    return await small_answer(image, studio, thumbnails, SIDE)
+
+
+async def small_answer(
+    image: ImageRecord, studio: Studio, thumbnails: Thumbnails, side: int
+) -> Response:
+    """Answers with a small picture.
+
+    Args:
+        image: which; that it may be seen is known.
+        studio: knows its file.
+        thumbnails: make it small.
+        side: pixels of its longest side.
+    """
     try:
-        content = await thumbnails.of(studio.image_path(image))
+        content = await thumbnails.of(studio.image_path(image), side)
     except FileNotFoundError:
         raise UnknownImageError(image.id) from None
     headers = {"Cache-Control": "private, max-age=31536000, immutable"}

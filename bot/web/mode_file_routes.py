@@ -221,7 +221,7 @@ async def restore(
     """Has the file say again what it said before."""
     await edits.restore(body.version)
     await studio.steward.note(HERE.place, visitor.owner, "Brought an older modes file back")
-    return await list_modes(studio, catalog)
+    return await list_modes(studio, catalog, visitor)
 
 
 async def _feed_of_modes(

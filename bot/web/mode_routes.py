@@ -11,6 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from bot.source_images import MAX_BYTES
 from bot.web.mode_schemas import ModeOut, ModesOut, SwitchIn
 from bot.web.problems import PROBLEMS, NotThereError
+from bot.web.roles import Role
+from bot.web.sample_routes import sample_url
 from bot.web.services import HERE, TheCatalog, TheEdits, TheStudio, TheVisitor
 from engine.errors import UnknownModeError
 from engine.jobs import Sampler
@@ -41,13 +43,18 @@ _FILE: dict[str, Any] = {
 
 
 @routes.get("")
-async def list_modes(studio: TheStudio, catalog: TheCatalog) -> ModesOut:
+async def list_modes(studio: TheStudio, catalog: TheCatalog, visitor: TheVisitor) -> ModesOut:
     """What can be drawn with."""
     modes = catalog.modes.values()
+    # Who may look at no pictures is told of none.
+    samples = await studio.samples.of(visitor.owner) if visitor.role >= Role.ARTIST else {}
+    sample_of = {mode: sample_url(image_id) for mode, image_id in samples.items()}
     return ModesOut(
         current=(await studio.mode_of(HERE.place)).name,
         default=catalog.default_mode,
-        modes=await asyncio.to_thread(lambda: [ModeOut.of(mode) for mode in modes]),
+        modes=await asyncio.to_thread(
+            lambda: [ModeOut.of(mode, sample_of.get(mode.name)) for mode in modes]
+        ),
         samplers=list(Sampler),
         max_image_bytes=MAX_BYTES,
         problems=[problem.brief for problem in catalog.problems],
@@ -74,7 +81,7 @@ async def replace_file(
     else:
         await edits.replace_with(_parsed(content), version)
     await studio.steward.note(HERE.place, visitor.owner, "Replaced the modes file")
-    return await list_modes(studio, catalog)
+    return await list_modes(studio, catalog, visitor)
 
 
 @routes.post("/switch", status_code=HTTPStatus.ACCEPTED)
@@ -90,7 +97,7 @@ async def reload_modes(
     """Reads the modes file again, for where no change of it was noticed."""
     await edits.reload()
     await studio.steward.note(HERE.place, visitor.owner, "Read the modes again")
-    return await list_modes(studio, catalog)
+    return await list_modes(studio, catalog, visitor)
 
 
 @routes.post("/{name}", responses={HTTPStatus.CREATED: {"description": "It is new."}})

@@ -56,9 +56,12 @@ class ModeOut(BaseModel):
     roles: list[str] = Field(description="Whom on Discord it is for; empty: everybody.")
     nsfw: bool = Field(description="Whether its pictures may be unfit for some eyes.")
     examples: list[str] = Field(description="Prompts to begin with, from the mode's metadata.")
+    sample: str | None = Field(
+        None, description="Address of a small picture that it drew; null where you may see none."
+    )
 
     @classmethod
-    def of(cls, mode: ModeConfig) -> Self:
+    def of(cls, mode: ModeConfig, sample: str | None = None) -> Self:
         """Returns a mode without its model's place on this machine; looks for LoRAs on the disk."""
         examples = mode.metadata.get("examples", ())
         if not isinstance(examples, list | tuple):
@@ -91,6 +94,7 @@ class ModeOut(BaseModel):
             roles=list(mode.allowed_roles),
             nsfw=mode.nsfw,
             examples=[example for example in examples if isinstance(example, str)],
+            sample=sample,
         )
 
 

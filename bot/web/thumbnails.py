@@ -18,22 +18,23 @@ class Thumbnails:
     def __init__(self) -> None:
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def of(self, path: Path) -> bytes:
+    async def of(self, path: Path, side: int = SIDE) -> bytes:
         """Returns a picture as a small WebP.
 
         Args:
             path: one of our own pictures.
+            side: pixels of its longest side.
 
         Raises:
             FileNotFoundError: it is not there.
         """
         async with self._turn:
-            return await asyncio.to_thread(_small, path)
+            return await asyncio.to_thread(_small, path, side)
 
 
-def _small(path: Path) -> bytes:
+def _small(path: Path, side: int) -> bytes:
     file = io.BytesIO()
     with Image.open(path) as picture:
-        picture.thumbnail((SIDE, SIDE))
+        picture.thumbnail((side, side))
         picture.save(file, "WEBP", quality=82, method=4)
     return file.getvalue()

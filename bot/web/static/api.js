@@ -11,7 +11,7 @@ export class Problem extends Error {
 export async function ask(method, path, body, headers = null) {
   const options = { method };
   if (headers) Object.assign(options, { headers, body }); // it is no JSON
-  else if (method === "POST") {
+  else if (method === "POST" || method === "PUT") {
     options.headers = { "Content-Type": "application/json" };
     options.body = JSON.stringify(body ?? {});
   }

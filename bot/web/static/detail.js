@@ -1,7 +1,7 @@
 // One picture large: how it was drawn, its family, and what can be made of it.
 
 import { call } from "./api.js";
-import { $, make, once, setText } from "./frame.js";
+import { $, isAdmin, make, once, setText } from "./frame.js";
 import { factsOf, kinshipOf, stageOf } from "./words.js";
 
 export class Detail {
@@ -111,11 +111,20 @@ export class Detail {
       await call("DELETE", `/api/jobs/${id}`);
       this.gone(id);
     };
+    const show = async () => {
+      await call("PUT", `${image}/sample`);
+      const undo = button("Take it back", async () => {
+        await call("DELETE", `${image}/sample`);
+        this.#tell("It is shown to you alone again.");
+      });
+      this.#tell(`All who draw here see it beside the mode ${this.job.request.mode}. `, undo);
+    };
     $("actions").replaceChildren(
       button("Again", made(`/api/jobs/${id}/again`, { vary: false })),
       ...(image ? [button("Vary", made(`${image}/vary`)), button("Upscale", made(`${image}/upscale`))] : []),
       link("Edit", `/?job=${id}`),
       ...(image ? [link("Start from it", `/?job=${id}&image=${this.image.id}`), download] : []),
+      ...(image && isAdmin ? [button("Show beside its mode", show)] : []),
       button("Delete", remove, "quiet"),
     );
   }

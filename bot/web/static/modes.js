@@ -45,6 +45,9 @@ export class Modes {
     const radio = card.querySelector("input");
     radio.value = mode.name;
     radio.checked = mode === this.chosen;
+    const sample = card.querySelector("img");
+    sample.hidden = !mode.sample;
+    if (mode.sample) sample.src = mode.sample;
     card.querySelector(".title").textContent = mode.title;
     card.querySelector(".note").textContent = modeNoteOf(mode, this.current);
     card.querySelector(".description").textContent = mode.description;
