@@ -25,8 +25,8 @@ from engine.devices import find_devices
 from engine.errors import DreamLabError
 from engine.executor import Executor, Fleet
 from engine.fleet_size import FleetSize
-from engine.jobs import ModelLoadJob
 from engine.local_executor import LocalExecutor
+from engine.mode_source import loading_of
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.file_watcher import watch
@@ -263,7 +263,7 @@ def _share(gigabytes: float | None, devices: int) -> int | None:
 
 def _load(app: App, mode: str) -> None:
     """Has a mode's model loaded before the first request for it."""
-    loading = app.pool.submit_job(ModelLoadJob(model=app.catalog.get(mode).model), admitted=True)
+    loading = app.pool.submit_job(loading_of(app.catalog.get(mode)), admitted=True)
     loading.add_done_callback(_log_failure)
 
 

@@ -14,7 +14,8 @@ from bot.rules import read_reason
 from bot.store import Store
 from engine.errors import DreamLabError
 from engine.executor import LoadReport
-from engine.jobs import ModelLoadJob, ModelUnloadJob
+from engine.jobs import ModelUnloadJob
+from engine.mode_source import loading_of
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
@@ -145,7 +146,7 @@ class Steward:
         chosen = self._catalog.get(mode)
         if self.pause is not None:
             raise PausedError
-        job = ModelLoadJob(owner=by.id, model=chosen.model)
+        job = loading_of(chosen, owner=by.id)
         report: LoadReport = await self._pool.submit_job(job, admitted=True)
         await self.note(place, by, f"Loaded: {mode}")
         return report

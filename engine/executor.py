@@ -74,8 +74,14 @@ class Executor(Protocol):
     async def cancel(self, job_id: str) -> None:
         """Ends a running job at its next step; an unknown one is no error."""
 
-    async def load(self, model: ModelSpec) -> LoadReport:
+    async def load(self, model: ModelSpec, warm: GenerationRequest | None = None) -> LoadReport:
         """Loads a model, making room first.
+
+        Args:
+            model: what is loaded.
+            warm: the like of what it will be asked for. What the first such request would wait
+                for is prepared as soon as the model is there; who waits for the load does not
+                wait for that.
 
         Raises:
             ModelError: it can't be loaded.

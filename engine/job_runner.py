@@ -24,7 +24,7 @@ from engine.jobs import (
     Stage,
 )
 from engine.lane import Lane
-from engine.mode_source import CurrentMode
+from engine.mode_source import CurrentMode, loading_of
 from engine.submission import Submission
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class JobRunner:
             case ModeSwitchJob():
                 return await self._switch(job, lane)
             case ModelLoadJob():
-                return await _load(lane, job.model)
+                return await _load(lane, job.model, job.warm)
             case ModelUnloadJob():
                 ready = [other for other in self._lanes if other.is_ready]
                 await asyncio.gather(*(other.unload(job.model) for other in ready))
@@ -116,13 +116,13 @@ class JobRunner:
         async with self._switching:
             if name == self._mode.name:
                 return name
-            model = self._mode.get(name).model
+            load = loading_of(self._mode.get(name))
             # On one device first: a model that kills its worker must not take all of them.
-            await _load(lane, model)
+            await _load(lane, load.model, load.warm)
             self._mode.choose(name)
         for other in self._lanes:
             if other is not lane and other.is_ready:
-                self._start_helper(_load_as_well(other, model), name=f"load on {other.device}")
+                self._start_helper(_load_as_well(other, load), name=f"load on {other.device}")
         return name
 
 
@@ -146,16 +146,16 @@ def can_run(job: Job) -> bool:
     return isinstance(job, known | RunnableJob)
 
 
-async def _load(lane: Lane, model: ModelSpec) -> LoadReport:
+async def _load(lane: Lane, model: ModelSpec, warm: GenerationRequest | None) -> LoadReport:
     with lane.calling(model) as executor:
-        return await executor.load(model)
+        return await executor.load(model, warm)
 
 
-async def _load_as_well(lane: Lane, model: ModelSpec) -> None:
+async def _load_as_well(lane: Lane, job: ModelLoadJob) -> None:
     try:
-        await _load(lane, model)
+        await _load(lane, job.model, job.warm)
     except Exception as error:  # nobody waits for it: the first drawing there tries again
-        logger.warning("%s has not loaded %s: %s", lane.device, model.path.name, error)
+        logger.warning("%s has not loaded %s: %s", lane.device, job.model.path.name, error)
 
 
 async def _call(job: CustomJob) -> Any:

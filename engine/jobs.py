@@ -430,9 +430,15 @@ class ModeSwitchJob(Job):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelLoadJob(Job):
-    """Loads a model so that the next request need not wait for it."""
+    """Loads a model so that the next request need not wait for it.
+
+    Attributes:
+        model: what is loaded.
+        warm: the like of that request, as far as it is known; see `Executor.load`.
+    """
 
     model: ModelSpec
+    warm: GenerationRequest | None = None
 
     @property
     def type(self) -> JobType:

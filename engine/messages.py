@@ -66,10 +66,17 @@ class Cancel:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Load a model; answered by a `LoadReport`."""
+    """Load a model; answered by a `LoadReport`.
+
+    Attributes:
+        model: what is loaded.
+        warm: the like of what it will be asked for, prepared after the answer; None prepares
+            nothing.
+    """
 
     call_id: int
     model: ModelSpec
+    warm: GenerationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from engine.jobs import GenerationRequest, ModelSpec, RequestDraft
+from engine.errors import RequestError
+from engine.jobs import GenerationRequest, ModelLoadJob, ModelSpec, RequestDraft
 
 
 class Mode(Protocol):
@@ -41,6 +42,20 @@ class ModeSource(Protocol):
         Raises:
             UnknownModeError: there is none of this name.
         """
+
+
+def loading_of(mode: Mode, owner: str = "system") -> ModelLoadJob:
+    """Returns the job that loads a mode's model, ready for a request with the mode's defaults.
+
+    Args:
+        mode: whose.
+        owner: who wants it; see `Job`.
+    """
+    try:
+        warm = mode.build_request(RequestDraft(prompt="a picture"))
+    except RequestError:  # its defaults are not allowed: every request says otherwise
+        warm = None
+    return ModelLoadJob(owner=owner, model=mode.model, warm=warm)
 
 
 class CurrentMode:

@@ -163,12 +163,12 @@ class ProcessExecutor(ABC):
         if self._worker is not None:
             self._worker.dialogue.cancel_run(job_id)
 
-    async def load(self, model: ModelSpec) -> LoadReport:
+    async def load(self, model: ModelSpec, warm: GenerationRequest | None = None) -> LoadReport:
         """See `Executor.load`."""
         worker = self._living()
         await self._make_known(worker, [model], None)
         report: LoadReport = await worker.dialogue.call(
-            lambda call_id: messages.Load(call_id, model)
+            lambda call_id: messages.Load(call_id, model, warm)
         )
         return report
 

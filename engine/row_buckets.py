@@ -29,6 +29,15 @@ def filled_up(rows: int, device: str, most: int, *, exact: bool, compiled: bool)
     return rows
 
 
+def buckets(most: int) -> tuple[int, ...]:
+    """Returns the rows that compiled passes have, the fewest first.
+
+    Args:
+        most: as in `filled_up`.
+    """
+    return tuple(sorted({min(most, 1 << power) for power in range(1, most.bit_length() + 1)}))
+
+
 def exact_rows(device: str, most: int) -> int:
     """Returns the rows of every pass of an exact mode; arguments as in `filled_up`."""
     return min(most, EXACT_ROWS[device.partition(":")[0]])

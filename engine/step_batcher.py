@@ -28,6 +28,7 @@ MOST_PASSES = 4
 """Passes in a row that a key of small pictures gets beside one of large ones."""
 
 Item = TypeVar("Item", bound=Hashable)
+Key = TypeVar("Key", bound=Hashable)
 
 # (turn, number of the picture in its request): the turn is the number of the request, and one more
 # for each of its pictures before this one.
@@ -54,16 +55,16 @@ class _Owner:
 
 
 @dataclass(slots=True)
-class _Seat:
+class _Seat(Generic[Key]):
     """Where a picture is."""
 
-    key: Hashable
+    key: Key
     owner: Hashable
     rank: _Rank
     rows: int
 
 
-class StepBatcher(Generic[Item]):
+class StepBatcher(Generic[Item, Key]):
     """The pictures that have steps to make; see the module.
 
     Each call takes some microseconds among a hundred thousand pictures: a choice looks at those
@@ -72,9 +73,9 @@ class StepBatcher(Generic[Item]):
 
     def __init__(self) -> None:
         self._numbers = itertools.count()
-        self._seats: dict[Item, _Seat] = {}
+        self._seats: dict[Item, _Seat[Key]] = {}
         self._owners: dict[Hashable, _Owner] = {}
-        self._lines: OrderedDict[Hashable, _Line[Item]] = OrderedDict()  # the first has its turn
+        self._lines: OrderedDict[Key, _Line[Item]] = OrderedDict()  # the first has its turn
         self._sizes: Counter[int] = Counter()  # of the lines
         self._granted = False  # whether the first has got what this turn is worth
 
@@ -84,7 +85,7 @@ class StepBatcher(Generic[Item]):
     def __contains__(self, item: object) -> bool:
         return item in self._seats
 
-    def join(self, item: Item, key: Hashable, owner: Hashable, rows: int, size: int) -> None:
+    def join(self, item: Item, key: Key, owner: Hashable, rows: int, size: int) -> None:
         """Lets a picture take part from the next pass on.
 
         Args:
@@ -109,7 +110,7 @@ class StepBatcher(Generic[Item]):
         request.here += 1
         self._seat(item, _Seat(key, owner, rank, rows), size)
 
-    def move(self, item: Item, key: Hashable, size: int) -> None:
+    def move(self, item: Item, key: Key, size: int) -> None:
         """Changes with whom a picture can share a pass; it came when it came.
 
         Raises:
@@ -131,7 +132,7 @@ class StepBatcher(Generic[Item]):
             del self._owners[seat.owner]
         return True
 
-    def next_batch(self, cap_of: Callable[[Hashable], int]) -> list[Item]:
+    def next_batch(self, cap_of: Callable[[Key], int]) -> list[Item]:
         """Chooses the pictures of the next forward pass, and counts the pass as made.
 
         Args:
@@ -158,7 +159,7 @@ class StepBatcher(Generic[Item]):
             batch.append(item)
         return batch
 
-    def _next_line(self) -> tuple[Hashable, _Line[Item]]:
+    def _next_line(self) -> tuple[Key, _Line[Item]]:
         """Returns whose turn it is, and charges it."""
         quantum = max(self._sizes)
         while True:
@@ -174,7 +175,7 @@ class StepBatcher(Generic[Item]):
             self._lines.move_to_end(key)
             self._granted = False
 
-    def _seat(self, item: Item, seat: _Seat, size: int) -> None:
+    def _seat(self, item: Item, seat: _Seat[Key], size: int) -> None:
         line = self._lines.get(seat.key)
         if line is None:
             line = self._lines[seat.key] = _Line(size)
@@ -183,7 +184,7 @@ class StepBatcher(Generic[Item]):
         line.items[seat.rank] = item
         self._seats[item] = seat
 
-    def _unseat(self, item: Item) -> _Seat:
+    def _unseat(self, item: Item) -> _Seat[Key]:
         seat = self._seats.pop(item)
         line = self._lines[seat.key]
         line.order.remove(seat.rank)

@@ -68,6 +68,7 @@ class FakeExecutor:
         calls: what was asked of it, in order: ``("start",)``, ``("run", job_id)``,
             ``("cancel", job_id)``, ``("load", key)``, ``("unload", key)``, ``("close",)``.
         requests: every request that it was given to draw, in order.
+        warmed: what each load was to be prepared for, in order.
         start_errors: raised by the next starts, one each.
         load_errors: raised by the load of a model, by `ModelSpec.key`; drawing with it likewise.
         poison: prompts that kill the worker when they are drawn.
@@ -84,6 +85,7 @@ class FakeExecutor:
         self.pace = Pace()
         self.calls: list[tuple[str, ...]] = []
         self.requests: list[GenerationRequest] = []
+        self.warmed: list[GenerationRequest | None] = []
         self.start_errors: list[Exception] = []
         self.load_errors: dict[str, Exception] = {}
         self.poison: set[str] = set()
@@ -198,9 +200,10 @@ class FakeExecutor:
         if run := self._runs.get(job_id):
             run.inbox.put_nowait(JobCancelledError(job_id))
 
-    async def load(self, model: ModelSpec) -> LoadReport:
+    async def load(self, model: ModelSpec, warm: GenerationRequest | None = None) -> LoadReport:
         """Loads a model once the gate is open and the worker lives."""
         self._note("load", model.key)
+        self.warmed.append(warm)
         await self._open(self.load_gate)
         if error := self.load_errors.get(model.key):
             raise error

@@ -9,11 +9,11 @@ import importlib
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from engine.errors import (
     DrawingError,
@@ -36,7 +36,6 @@ from engine.jobs import (
 )
 from engine.ledger import Ledger
 from engine.measured_file import MeasuredFile
-from engine.memory_watch import MemoryWatch
 from engine.messages import (
     Answer,
     Cancel,
@@ -55,10 +54,10 @@ from engine.messages import (
 )
 from engine.model_detector import FAMILY_NAMES
 from engine.model_registry import ModelRegistry
-from engine.pace import ENOUGH, MOST_ROWS, Act, Measurement, Pace, from_entry, to_entry
-from engine.row_buckets import exact_rows, filled_up
+from engine.pace import Act
 from engine.shelf import MustWaitError, Shelf
 from engine.step_batcher import LEAST_CAP, StepBatcher
+from engine.timekeeper import PassKey, Timekeeper, size_of
 from engine.worker_factory import WORKERS, WorkerFactory
 from engine.workers.base import Drawing, Worker, to_image
 
@@ -68,15 +67,11 @@ if TYPE_CHECKING:
 REPORT_SECONDS = 0.25
 """Least time between two reports, and so two previews, of one job."""
 
-REHEARSAL_SECONDS = 1.0
-"""Longest that others wait, once for a model and size, while it is measured how many rows share a
-pass at no cost. Where that takes longer it is learned while drawing."""
-
 _DECODES_PER_TICK = 2  # a crowd that finishes together must not stop everybody else's steps
 _ENCODER_WAIT = 0.05
-_TIMED_EVERY = 17  # passes; prime, so that keys that take turns are all met
-
-_TOLD_ONE_BY_ONE = frozenset({Act.PASS, Act.LOAD, Act.SWITCH})
+_ENCODERS = {"cpu": 1, "cuda": 4}
+"""Threads that make PNG files. A file takes a core for up to a fifth of a second, which a GPU may
+draw several pictures in; a CPU draws with that very core."""
 
 _Made = TypeVar("_Made")
 
@@ -213,33 +208,28 @@ class WorkerHost:
         self.device = device
         self._emit = emit
         self._registry = registry or ModelRegistry(device)
-        self._max_rows = max(LEAST_CAP, max_rows or MOST_ROWS[device.partition(":")[0]])
         self._clock = clock
+        self._times = Timekeeper(
+            device, self._registry, measured or MeasuredFile(None), max_rows, clock
+        )
         self._shelf = Shelf(
             device,
             create or WorkerFactory(device).create,
             self._registry,
             ledger or Ledger(device),
             drawn=self._drawn,
-            note=self._note,
+            note=self._times.note,
             clock=clock,
             cache=cache,
         )
         self._waiting: deque[Run | Load | Unload] = deque()
         self._jobs: dict[int, _Job] = {}
-        self._ceilings: dict[Hashable, int] = {}  # rows that fit where more ran out of memory
         self._held_up = False  # what waits first can't begin before a job has left
-        self._measured = measured or MeasuredFile(None)
-        self._section = f"seconds on {device}"
-        self._pace = self._remembered_pace()
-        self._here: tuple[Any, ...] = ((), (), None)  # what is loaded, waits, and is held, as told
-        self._measurements: list[Measurement] = []  # since they were told
-        self._told_at = 0.0
-        self._memory = MemoryWatch(device, self._registry, self._measured)
-        self._passes = 0
-        self._rehearsed: set[tuple[str, int]] = set()  # models and sizes
-        self._batcher: StepBatcher[tuple[_Job, _Picture]] = StepBatcher()
-        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="png")
+        self._batcher: StepBatcher[tuple[_Job, _Picture], PassKey] = StepBatcher()
+        encoders = _ENCODERS[device.partition(":")[0]]
+        self._encoder = ThreadPoolExecutor(encoders, thread_name_prefix="png")
+        if known := self._times.pace.figures():
+            emit(Measured(known, ()))
 
     @property
     def busy(self) -> bool:
@@ -276,7 +266,9 @@ class WorkerHost:
         self._decode()
         self._report()
         self._deliver()
-        self._tell_pace()
+        told = self._times.tell(self._shelf.keys, self._shelf.waiting, idle=not self._jobs)
+        if told is not None:
+            self._emit(told)
 
     def close(self) -> None:
         """Drops everything; what ran gets no answer. Closing twice is no error."""
@@ -309,8 +301,10 @@ class WorkerHost:
         match command:
             case Run():
                 self._join(command)
-            case Load(call_id, model):
+            case Load(call_id, model, warm):
                 self._emit(Answer(call_id, self._load(model)))
+                if warm is not None:
+                    self._warm(warm)
             case Unload(call_id, model):
                 if self._registry.in_use(model.key):
                     raise MustWaitError
@@ -331,9 +325,8 @@ class WorkerHost:
                 began = self._clock()
                 drawings = self._relieved(lambda: worker.begin(request))
                 pictures = [_Picture(drawing, worker) for drawing in drawings]
-                self._note(
-                    Act.BEGIN, worker, began, 0 if request.source is None else _size(request)
-                )
+                pixels = 0 if request.source is None else size_of(request)
+                self._times.note(Act.BEGIN, worker, began, pixels)
                 refiner = more[0] if more else None
                 job = _Job(run, refiner, lease.pop_all(), self._clock(), pictures)
         finally:
@@ -346,7 +339,7 @@ class WorkerHost:
         """Lets a picture that has just begun share passes from the next one on."""
         if job.id not in self._jobs:
             return  # another of its pictures just failed
-        size, key, rows = _size(job.request), self._key(picture), picture.drawing.rows
+        size, key, rows = size_of(job.request), _key(picture), picture.drawing.rows
         self._batcher.join((job, picture), key, job.id, rows, size)
         self._hand_over(job, picture)
 
@@ -399,6 +392,15 @@ class WorkerHost:
 
         return self._shelf.load(model, on_load, others_draw=bool(self._jobs))
 
+    def _warm(self, request: GenerationRequest) -> None:
+        """Prepares a model that has just been loaded for what it will be asked."""
+        worker = self._shelf[request.model.key]
+        try:
+            [drawing] = self._relieved(lambda: worker.begin(replace(request, count=1)))
+            self._times.warm(worker, drawing)
+        except Exception as error:
+            self._told(error)  # it is loaded all the same; whoever draws with it meets it again
+
     def _cancel(self, run_id: int) -> None:
         job = self._jobs.get(run_id)
         if job is not None:
@@ -434,11 +436,14 @@ class WorkerHost:
 
     def _step(self) -> None:
         """Takes one step for those that share the next forward pass."""
-        batch = self._batcher.next_batch(self._cap)
+        batch = self._batcher.next_batch(self._times.cap)
         if not batch:
             return
         self._forward(batch)
-        self._rehearse(batch)
+        job, picture = batch[0]
+        if job.id in self._jobs:
+            passed = sum(each.drawing.rows for _, each in batch)
+            self._times.rehearse(picture.worker, picture.drawing, _key(picture), passed)
         for job, picture in batch:
             if picture.drawing.done:
                 self._batcher.leave((job, picture))
@@ -458,35 +463,21 @@ class WorkerHost:
         if picture.drawing.done:  # its steps lie elsewhere than the model's, all of them before
             self._batcher.leave((job, picture))
         else:
-            self._batcher.move((job, picture), self._key(picture), _size(job.request))
-
-    def _key(self, picture: _Picture) -> Hashable:
-        worker, company = picture.worker, id(picture) if picture.alone else None
-        request = picture.drawing.request
-        kind = (request.exact, request.compiled)
-        return worker.model.key, _size(request), kind, worker.batch_key(picture.drawing), company
-
-    def _cap(self, key: Any) -> int:
-        """Returns the most rows of a pass of a key: those that fit, and are worth while."""
-        model, size, (exact, _), *_ = key
-        if exact:
-            return exact_rows(self.device, self._max_rows)
-        ceiling = self._ceilings.get(key, self._max_rows)
-        return self._pace.most_rows(model, size, ceiling)
+            self._batcher.move((job, picture), _key(picture), size_of(job.request))
 
     def _forward(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         """Steps a batch; where it fails as a whole, finds out whose fault it is."""
         drawings = [picture.drawing for _, picture in batch]
         job, first = batch[0]
         try:
-            self._timed_pass(first.worker, drawings)
+            self._times.step(first.worker, drawings)
         except Exception as error:
             if is_out_of_memory(error):
                 let_go(error)
             if is_out_of_memory(error) and self._shelf.relieve():
                 return  # what has gone may be enough; nobody has changed, the next round will show
             if is_out_of_memory(error):
-                self._lower_ceiling(first, sum(drawing.rows for drawing in drawings))
+                self._times.lower_ceiling(_key(first), sum(each.rows for each in drawings))
             # An exact pass is never made smaller.
             if len(batch) == 1 or (is_out_of_memory(error) and job.request.exact):
                 self._fail(job, self._told(error))
@@ -500,93 +491,6 @@ class WorkerHost:
             picture.shared = picture.shared or len(batch) > 1
             if picture.drawing.error is not None and owner.id in self._jobs:
                 self._fail(owner, self._told(picture.drawing.error))
-
-    def _timed_pass(self, worker: Worker, drawings: Sequence[Drawing]) -> None:
-        """Steps a batch, and now and then measures what that takes.
-
-        Kernels on a GPU are only begun when a call returns: to measure it, all of them must have
-        ended before and after, which would cost a little speed each time.
-        """
-        request = drawings[0].request
-        size, rows = _size(request), sum(drawing.rows for drawing in drawings)
-        rows = filled_up(
-            rows, self.device, self._max_rows, exact=request.exact, compiled=request.compiled
-        )
-        self._passes += 1
-        if not (
-            self.device == "cpu"
-            or self._passes % _TIMED_EVERY == 0
-            or self._pace.lacks_pass(worker.model.key, size, rows)
-        ):
-            worker.step(drawings, rows)
-            return
-        _synchronize(self.device)
-        began = self._clock()
-        alone = len(drawings) == 1 and not request.compiled  # code may be made in another thread
-        with self._memory.watched(worker.model.key, size, rows, alone=alone):
-            worker.step(drawings, rows)
-        _synchronize(self.device)
-        self._note(Act.PASS, worker, began, size, rows)
-
-    def _note(
-        self,
-        act: Act,
-        worker: Worker,
-        began: float,
-        pixels: int = 0,
-        rows: int = 0,
-        *,
-        rehearsed: bool = False,
-    ) -> None:
-        seconds = self._clock() - began
-        self._pace.note(act, worker.model.key, seconds, pixels=pixels, rows=rows)
-        if act in _TOLD_ONE_BY_ONE and not rehearsed:
-            self._measurements.append(Measurement(act, worker.family.value, seconds))
-
-    def _rehearse(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
-        """Measures, once for a model and size, how many rows share a pass at no cost.
-
-        It begins where real passes have shown what they take, and ends before it takes long.
-        """
-        job, picture = batch[0]
-        worker, drawing = picture.worker, picture.drawing
-        model, size = worker.model.key, _size(job.request)
-        passed = sum(each.drawing.rows for _, each in batch)
-        if job.id not in self._jobs or (model, size) in self._rehearsed or job.request.exact:
-            return
-        if self._pace.lacks_pass(model, size, passed):
-            return
-        self._rehearsed.add((model, size))
-        until = self._clock() + REHEARSAL_SECONDS
-        rows = drawing.rows
-        while rows <= self._cap(self._key(picture)):
-            if self._pace.lacks_pass(model, size, rows):
-                taken = self._pace.pass_seconds(model, size, rows)
-                if taken is None or self._clock() + ENOUGH * taken > until:
-                    return
-                if not self._rehearse_rows(picture, rows):
-                    return
-            rows *= 2
-
-    def _rehearse_rows(self, picture: _Picture, rows: int) -> bool:
-        """Measures passes of so many rows; returns whether that went well."""
-        worker, drawing = picture.worker, picture.drawing
-        try:
-            for _ in range(ENOUGH):
-                _synchronize(self.device)
-                began = self._clock()
-                worker.rehearse(drawing, rows)
-                _synchronize(self.device)
-                size = _size(drawing.request)
-                self._note(Act.PASS, worker, began, size, rows, rehearsed=True)
-        except Exception as error:
-            if is_out_of_memory(error):
-                let_go(error)
-                self._lower_ceiling(picture, rows)
-            else:
-                log.exception("%d rows can't be tried on %s", rows, self.device)
-            return False
-        return True
 
     def _relieved(self, act: Callable[[], _Made]) -> _Made:
         """Does what leaves all as it was where it fails; for lack of memory, what is idle goes."""
@@ -604,11 +508,6 @@ class WorkerHost:
         for job, picture in batch:
             if job.id in self._jobs:
                 self._forward([(job, picture)])
-
-    def _lower_ceiling(self, picture: _Picture, rows: int) -> None:
-        ceiling = max(LEAST_CAP, rows // 2)
-        self._ceilings[self._key(picture)] = ceiling
-        log.warning("%d rows ran out of memory on %s; at most %d now", rows, self.device, ceiling)
 
     def _decode(self) -> None:
         """Turns a few finished drawings into pixels; the encoder makes files of them."""
@@ -636,7 +535,7 @@ class WorkerHost:
                         continue  # the next round tries again, with what has gone meanwhile
                 self._fail(job, self._told(error))
             else:
-                self._note(Act.DECODE, picture.worker, began, _size(job.request))
+                self._times.note(Act.DECODE, picture.worker, began, size_of(job.request))
                 picture.image = self._encoder.submit(to_image, pixels, job.request, seed)
 
     def _draw_alone(self, job: _Job, picture: _Picture) -> None:
@@ -693,29 +592,6 @@ class WorkerHost:
         result = GenerationResult(job.run.job_id, images, seconds, self.device)
         self._emit(JobEvent(job.id, result))
 
-    def _remembered_pace(self) -> Pace:
-        entries = self._measured.read(self._section, lambda entry: entry)
-        figures = (from_entry(name, entry) for name, entry in entries.items())
-        pace = Pace(figure for figure in figures if figure is not None)
-        if known := pace.figures():
-            self._emit(Measured(known, ()))
-        return pace
-
-    def _tell_pace(self) -> None:
-        """Says and remembers what things take, where that is news."""
-        news = self._pace.news()
-        here = (self._shelf.keys, self._shelf.waiting, self._memory.space())
-        if news:
-            entries = map(to_entry, self._pace.figures())
-            self._measured.write(self._section, dict(entries))
-        now = self._clock()
-        # No message for each step, and nothing left unsaid by who has nothing more to do.
-        due = self._measurements and (not self._jobs or now - self._told_at >= REPORT_SECONDS)
-        if news or due or here != self._here:
-            self._here, self._told_at = here, now
-            self._emit(Measured(news, *here, tuple(self._measurements)))
-            self._measurements.clear()
-
     def _told(self, error: Exception) -> DreamLabError:
         """Returns an error as the asker is told; what nobody raised on purpose is logged.
 
@@ -732,16 +608,8 @@ class WorkerHost:
         return DrawingError(f"Drawing failed: {type(error).__name__}: {first_line(error)}")
 
 
-def _size(request: GenerationRequest) -> int:
-    return request.width * request.height
-
-
-def _synchronize(device: str) -> None:
-    """Waits until a device has done all that it was told."""
-    if device != "cpu":
-        import torch
-
-        torch.cuda.synchronize(device)
+def _key(picture: _Picture) -> PassKey:
+    return PassKey.of(picture.worker, picture.drawing, id(picture) if picture.alone else None)
 
 
 def _models(command: Run | Load) -> tuple[ModelSpec, ...]:

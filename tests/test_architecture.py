@@ -37,6 +37,7 @@ OWNERS = {
     "torch": (
         *WORKER_SIDE,
         "engine/worker_host.py",
+        "engine/timekeeper.py",
         "engine/model_registry.py",
         "engine/failures.py",
         "engine/memory_watch.py",

@@ -32,8 +32,9 @@ from engine.executor import LoadReport
 from engine.families import VOCABULARY, config_folder
 from engine.jobs import Family, GenerationRequest, GenerationResult, LoraSpec, ModelSpec
 from engine.ledger import Ledger
-from engine.messages import Answer, JobEvent, JobFailed, Load, Reply, Run, Unload
+from engine.messages import Answer, JobEvent, JobFailed, Load, Measured, Reply, Run, Unload
 from engine.model_registry import ModelRegistry
+from engine.pace import Act
 from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
 from engine.workers.base import Worker
@@ -320,6 +321,22 @@ def test_200_switches_between_three_models_leave_memory_flat(
     bench.host.close()
     gc.collect()
     assert not any(worker() for worker in bench.workers)
+
+
+@on_every_device
+@pytest.mark.timeout(1800)
+def test_a_load_says_how_many_rows_share_a_pass_on_a_gpu_and_holds_nobody_up_on_a_cpu(
+    saved: Callable[[Family, str], ModelSpec], device: str
+) -> None:
+    model = saved(Family.SD15, device)
+    bench = Bench(device)
+
+    bench.answer(lambda number: Load(number, model, bench.small(model)))
+
+    told = [figure for r in bench.said if isinstance(r, Measured) for figure in r.figures]
+    rows = {figure.rows for figure in told if figure.act is Act.PASS}
+    assert {2, 4} <= rows if device != "cpu" else not rows
+    bench.host.close()
 
 
 @pytest.mark.gpu

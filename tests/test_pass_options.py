@@ -18,7 +18,7 @@ import torch  # noqa: TID253 - the subject is made of it
 
 from engine.errors import OutOfMemoryError
 from engine.jobs import Family, GenerationRequest, GenerationResult, LoraSpec, ModelSpec, Sampler
-from engine.messages import Cancel, JobEvent, JobFailed, Reply, Run
+from engine.messages import Answer, Cancel, JobEvent, JobFailed, Load, Reply, Run
 from engine.row_buckets import EXACT_ROWS, exact_rows, filled_up
 from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
@@ -239,6 +239,38 @@ def test_pictures_are_drawn_without_code_until_it_is_made_and_then_with_it(
     assert bench.draw(small(tiny)) == plain
     assert not calls
     assert not worker.compiled.busy
+
+
+def test_a_load_has_the_code_made_for_all_numbers_of_rows_before_anybody_draws(
+    tiny: ModelSpec, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "engine")
+    bench = Bench(compiling("eager"))
+    bench.host.handle(Load(1, tiny, small(tiny)))
+    bench.finish()
+    [worker] = bench.workers
+    worker.compiled.wait()
+    told = [each.message for each in caplog.records if "is compiled for" in each.message]
+    assert [int(text.partition("passes of ")[2].split()[0]) for text in told] == [2, 4, 8]
+    passed: list[int] = []
+    worker._parts.unet.register_forward_hook(lambda *_: passed.append(1))
+
+    bench.draw(small(tiny))
+
+    assert not passed
+    bench.host.close()
+
+
+def test_a_model_is_loaded_even_if_nothing_can_be_prepared(tiny: ModelSpec) -> None:
+    bench = Bench(compiling("eager"))
+    bench.host.handle(Load(1, tiny, small(tiny, width=17)))
+    bench.finish()
+
+    [answer] = [reply for reply in bench.said if isinstance(reply, Answer)]
+    assert answer.error is None
+    assert "compiled" not in vars(bench.workers[0])
+    bench.draw(small(tiny, compiled=False))
+    bench.host.close()
 
 
 def test_numbers_of_rows_are_rounded_up_so_that_there_are_few_codes(

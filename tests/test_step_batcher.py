@@ -21,9 +21,9 @@ CAPS = st.integers(LEAST_CAP, 20)
 CROWDS = st.lists(st.tuples(KEYS, st.integers(0, 4), ROWS, st.integers(1, 6)), max_size=25)
 
 
-def joined(*crowd: tuple[str, int, int]) -> StepBatcher[int]:
+def joined(*crowd: tuple[str, int, int]) -> StepBatcher[int, str]:
     """Pictures are named by their numbers; those of one key are of one size."""
-    batcher: StepBatcher[int] = StepBatcher()
+    batcher: StepBatcher[int, str] = StepBatcher()
     for number, (key, owner, rows) in enumerate(crowd):
         batcher.join(number, key, owner, rows, SIZES.get(key, 1))
     return batcher
@@ -122,7 +122,7 @@ def test_misuse_is_refused() -> None:
 @untimed
 @given(CROWDS, CROWDS, CAPS)
 def test_every_picture_that_joins_finishes_and_no_pass_passes_the_cap(first, later, most) -> None:
-    batcher: StepBatcher[int] = StepBatcher()
+    batcher: StepBatcher[int, str] = StepBatcher()
     left: dict[int, int] = {}
     arrivals = list(enumerate([*first, *later]))
     for _ in range(6 * len(arrivals) + 1):  # as many passes as steps, at the most
@@ -150,7 +150,7 @@ def test_every_picture_that_joins_finishes_and_no_pass_passes_the_cap(first, lat
 @untimed
 @given(st.lists(st.lists(KEYS, max_size=3), max_size=60), CAPS, st.data())
 def test_no_key_waits_longer_than_a_turn_of_each_other_key(arrivals, most, data) -> None:
-    batcher: StepBatcher[int] = StepBatcher()
+    batcher: StepBatcher[int, str] = StepBatcher()
     keys: list[str] = []
     waited: Counter[str] = Counter()  # passes of others since its own
     met: dict[str, set[str]] = {}  # those others
@@ -199,7 +199,7 @@ class AnyOrderOfCalls(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.batcher: StepBatcher[int] = StepBatcher()
+        self.batcher: StepBatcher[int, str] = StepBatcher()
         self.here: dict[int, str] = {}
         self.number = 0
 

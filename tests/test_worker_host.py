@@ -55,8 +55,8 @@ from engine.messages import (
 from engine.model_files import file_stamp
 from engine.pace import Act, Pace
 from engine.shelf import LORAS_KEPT
+from engine.timekeeper import REHEARSAL_SECONDS
 from engine.worker_host import (
-    REHEARSAL_SECONDS,
     REPORT_SECONDS,
     DeviceUnusableError,
     WorkerHost,
@@ -768,7 +768,7 @@ def test_out_of_memory_while_drawing_drops_what_is_idle_and_goes_on(tmp_path: Pa
 
     assert states == [{"old": [], "new": [], "one": []}, {"new": [], "one": []}, {"one": []}]
     assert bench.seeds(7) == [7]
-    assert not bench.host._ceilings
+    assert not bench.host._times.ceilings
     bench.host.close()
 
 

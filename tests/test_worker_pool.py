@@ -587,6 +587,14 @@ class TestTypes:
             await pool.submit_job(ModelLoadJob(model=PLAIN.model))
             assert executors[1].calls[-1] == ("load", PLAIN.model.key)
 
+    async def test_what_a_switch_loads_is_prepared_for_the_modes_own_defaults(self):
+        executor = FakeExecutor()
+        async with a_pool(executor) as pool:
+            await pool.switch_mode("fancy")
+            [warm] = executor.warmed
+            assert warm.mode == "fancy"
+            assert warm.model == FANCY.model
+
     async def test_a_kind_that_does_not_say_how_it_runs_is_refused(self):
         async with a_pool() as pool:
             with pytest.raises(TypeError, match="async def run"):

@@ -149,6 +149,16 @@ class Worker(ABC):
         What it raises is what `step` may raise as a whole.
         """
 
+    def prepare(  # noqa: B027 - who compiles nothing has nothing to prepare
+        self, drawing: Drawing, rows: Sequence[int]
+    ) -> None:
+        """Begins to compile passes like a drawing's, beside the step loop.
+
+        Args:
+            drawing: what they are like.
+            rows: of the passes, in the order in which they are wanted.
+        """
+
     @abstractmethod
     def preview(self, drawing: Drawing) -> bytes | None:
         """Returns what the picture looks like so far as a small JPEG; None before a step."""

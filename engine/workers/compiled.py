@@ -5,6 +5,7 @@ Until a shape's code is there, and where compiling fails, the UNet is called as 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -40,39 +41,44 @@ class CompiledPasses:
         self._call: Callable[..., Any] | None = None
         self._ready: set[Hashable] = set()
         self._asked: set[Hashable] = set()
+        self._to_make: deque[tuple[Hashable, Arguments, int]] = deque()
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()  # of the two above
         self._reading = _Reading()
         self._failed = False
 
     def passes(self, arguments: Arguments) -> Any | None:
         """Makes a forward pass; None where there is no code for its shapes yet.
 
-        Then it is on its way, unless other code is, or it can't be made.
+        Then it is on its way, behind what was asked for before, unless it can't be made.
         """
-        shape = _shape(arguments)
-        if self._call is not None and shape in self._ready:
+        if self._call is not None and _shape(arguments) in self._ready:
             return self._call(**arguments)
-        if not self.busy and not self._failed and len(self._asked) < MOST_SHAPES:
-            self._asked.add(shape)
-            copied = {name: _copied(value) for name, value in arguments.items()}
-            self._thread = threading.Thread(
-                target=self._make,
-                args=(shape, copied, self._reading.epoch),
-                name="compile",
-                daemon=True,
-            )
-            self._thread.start()
+        self.ask(arguments)
         return None
+
+    def ask(self, arguments: Arguments) -> None:
+        """Has code made for the shapes of arguments, unless that was asked for before."""
+        shape = _shape(arguments)
+        if self._failed or shape in self._asked or len(self._asked) >= MOST_SHAPES:
+            return
+        self._asked.add(shape)
+        copied = {name: _copied(value) for name, value in arguments.items()}
+        with self._lock:
+            self._to_make.append((shape, copied, self._reading.epoch))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._make_all, name="compile", daemon=True)
+                self._thread.start()
 
     @property
     def busy(self) -> bool:
         """Whether code is being made."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None
 
     def wait(self) -> None:
-        """Waits until what is being made is there."""
-        if self._thread is not None:
-            self._thread.join()
+        """Waits until all that was asked for is there."""
+        while (thread := self._thread) is not None:
+            thread.join()
 
     def rest(self) -> None:
         """Notes that the weights go: what is being made meanwhile is made anew on their return.
@@ -80,7 +86,17 @@ class CompiledPasses:
         Code that just runs for the first time is waited for. It would read memory that is gone.
         """
         self._reading.end()
+        self._to_make.clear()
         self._asked &= self._ready
+
+    def _make_all(self) -> None:
+        while True:
+            with self._lock:
+                if not self._to_make:
+                    self._thread = None
+                    return
+                asked = self._to_make.popleft()
+            self._make(*asked)
 
     @torch.inference_mode()
     def _make(self, shape: Hashable, arguments: Arguments, epoch: int) -> None:
@@ -91,6 +107,7 @@ class CompiledPasses:
         except Exception as error:  # compilers promise nothing about what they raise
             if epoch == self._reading.epoch:
                 self._failed = True
+                self._to_make.clear()
                 reason = str(error).strip().partition("\n")[0] or type(error).__name__
                 log.warning(
                     "%s can't be compiled (%s): it is drawn without, as if its mode did not say "

@@ -30,7 +30,7 @@ from engine.jobs import Family, GenerationRequest, LoraSpec, ModelSpec
 from engine.previews import Projection, fit_projection, preview_jpeg
 from engine.samplers import create_scheduler, predicted_original, step_arguments
 from engine.workers.base import Drawing, Worker
-from engine.workers.compiled import CompiledPasses
+from engine.workers.compiled import Arguments, CompiledPasses
 from engine.workers.parts import Parts, PartSource, open_source
 from engine.workers.prompts import PromptEncoder
 
@@ -262,7 +262,7 @@ class LatentWorker(Worker):
             timesteps += [float(drawing.timestep)] * drawing.rows
         lacking = max(0, rows - len(timesteps))
         timesteps += timesteps[-1:] * lacking
-        outputs = self._forward(
+        arguments = self._arguments(
             _filled_up(samples, lacking),
             timesteps,
             _filled_up([drawing.embeddings for drawing in drawings], lacking),
@@ -270,8 +270,8 @@ class LatentWorker(Worker):
                 name: _filled_up([drawing.added[name] for drawing in drawings], lacking)
                 for name in drawings[0].added
             },
-            compiled=drawings[0].request.compiled,
         )
+        outputs = self._forward(arguments, compiled=drawings[0].request.compiled)
         each = torch.split(outputs, [*(drawing.rows for drawing in drawings), lacking])
         for drawing, output in zip(drawings, each[:-1], strict=True):
             try:
@@ -283,25 +283,33 @@ class LatentWorker(Worker):
     def rehearse(self, drawing: Drawing, rows: int) -> None:
         """See `Worker.rehearse`."""
         self._parts.loras.wear(self._loras(drawing.request))
+        self._forward(self._repeated(drawing, rows), compiled=drawing.request.compiled)
+
+    @torch.inference_mode()
+    def prepare(self, drawing: Drawing, rows: Sequence[int]) -> None:
+        """See `Worker.prepare`."""
+        if not self.loras:
+            for number in rows:
+                self.compiled.ask(self._repeated(drawing, number))
+
+    def _repeated(self, drawing: Drawing, rows: int) -> Arguments:
+        """Returns the arguments of a pass of so many rows like a drawing's."""
         index = [number % drawing.rows for number in range(rows)]
-        self._forward(
+        return self._arguments(
             torch.cat([drawing.latents] * rows),
             [float(drawing.scheduler.timesteps[drawing.first])] * rows,
             drawing.embeddings[index],
             {name: value[index] for name, value in drawing.added.items()},
-            compiled=drawing.request.compiled,
         )
 
-    def _forward(
+    def _arguments(
         self,
         samples: torch.Tensor,
         timesteps: Sequence[float],
         embeddings: torch.Tensor,
         added: Mapping[str, torch.Tensor],
-        *,
-        compiled: bool,
-    ) -> torch.Tensor:
-        arguments = {
+    ) -> Arguments:
+        return {
             "sample": samples,
             # One float per row: the steps of the pictures differ. Whole numbers are exact in it.
             "timestep": torch.tensor(timesteps, dtype=torch.float32).to(self.device),
@@ -309,6 +317,8 @@ class LatentWorker(Worker):
             "added_cond_kwargs": added,
             "return_dict": False,
         }
+
+    def _forward(self, arguments: Arguments, *, compiled: bool) -> torch.Tensor:
         # LoRAs beside the layers are no part of what was compiled.
         passed = self.compiled.passes(arguments) if compiled and not self.loras else None
         outputs: torch.Tensor = (passed or self._parts.unet(**arguments))[0]
