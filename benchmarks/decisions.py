@@ -68,7 +68,7 @@ def queue_costs(waiting: int, servers: int, calls: int) -> dict[str, dict[str, f
 
 def batcher_costs(pictures: int, calls: int) -> dict[str, dict[str, float]]:
     """Returns the cost of each decision of the step batcher, at eight keys and a cap of 16."""
-    batcher: StepBatcher[int] = StepBatcher()
+    batcher: StepBatcher[int, str] = StepBatcher()
     random = Random(3)  # noqa: S311 - as above
     here: list[int] = []
     numbers = iter(range(10**9))
