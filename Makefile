@@ -47,6 +47,9 @@ bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
 bench-web: $(DEV) ## Measures the page under 200 open streams and 50 requests a second
 	$(BIN)/python -m benchmarks.web $(ARGS)
 
+first-view: $(DEV) ## Measures how soon each page is seen, and what it weighs
+	$(BIN)/python -m benchmarks.first_view
+
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)
 
@@ -76,4 +79,4 @@ $(DEV): pyproject.toml constraints.txt | $(READY)
 	$(PIP) -e '.[dev]'
 	@touch $@
 
-.PHONY: help run check test test-ray fleet lint adherence soak bench chaos fuzz-api bench-gpu bench-web constraints clean
+.PHONY: help run check test test-ray fleet lint adherence soak bench chaos fuzz-api bench-gpu bench-web first-view constraints clean

@@ -194,6 +194,7 @@ async def test_axe_finds_nothing_serious_on_any_page(
         job_id = await drawn(tab, url, "a red circle on a white background")
         await tab.get_by_text("More", exact=True).click()
         sample = tab.get_by_role("group", name="Mode").locator("img").first
+        await expect(sample).to_be_visible()
         assert await sample.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
         await examine(tab, "create")
         await tab.goto(f"{url}/gallery")
