@@ -64,12 +64,14 @@ class Profile:
         users: crowds of the closed loop.
         steps: of each picture.
         each: pictures that each user of a closed loop asks for.
-        arrivals: requests of each open loop; 0 leaves that out. The more there are, the longer is
-            the line that grows where more come than are served.
-        flood: requests of the member who floods.
+        arrivals: requests of the open loop in which most come; the others have as many fewer as
+            fewer come. 0 leaves them out. The more there are, the longer is the line that grows
+            where more come than are served.
+        flood: requests of the member who floods; 0 leaves that out.
         modes: requests of the run with eight models; 0 leaves that out.
         returns: how often a model comes back from the host's memory.
-        rounds: how often all of it is done.
+        rounds: how often all of it is done, but for what is compared with nobody: the eight models,
+            and the returns from the host's memory.
     """
 
     family: Family | None
@@ -88,7 +90,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = {
     # Latents of 8 x 8, where calling the UNet costs more than what it computes, and of 32 x 32.
     "tiny": (
         Profile(None, 64),
-        Profile(None, 256, users=(1, 8), each=2, arrivals=0, modes=0),
+        Profile(None, 256, users=(1, 8), each=2, arrivals=0, flood=0, modes=0),
     ),
     "gpu": (
         Profile(
@@ -260,7 +262,8 @@ class Bench:
         if not self._profile.arrivals:
             return
         for load in LOADS:
-            asked = poisson(load * self._capacity, self._profile.arrivals, self._mixed, seed=number)
+            count = max(1, round(self._profile.arrivals * load / max(LOADS)))
+            asked = poisson(load * self._capacity, count, self._mixed, seed=number)
             for server in self._in_turn(number):
                 served = drive(server, Arrivals(asked))
                 yield {
@@ -273,6 +276,8 @@ class Bench:
     def _flood(self, number: int) -> Iterator[Figure]:
         """One who asks for very much, and another's single request, as it comes a moment later."""
         count = self._profile.flood
+        if not count:
+            return
         for server in (self._stock, QueuedServer(self._ours)):
             alone = drive(server, Arrivals(self._many(1)))[-1].latency
             asked = flood(count, 2 / self._capacity, self._alike)
@@ -289,7 +294,7 @@ class Bench:
 
     def _modes(self, number: int) -> Iterator[Figure]:
         """Eight models of which three fit, some far more popular than others."""
-        if not self._profile.modes:
+        if number or not self._profile.modes:
             return
         with tempfile.TemporaryDirectory() as folder:
             models = [
@@ -359,6 +364,8 @@ class Bench:
 
     def _switches(self, number: int) -> Iterator[Figure]:
         """A model that has to leave the device for another one, and comes back."""
+        if number:
+            return
         with tempfile.TemporaryDirectory() as folder:
             other = ModelSpec(random_model(Family.SD15, Path(folder) / "other", "cpu", tiny=True))
             ours = OurServer(
