@@ -2,13 +2,22 @@
 
 import itertools
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    invariant,
+    multiple,
+    rule,
+)
 
 from engine.fair_queue import LOOK_AHEAD, MOST_OVERTAKINGS, FairQueue, Ticket
+from tests.plain_queue import PlainQueue
 
 # A busy machine decides nothing here.
 untimed = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -544,67 +553,86 @@ def test_far_from_the_front_a_place_is_a_number():
 
 
 class AnyOrderOfCalls(RuleBasedStateMachine):
-    """Push, pop, remove and restore in any order: nothing is lost, nothing comes twice."""
+    """Whatever is asked in whatever order, it answers as the plain rules say."""
 
     taken: Bundle[Ticket] = Bundle("taken")
 
     def __init__(self) -> None:
         super().__init__()
         self.queue = FairQueue()
-        self.waiting: set[str] = set()
+        self.plain = PlainQueue()
         self.numbers = itertools.count()
 
     @rule(owner=OWNERS, cost=COSTS, weight=WEIGHTS, model=MODELS, group=GROUPS)
     def push(self, owner, cost, weight, model, group):
-        job_id = f"{owner}-{next(self.numbers)}"
-        self.queue.push(job_id, owner, cost, weight, model, group)
-        self.waiting.add(job_id)
+        asked = (f"{owner}-{next(self.numbers)}", owner, cost, weight, model, group)
+        self.queue.push(*asked)
+        self.plain.push(*asked)
 
-    @rule(target=taken, loaded=st.sets(MODELS))
-    def pop(self, loaded):
-        if not self.waiting:
-            return Ticket("none", "none", "", 0, 1, "", -1)
-        expected = next(iter(self.queue))
-        assert self.queue.peek() == expected
-        if loaded:
-            expected = self.queue.peek(loaded)
-        order = list(self.queue)
-        ticket = self.queue.pop(loaded)
-        assert ticket.job_id == expected
-        if ticket.overtook:
-            assert ticket.key in loaded
-            assert ticket.overtook == order.index(expected)
-        self.waiting.remove(ticket.job_id)
+    @rule(
+        target=taken,
+        loaded=st.sets(MODELS),
+        skipped=st.sets(MODELS, max_size=2),
+        lanes=st.integers(1, 2),
+        data=st.data(),
+    )
+    def pop(self, loaded, skipped, lanes, data):
+        waiting = list(self.queue)
+        passed_over = data.draw(st.sets(st.sampled_from(waiting), max_size=2)) if waiting else ()
+        asked = (loaded, passed_over, skipped)
+        expected = self.plain.find(*asked)
+        assert self.queue.peek(*asked) == (expected[-1].job_id if expected else None)
+        if not expected:
+            return multiple()
+        ticket = self.queue.pop(*asked, lanes=lanes)
+        assert ticket == self.plain.pop(*asked, lanes=lanes)
         return ticket
 
     @rule(ticket=consumes(taken))
     def restore(self, ticket):
-        if ticket.number >= 0:
-            self.queue.restore(ticket)
-            self.waiting.add(ticket.job_id)
-            # Whoever was taken before goes before all who were not.
-            assert all(
-                self.queue._tickets[job_id].taken is not None
-                for job_id in itertools.takewhile(lambda job: job != ticket.job_id, self.queue)
-            )
+        self.queue.restore(ticket)
+        self.plain.restored.append(ticket)
 
     @rule(data=st.data())
     def remove(self, data):
-        if self.waiting:
-            job_id = data.draw(st.sampled_from(sorted(self.waiting)))
-            assert self.queue.remove(job_id)
-            self.waiting.remove(job_id)
+        if order := self.plain.order():
+            job = data.draw(st.sampled_from(order))
+            assert self.queue.remove(job.job_id)
+            self.plain.remove(job)
 
     @invariant()
-    def all_that_wait_have_a_place(self):
-        assert len(self.queue) == len(self.waiting)
-        assert set(self.queue) == self.waiting
-
-    @invariant()
-    def positions_are_the_fair_order(self):
-        order = list(self.queue)
-        assert [self.queue.position(job) for job in order] == list(range(1, len(order) + 1))
+    def the_order_and_every_place_in_it_are_as_the_rules_say(self):
+        order = self.plain.order()
+        assert list(self.queue) == ids(order)
+        assert len(self.queue) == len(order)
+        assert [self.queue.position(job.job_id) for job in order] == [
+            at for at, _ in enumerate(order, 1)
+        ]
+        for model in {job.key for job in order}:
+            assert self.queue.waiting_for(model) == sum(job.key == model for job in order)
 
 
 TestAnyOrderOfCalls = AnyOrderOfCalls.TestCase
 TestAnyOrderOfCalls.settings = settings(untimed, stateful_step_count=30)
+
+
+@pytest.mark.parametrize("groups", [1, 20])
+def test_a_crowd_is_in_the_order_that_the_plain_rules_say(groups):
+    random = Random(groups)  # noqa: S311 - made-up requests, no secrets
+    queue, plain = FairQueue(), PlainQueue()
+    for number in range(3000):  # as many as make trees of several levels
+        cost, weight = random.randrange(1, 10**9), random.choice((0.1, 1, 2.0))
+        group = str(random.randrange(groups))
+        asked = (str(number), f"owner {random.randrange(90)}", cost, weight, "", group)
+        queue.push(*asked)
+        plain.push(*asked)
+    for _ in range(5):
+        for job in random.sample(plain.order(), 100):
+            assert queue.remove(job.job_id)
+            plain.remove(job)
+        assert queue.pop() == plain.pop()
+        order = plain.order()
+        assert list(queue) == ids(order)
+        assert [queue.position(job.job_id) for job in order] == [
+            at for at, _ in enumerate(order, 1)
+        ]

@@ -17,7 +17,7 @@ CHANGES = st.lists(
 @untimed
 @given(CHANGES, st.integers(0, 200))
 def test_it_knows_of_every_entry_and_position_what_a_plain_list_knows(changes, position):
-    summed: SummedList[tuple[int]] = SummedList(block=3)  # so that blocks split and go
+    summed: SummedList[tuple[int]] = SummedList(most=3)  # so that blocks split and go
     plain: dict[tuple[int], int] = {}
     for adds, number, width in changes:
         key = (number,)
@@ -43,7 +43,7 @@ def test_it_knows_of_every_entry_and_position_what_a_plain_list_knows(changes, p
 
 
 def test_what_lies_behind_a_removed_one_moves_up():
-    summed: SummedList[tuple[int]] = SummedList(block=3)
+    summed: SummedList[tuple[int]] = SummedList(most=3)
     for number in range(20):
         summed.add((number,), number + 1)
     assert summed.locate((19,)) == (19, 190)
