@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from typing import Literal
 
 import pytest
 import pytest_asyncio
@@ -185,56 +186,55 @@ async def test_the_status_shows_memory_plots_and_errors(tab: Tab, url: str) -> N
     await expect(tab.get_by_text("No request has failed.")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_axe_finds_nothing_serious_on_any_page(
-    browser: Browser, url: str, scheme: str
-) -> None:
-    async with open_context(browser, color_scheme=scheme) as context:
-        tab = await context.new_page()
-        job_id = await drawn(tab, url, "a red circle on a white background")
-        await tab.get_by_text("More", exact=True).click()
-        sample = tab.get_by_role("group", name="Mode").locator("img").first
-        await expect(sample).to_be_visible()
-        assert await sample.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
-        await examine(tab, "create")
-        await tab.goto(f"{url}/gallery")
-        await expect(tab.locator(".tiles img").first).to_be_visible()
-        await examine(tab, "gallery")
-        await tab.goto(f"{url}/gallery?job={job_id}")
-        await expect(tab.locator("#actions button").first).to_be_visible()
-        await examine(tab, "picture")
-        await tab.goto(f"{url}/modes")
-        await tab.get_by_label("YAML").check()
-        await tab.get_by_label("The whole file").fill("modes: [")
-        await expect(tab.locator("#problems li")).to_have_count(1)
-        await examine(tab, "modes as YAML")
-        await tab.get_by_role("button", name="Discard the draft").click()
-        await tab.get_by_label("Form").check()
-        await tab.get_by_label("Title").fill("Another")
-        await expect(tab.locator("#diff .added")).to_have_count(1)
-        await examine(tab, "modes as a form")
-        await tab.get_by_role("button", name="Discard the draft").click()
-        await tab.goto(f"{url}/status")
-        await expect(tab.get_by_role("meter").first).to_be_visible()
-        await examine(tab, "status")
-        await tab.goto(f"{url}/queue")
-        slow = {"prompt": "a ring", "steps": 100, "count": 4, "size": "256x256"}
-        asked = [await tab.request.post(f"{url}/api/jobs", data=slow) for _ in range(5)]
-        await expect(tab.locator("#waiting .row").first).to_be_visible()
-        await examine(tab, "queue")
-        for answer in asked:
-            job = await answer.json()
-            await tab.request.post(f"{url}/api/queue/{job['id']}/cancel", data={})
+async def test_axe_finds_nothing_serious_on_any_page(tab: Tab, url: str) -> None:
+    job_id = await drawn(tab, url, "a red circle on a white background")
+    await tab.get_by_text("More", exact=True).click()
+    sample = tab.get_by_role("group", name="Mode").locator("img").first
+    await expect(sample).to_be_visible()
+    assert await sample.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    await examine(tab, "create")
+    await tab.goto(f"{url}/gallery")
+    await expect(tab.locator(".tiles img").first).to_be_visible()
+    await examine(tab, "gallery")
+    await tab.goto(f"{url}/gallery?job={job_id}")
+    await expect(tab.locator("#actions button").first).to_be_visible()
+    await examine(tab, "picture")
+    await tab.goto(f"{url}/modes")
+    await tab.get_by_label("YAML").check()
+    await tab.get_by_label("The whole file").fill("modes: [")
+    await expect(tab.locator("#problems li")).to_have_count(1)
+    await examine(tab, "modes as YAML")
+    await tab.get_by_role("button", name="Discard the draft").click()
+    await tab.get_by_label("Form").check()
+    await tab.get_by_label("Title").fill("Another")
+    await expect(tab.locator("#diff .added")).to_have_count(1)
+    await examine(tab, "modes as a form")
+    await tab.get_by_role("button", name="Discard the draft").click()
+    await tab.goto(f"{url}/status")
+    await expect(tab.get_by_role("meter").first).to_be_visible()
+    await examine(tab, "status")
+    await tab.goto(f"{url}/queue")
+    slow = {"prompt": "a ring", "steps": 100, "count": 4, "size": "256x256"}
+    asked = [await tab.request.post(f"{url}/api/jobs", data=slow) for _ in range(5)]
+    await expect(tab.locator("#waiting .row").first).to_be_visible()
+    await examine(tab, "queue")
+    for answer in asked:
+        job = await answer.json()
+        await tab.request.post(f"{url}/api/queue/{job['id']}/cancel", data={})
 
 
 async def examine(tab: Tab, what: str) -> None:
-    results = await Axe().run(tab)
-    serious = [
-        f"{what}: {violation['id']}: {[node['html'] for node in violation['nodes']][:3]}"
-        for violation in results.response["violations"]
-        if violation["impact"] in ("serious", "critical")
-    ]
-    assert serious == []
+    """Has axe look at what is shown, in light and in dark."""
+    schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+    for scheme in schemes:
+        await tab.emulate_media(color_scheme=scheme)
+        results = await Axe().run(tab)
+        serious = [
+            f"{what}, {scheme}: {found['id']}: {[node['html'] for node in found['nodes']][:3]}"
+            for found in results.response["violations"]
+            if found["impact"] in ("serious", "critical")
+        ]
+        assert serious == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
