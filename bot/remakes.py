@@ -39,6 +39,7 @@ def draft_of(request: GenerationRequest, mode: ModeConfig, *, seed: int | None) 
         seed=seed,
         count=request.count,
         # Where nothing was drawn anew, as much is as in any other enlarged picture.
+        refiner_from=request.refiner_from if mode.refiner else None,
         strength=(request.strength or mode.upscale.strength) if request.source else None,
     )
 

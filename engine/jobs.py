@@ -197,6 +197,7 @@ class RequestDraft:
             ``<lora:name:0.8>`` count as well.
         image: a picture file to start from instead of noise (img2img), as it came.
         strength: how much of that picture is drawn anew, above 0 (nothing) to 1 (all of it).
+        refiner_from: the share of the steps, 0 to 1, after which the mode's refiner takes over.
     """
 
     prompt: str
@@ -212,6 +213,7 @@ class RequestDraft:
     loras: tuple[LoraChoice, ...] = ()
     image: bytes | None = field(default=None, repr=False)
     strength: float | None = None
+    refiner_from: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

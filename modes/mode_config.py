@@ -211,6 +211,7 @@ class ModeConfig:
         kept_away = self._negative(draft.negative_prompt)
         negative = _after_comma(kept_away, self.negative_always)
         width, height = self._size(draft)
+        refiner, refiner_from = self._refiner(draft)
         steps = whole_number("steps", _said(draft.steps, self.default_steps), 1, self.max_steps)
         return GenerationRequest(
             mode=self.name,
@@ -236,9 +237,8 @@ class ModeConfig:
             source=source,
             strength=_strength(draft, source, steps),
             clip_skip=self.clip_skip,
-            # One that takes over at the very end would be loaded for nothing.
-            refiner=self.refiner if self.refiner_from < 1 else None,
-            refiner_from=self.refiner_from if self.refiner else 1.0,
+            refiner=refiner,
+            refiner_from=refiner_from,
             exact=self.exact,
             compiled=self.compile,
         )
@@ -249,6 +249,16 @@ class ModeConfig:
         if not self.negative_allowed and text != self.default_negative:
             raise RequestError("negative", text, "the mode's own alone; leave it out")
         return text
+
+    def _refiner(self, draft: RequestDraft) -> tuple[ModelSpec | None, float]:
+        """Returns who draws the last steps, and after which share of them."""
+        if self.refiner is None:
+            if draft.refiner_from is not None:
+                raise RequestError("refiner", draft.refiner_from, "none; this mode has no refiner")
+            return None, 1.0
+        share = number("refiner", _said(draft.refiner_from, self.refiner_from), 0, 1)
+        # One that takes over at the very end would be loaded for nothing.
+        return (self.refiner if share < 1 else None), share
 
     def _size(self, draft: RequestDraft) -> tuple[int, int]:
         width = _said(draft.width, self.default_size[0])

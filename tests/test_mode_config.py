@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.remakes import draft_of
 from engine.errors import RequestError
 from engine.images import request_parameters
 from engine.jobs import (
@@ -256,6 +257,33 @@ def test_a_refiner_that_would_take_over_at_the_end_is_not_loaded_for_nothing() -
     config = parsed("refiner: {model: r, switch_at: 1}").modes["a"]
     request = config.build_request(RequestDraft("x"))
     assert (request.refiner, request.refiner_from) == (None, 1)
+
+
+@pytest.mark.parametrize(("share", "has_refiner"), [(0, True), (0.55, True), (1, False)])
+def test_a_request_may_say_when_the_refiner_takes_over(share: float, has_refiner: bool) -> None:
+    config = parsed("refiner: r").modes["a"]
+    request = config.build_request(RequestDraft("x", refiner_from=share))
+    assert (request.refiner is not None, request.refiner_from) == (has_refiner, share)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.01, float("nan"), "half", True])
+def test_a_share_that_is_none_is_refused(share: float) -> None:
+    config = parsed("refiner: r").modes["a"]
+    error = refused(RequestDraft("x", refiner_from=share), config)
+    assert (error.field, error.allowed) == ("refiner", "a number from 0 to 1")
+
+
+def test_a_mode_without_a_refiner_takes_no_word_of_it() -> None:
+    error = refused(RequestDraft("x", refiner_from=0.5))
+    assert str(error) == "refiner: '0.5' is not allowed. Allowed: none; this mode has no refiner."
+
+
+def test_what_is_asked_for_again_is_ended_by_the_refiner_as_it_was() -> None:
+    config = parsed("refiner: r").modes["a"]
+    for share in (0.55, 1.0):
+        earlier = config.build_request(RequestDraft("x", refiner_from=share))
+        assert draft_of(earlier, config, seed=None).refiner_from == share
+    assert draft_of(earlier, mode(), seed=None).refiner_from is None
 
 
 def test_a_vae_and_a_refiner_are_found_in_their_usual_folders(tmp_path: Path) -> None:

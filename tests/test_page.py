@@ -549,6 +549,43 @@ async def test_loras_and_a_sampler_reach_the_drawing(tab: Tab, held: Page, tmp_p
     assert (held.executor.requests[1].mode, held.executor.requests[1].model.loras) == ("other", ())
 
 
+async def test_a_refiner_takes_over_where_it_is_told_and_only_where_there_is_one(
+    tab: Tab, held: Page, tmp_path: Path
+) -> None:
+    (tmp_path / "refiner.safetensors").touch()
+    modes = MODES.format(root=tmp_path) + "    refiner: refiner.safetensors\n"
+    held.catalog.path.write_text(modes)
+    assert held.catalog.reload()
+    await tab.reload()
+    await tab.get_by_text("More", exact=True).click()
+    share = tab.get_by_label("Refiner from")
+    await expect(share).to_be_hidden()
+    await mode_card(tab, "other").check()
+    await expect(share).to_have_attribute("placeholder", "0.8")
+    await share.fill("most")
+    await send(tab, "a fox")
+    await expect(tab.get_by_role("alert")).to_contain_text("Allowed: a number from 0 to 1.")
+    await expect(share).to_be_focused()
+    await share.fill("0,5")
+    await send(tab, "a fox")
+    await finish_next(held)
+    await expect(tab.locator(".job").first).to_contain_text("after 50 % of the steps")
+    await mode_card(tab, "Small").check()
+    await send(tab, "a fox elsewhere")
+    await finish_next(held)
+    assert [request.refiner_from for request in held.executor.requests] == [0.5, 1]
+
+
+async def test_a_picture_is_enlarged_from_its_card(tab: Tab, held: Page) -> None:
+    await send(tab, "a fox")
+    await finish_next(held)
+    await tab.get_by_role("button", name="Upscale").click()
+    await finish_next(held)
+    larger = tab.locator(".job").first
+    await expect(larger).to_contain_text("128 \N{MULTIPLICATION SIGN} 128")
+    await expect(larger).to_be_focused()
+
+
 async def test_modes_are_chosen_with_the_arrow_keys_and_say_what_they_are(
     tab: Tab, held: Page, tmp_path: Path
 ) -> None:

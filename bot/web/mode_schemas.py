@@ -52,6 +52,9 @@ class ModeOut(BaseModel):
     loras: list[str] = Field(description="Those that may be asked for, by name.")
     max_loras: int = Field(description="How many of them in one request.")
     max_lora_strength: float = Field(description="Of each; below zero likewise.")
+    refiner_from: float | None = Field(
+        description="The share of the steps after which its refiner takes over; null for none."
+    )
     default_strength: float = Field(description="How much of a picture is drawn anew.")
     roles: list[str] = Field(description="Whom on Discord it is for; empty: everybody.")
     nsfw: bool = Field(description="Whether its pictures may be unfit for some eyes.")
@@ -90,6 +93,7 @@ class ModeOut(BaseModel):
             loras=list(mode.offered_loras()),
             max_loras=mode.max_loras,
             max_lora_strength=mode.max_lora_strength,
+            refiner_from=mode.refiner_from if mode.refiner else None,
             default_strength=STRENGTH,
             roles=list(mode.allowed_roles),
             nsfw=mode.nsfw,

@@ -85,6 +85,9 @@ class DraftIn(Sent):
         json_schema_extra={"contentEncoding": "base64"},
     )
     strength: Plain = _optional("number", "How much of it is drawn anew, above 0 to 1.")
+    refiner_from: Plain = _optional(
+        "number", "The share of the steps after which the mode's refiner takes over; 1 for never."
+    )
 
     def draft(self) -> RequestDraft:
         """Returns the draft; whether its values are allowed is for the studio to say.
@@ -112,6 +115,7 @@ class DraftIn(Sent):
             loras=tuple(LoraChoice(lora.name, lora.strength) for lora in self.loras),
             image=None if self.image is None else _decoded(self.image),
             strength=self.strength,
+            refiner_from=self.refiner_from,
         )
 
 
@@ -137,6 +141,9 @@ class RequestOut(BaseModel):
     variation_seed: int | None = Field(description="Seed of the noise mixed in for a variation.")
     strength: float | None = Field(
         description="How much of a picture was drawn anew; null where it began with noise."
+    )
+    refiner_from: float = Field(
+        description="The share of the steps after which a refiner took over; 1 where none did."
     )
 
     @classmethod

@@ -6,7 +6,7 @@ import { endOf, factsOf, stageOf } from "./words.js";
 const template = document.getElementById("card");
 
 export class Card {
-  // act(verb, job, button): "again", "vary", "from", "cancel", "delete" and "dismiss".
+  // act(verb, job, button): "again", "vary", "upscale", "from", "cancel", "delete" and "dismiss".
   constructor(job, act) {
     this.act = act;
     this.element = template.content.firstElementChild.cloneNode(true);
@@ -122,7 +122,7 @@ export class Card {
     return [
       button("Again", "again"),
       button("Vary", "vary"),
-      ...(several ? [] : [button("Start from it", "from")]),
+      ...(several ? [] : [button("Upscale", "upscale"), button("Start from it", "from")]),
       make("span", { className: "downloads" }, ...downloads),
       button("Delete", "delete", "quiet"),
     ];

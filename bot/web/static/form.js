@@ -15,8 +15,9 @@ const FIELDS = {
   steps: "steps",
   guidance: "guidance_scale",
   sampler: "sampler",
+  refiner: "refiner_from",
 };
-const NUMBERS = new Set(["count", "seed", "steps", "guidance"]);
+const NUMBERS = new Set(["count", "seed", "steps", "guidance", "refiner"]);
 const ALIASES = { command: "prompt", width: "size", height: "size", ...swapped(FIELDS) };
 
 const KEPT = "dream-lab-draft"; // what was typed, so that a reload and a look at another page lose nothing
@@ -176,6 +177,8 @@ export class Form {
     $("guidance").placeholder = mode.default_guidance;
     $("negative").placeholder = mode.default_negative || "nothing";
     $("negative").disabled = !mode.negative_allowed;
+    $("refiner-part").hidden = $("refiner").disabled = mode.refiner_from === null;
+    $("refiner").placeholder = mode.refiner_from ?? "";
     fill($("sampler"), [
       ["", `${mode.default_sampler} (default)`],
       ...mode.samplers.map((name) => [name, name]),

@@ -77,6 +77,8 @@ async function change(verb, job) {
     remove(job.id);
   } else if (verb === "cancel") {
     await call("POST", `${path}/cancel`);
+  } else if (verb === "upscale") {
+    meet(await call("POST", `${job.images[0].url}/upscale`)).element.focus();
   } else {
     meet(await call("POST", `${path}/again`, { vary: verb === "vary" })).element.focus();
   }

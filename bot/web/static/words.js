@@ -67,6 +67,7 @@ export function factsOf(job) {
     ["Mode", request.mode],
   ];
   if (request.strength !== null) facts.push(["Begun with", `a picture, strength ${request.strength}`]);
+  if (request.refiner_from < 1) facts.push(["Refiner", `after ${Math.round(request.refiner_from * 100)} % of the steps`]);
   if (request.negative_prompt) facts.push(["Without", request.negative_prompt]);
   if (job.seconds !== null) facts.push(["Time", `${job.seconds.toFixed(1)} s`]);
   return facts.map(([name, value]) => [name, String(value)]);
