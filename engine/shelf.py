@@ -8,8 +8,9 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from engine.errors import ModelError, NotEnoughMemoryError
 from engine.executor import LoadReport
@@ -29,6 +30,8 @@ LORAS_KEPT = 16
 """LoRAs that stay in memory beside a model, unless more are drawn with at once."""
 
 log = logging.getLogger(__name__)
+
+_Made = TypeVar("_Made")
 
 _Stamps: TypeAlias = dict[Path, tuple[int, int]]
 
@@ -273,7 +276,7 @@ class Shelf:
         worker = self._workers[model.key]
         try:
             for path in self._lacking(model):
-                worker.load_lora(path)
+                self.relieved(partial(worker.load_lora, path), keep=model)
         finally:
             wanted = self._wanted([*self._drawn(), *self.joining, model], model.key)
             idle = [path for path in worker.loras if path not in wanted]
@@ -355,17 +358,37 @@ class Shelf:
         held = worker.weight_bytes + self._beside[key]
         self._registry.set_loras(key, worker.loras, held)
 
-    def relieve(self) -> bool:
+    def relieved(self, act: Callable[[], _Made], keep: ModelSpec | None = None) -> _Made:
+        """Does what leaves all as it was where it fails; for lack of memory, what is idle goes.
+
+        Args:
+            act: what is done; again, as long as it lacks memory and there is something to drop.
+            keep: a model that stays with its LoRAs, though nobody draws with it yet.
+        """
+        while True:
+            try:
+                return act()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                let_go(error)
+                if not self.relieve(keep):
+                    raise
+
+    def relieve(self, keep: ModelSpec | None = None) -> bool:
         """Drops something that nobody draws with; returns whether there was anything.
 
         LoRAs go first, they are soonest back; then the least recently used model.
+
+        Args:
+            keep: as in `relieved`.
         """
-        if self._shed_idle():
+        if self._shed_idle(keep):
             return True
         if self._device == "cpu" and self._cache is not None and self._cache.shrink():
             return True
         for name in self._registry.get_loaded_models():
-            if not self._registry.in_use(name):
+            if not self._registry.in_use(name) and (keep is None or name != keep.key):
                 self.drop(name)
                 return True
         return False

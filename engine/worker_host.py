@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar, assert_never
+from typing import TYPE_CHECKING, assert_never
 
 from engine.errors import (
     DrawingError,
@@ -72,8 +72,6 @@ _ENCODER_WAIT = 0.05
 _ENCODERS = {"cpu": 1, "cuda": 4}
 """Threads that make PNG files. A file takes a core for up to a fifth of a second, which a GPU may
 draw several pictures in; a CPU draws with that very core."""
-
-_Made = TypeVar("_Made")
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +321,7 @@ class WorkerHost:
                 worker, *more = [self._lease(model, run, lease) for model in self._shelf.joining]
                 self._emit(JobEvent(run.run_id, Progress(run.job_id, Stage.ENCODING)))
                 began = self._clock()
-                drawings = self._relieved(lambda: worker.begin(request))
+                drawings = self._shelf.relieved(lambda: worker.begin(request))
                 pictures = [_Picture(drawing, worker) for drawing in drawings]
                 pixels = 0 if request.source is None else size_of(request)
                 self._times.note(Act.BEGIN, worker, began, pixels)
@@ -396,7 +394,7 @@ class WorkerHost:
         """Prepares a model that has just been loaded for what it will be asked."""
         worker = self._shelf[request.model.key]
         try:
-            [drawing] = self._relieved(lambda: worker.begin(replace(request, count=1)))
+            [drawing] = self._shelf.relieved(lambda: worker.begin(replace(request, count=1)))
             self._times.warm(worker, drawing)
         except Exception as error:
             self._told(error)  # it is loaded all the same; whoever draws with it meets it again
@@ -455,7 +453,7 @@ class WorkerHost:
         if refiner is None or not picture.drawing.leaves or job.id not in self._jobs:
             return
         try:
-            self._relieved(lambda: refiner.take_over(picture.drawing))
+            self._shelf.relieved(lambda: refiner.take_over(picture.drawing))
         except Exception as error:
             self._fail(job, self._told(error))
             return
@@ -491,18 +489,6 @@ class WorkerHost:
             picture.shared = picture.shared or len(batch) > 1
             if picture.drawing.error is not None and owner.id in self._jobs:
                 self._fail(owner, self._told(picture.drawing.error))
-
-    def _relieved(self, act: Callable[[], _Made]) -> _Made:
-        """Does what leaves all as it was where it fails; for lack of memory, what is idle goes."""
-        while True:
-            try:
-                return act()
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                let_go(error)
-                if not self._shelf.relieve():
-                    raise
 
     def _forward_one_by_one(self, batch: Sequence[tuple[_Job, _Picture]]) -> None:
         for job, picture in batch:

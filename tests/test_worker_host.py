@@ -22,6 +22,7 @@ from engine.errors import (
     ModelFormatError,
     ModelNotFoundError,
     NotEnoughMemoryError,
+    OutOfMemoryError,
     RequestError,
 )
 from engine.executor import LoadReport
@@ -816,6 +817,32 @@ def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path
 
     assert bench.seeds(2) == [2]
     assert stats(bench) == {"two": []}
+    bench.host.close()
+
+
+def test_out_of_memory_while_a_lora_is_laid_drops_what_is_idle_but_nothing_that_it_needs(
+    tmp_path: Path,
+) -> None:
+    bench = Bench(tmp_path, room=9)
+    bench.host.handle(Load(1, with_loras(bench, "old", "ink")))
+    bench.host.handle(Load(2, with_loras(bench, "one", "ink")))
+    bench.finish()
+    worker = bench.workers["one"]
+    plenty = worker.load_lora
+    left = iter(["everything", "all but LoRAs", "all but the other model"])
+
+    def short(path: Path) -> None:
+        if path.stem == "wax" and next(left, None):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        plenty(path)
+
+    worker.load_lora = short  # type: ignore[method-assign] # a CPU has no such error
+    for number in (3, 4):
+        bench.host.handle(Load(number, with_loras(bench, "one", "oil", "wax")))
+        bench.finish()
+
+    assert isinstance(bench.answer(3).error, OutOfMemoryError)
+    assert stats(bench) == {"one": ["oil", "wax"]}
     bench.host.close()
 
 
