@@ -125,6 +125,13 @@ def _copied_modes(folder: Path) -> Path:
     return copy
 
 
+def is_red(colour: object) -> bool:
+    """Says whether a pixel of an RGB picture is of the red that people call so."""
+    assert isinstance(colour, tuple)
+    red, green, blue = colour
+    return bool(red > 150 and green < 110 and blue < 110)
+
+
 async def draw(page: Page, text: str) -> Locator:
     """Types a request, sends it, and returns its card once the picture is on it."""
     await page.get_by_label("What do you see?").fill(text)

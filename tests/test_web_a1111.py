@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import webuiapi
@@ -20,6 +21,7 @@ from bot.web.roles import A1111_LISTS
 from engine.errors import DreamLabError, ModelFormatError
 from engine.jobs import Sampler
 from engine.testing import FakeExecutor
+from tests.page_kit import is_red, open_real_page
 from tests.web_kit import MODES, Page, open_page
 
 ADMIN, ADA, BOB = "admin-0123456789abcdef", "artist-ada-0123456789", "artist-bob-0123456789"
@@ -82,6 +84,25 @@ async def test_words_become_pictures(page: Page) -> None:
     assert result.parameters["prompt"] == "a red circle"
     (request,) = page.executor.requests
     assert (request.negative_prompt, request.guidance_scale, request.count) == ("blue", 7.0, 4)
+
+
+async def test_words_become_what_the_model_draws(tmp_path: Path) -> None:
+    async with open_real_page(tmp_path, web_token=ADMIN) as url:
+        port = urlsplit(url).port
+        client = await call(webuiapi.WebUIApi, port=port, username="x", password=ADMIN)
+        result = await call(
+            client.txt2img,
+            prompt="a red circle on a white background",
+            width=128,
+            height=128,
+            steps=8,
+            seed=7,
+            cfg_scale=3,
+            sampler_name="DDIM",
+        )
+    assert is_red(result.image.getpixel((64, 64)))
+    assert not is_red(result.image.getpixel((4, 4)))
+    assert "Model: dream-demo" in result.image.info["parameters"]
 
 
 async def test_a_picture_becomes_another(page: Page) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from engine.errors import DreamLabError
 from engine.testing import FakeExecutor
+from tests.page_kit import is_red, open_real_page
 from tests.web_kit import PATIENCE, Page, open_page
 
 ADMIN, ADA, VIEWER = "admin-0123456789abcdef", "artist-ada-0123456789", "viewer-0123456789abcd"
@@ -52,6 +53,24 @@ async def test_it_draws_and_gets_the_pictures_themselves(page: Page) -> None:
     assert [size_of(picture.b64_json) for picture in answer.data or []] == [(64, 128)] * 2
     assert all(picture.url is None for picture in answer.data or [])
     assert answer.created > 1_700_000_000
+
+
+async def test_it_gets_what_the_model_draws(tmp_path: Path) -> None:
+    async with (
+        open_real_page(tmp_path, web_token=ADMIN) as url,
+        openai.AsyncOpenAI(api_key=ADMIN, base_url=f"{url}/v1", max_retries=0) as client,
+    ):
+        answer = await client.images.generate(
+            prompt="a red circle on a white background",
+            model="demo",
+            response_format="b64_json",
+            extra_body={"seed": 7, "steps": 8},
+        )
+    (drawn,) = answer.data or []
+    with Image.open(io.BytesIO(base64.b64decode(drawn.b64_json or ""))) as picture:
+        assert is_red(picture.getpixel((64, 64)))
+        assert not is_red(picture.getpixel((4, 4)))
+        assert "Model: dream-demo" in picture.info["parameters"]
 
 
 async def test_it_gets_addresses_that_open_with_its_token_alone(page: Page) -> None:
