@@ -10,7 +10,7 @@ import pytest
 
 from bot.web import keys
 from engine.testing import FakeExecutor
-from tests.web_kit import Page, open_page
+from tests.web_kit import PATIENCE, UNUSED, Page, open_page
 
 ADMIN, ADA = "admin-0123456789abcdef", "artist-ada-0123456789"
 
@@ -44,6 +44,46 @@ async def test_requests_at_the_same_moment_are_one_job(page: Page) -> None:
     answers = await asyncio.gather(*(ask(page, "k-1") for _ in range(8)))
     assert len({answer.json()["id"] for answer in answers}) == 1
     assert len(await jobs(page)) == 1
+
+
+@pytest.mark.parametrize("path", ["/generate", "/v1/images/generations"])
+async def test_who_waits_for_the_picture_gets_the_one_that_there_is(page: Page, path: str) -> None:
+    headers = {"Idempotency-Key": "k-1"}
+    first, again = [
+        await page.client.post(path, json={"prompt": "x"}, headers=headers) for _ in range(2)
+    ]
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert first.content == again.content
+    assert len(page.executor.requests) == 1
+    other = await page.client.post(path, json={"prompt": "y"}, headers=headers)
+    assert other.status_code == 409
+
+
+async def test_who_hangs_up_and_has_a_key_finds_the_picture_later(tmp_path: Path) -> None:
+    async with open_page(tmp_path, FakeExecutor(hold=True)) as page:
+        how: dict[str, Any] = {"json": {"prompt": "x"}, "headers": {"Idempotency-Key": "k-1"}}
+        async with httpx.AsyncClient(
+            base_url=page.url, trust_env=False, timeout=PATIENCE, verify=UNUSED
+        ) as client:
+            asking = asyncio.create_task(client.post("/generate", **how))
+            await page.executor.until(lambda: bool(page.executor.running))
+            asking.cancel()
+        again = asyncio.create_task(page.client.post("/generate", **how))
+        page.executor.finish(page.executor.running[0])
+        answer = await again
+        assert (answer.status_code, answer.headers["x-mode"]) == (200, "small")
+        assert len(page.executor.requests) == 1
+
+
+async def test_a_repetition_is_asked_for_once_with_a_key(page: Page) -> None:
+    job = await page.finished()
+    path, headers = f"/api/jobs/{job['id']}/again", {"Idempotency-Key": "k-1"}
+    first, again = [await page.client.post(path, json={}, headers=headers) for _ in range(2)]
+    assert first.json()["id"] == again.json()["id"]
+    assert again.headers["idempotent-replayed"] == "true"
+    varied = await page.client.post(path, json={"vary": True}, headers=headers)
+    assert varied.status_code == 409
+    assert len(await jobs(page)) == 2
 
 
 async def test_another_request_with_the_same_key_is_refused(page: Page) -> None:

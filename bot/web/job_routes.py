@@ -4,42 +4,21 @@ from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from bot.records import Kinship, Parent
+from bot.records import JobRecord
 from bot.studio import Studio
 from bot.web.events import RETRY, Feed
-from bot.web.keys import Keys
-from bot.web.own import OwnJob, own_job
+from bot.web.keys import TheOnce
+from bot.web.own import OwnJob, own_parent
 from bot.web.problems import PROBLEMS, ConflictError
-from bot.web.roles import Visitor
 from bot.web.schemas import AgainIn, DraftIn, JobOut, JobsOut
-from bot.web.services import HERE, TheBoard, TheFeeds, TheStudio, TheVisitor
+from bot.web.services import TheBoard, TheFeeds, TheStudio, TheVisitor
 
 _HISTORY = 50
-_KEY = (
-    "A text of your own, such as a UUID. The same request with the same key within a day gets the "
-    "same job; another request with it is refused (409)."
-)
 
 jobs = APIRouter(prefix="/api", responses=PROBLEMS)
-
-
-async def _parent(body: DraftIn, studio: Studio, visitor: Visitor) -> Parent | None:
-    """Returns what a request was made of, as it says."""
-    if body.made_of is None:
-        return None
-    job = (await own_job(body.made_of, studio, visitor)).record
-    return Parent(job.id, None, Kinship.EDIT if body.image is None else Kinship.REMIX)
-
-
-def _keys(request: Request) -> Keys:
-    keys: Keys = request.app.state.keys
-    return keys
-
-
-TheKeys = Annotated[Keys, Depends(_keys)]
 
 
 async def _feed_of_job(
@@ -66,22 +45,17 @@ async def submit(
     studio: TheStudio,
     feeds: TheFeeds,
     visitor: TheVisitor,
-    keys: TheKeys,
+    once: TheOnce,
     response: Response,
-    key: Annotated[str | None, Header(alias="Idempotency-Key", description=_KEY)] = None,
 ) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
-    async with keys.use(key, body, visitor.owner) as (known, origin):
+    async with once.use(body.model_dump()) as (known, origin):
         record = known
         if record is None:
-            parent = await _parent(body, studio, visitor)
+            parent = await own_parent(body, studio, visitor)
             record = await studio.submit(body.draft(), visitor.owner, origin, parent)
-    if known:
-        response.headers["Idempotent-Replayed"] = "true"
-    else:
-        feeds.announce(record.id, visitor.owner)
-    response.headers["Location"] = f"/api/jobs/{record.id}"
-    return JobOut.of(await studio.view(record.id))
+            feeds.announce(record.id, visitor.owner)
+    return await _answer(record, studio, response, is_known=known is not None)
 
 
 @jobs.get("/jobs")
@@ -129,11 +103,25 @@ async def again(
     studio: TheStudio,
     feeds: TheFeeds,
     visitor: TheVisitor,
+    once: TheOnce,
     response: Response,
 ) -> JobOut:
     """Asks for the same once more with a fresh seed, or for a variation of it."""
-    record = await studio.again(view.record.id, visitor.owner, HERE, vary=body.vary)
-    feeds.announce(record.id, visitor.owner)
+    earlier = view.record.id
+    async with once.use({"again": earlier, **body.model_dump()}) as (known, origin):
+        record = known
+        if record is None:
+            record = await studio.again(earlier, visitor.owner, origin, vary=body.vary)
+            feeds.announce(record.id, visitor.owner)
+    return await _answer(record, studio, response, is_known=known is not None)
+
+
+async def _answer(
+    record: JobRecord, studio: Studio, response: Response, *, is_known: bool
+) -> JobOut:
+    """Answers with a job that was asked for, now or before."""
+    if is_known:
+        response.headers["Idempotent-Replayed"] = "true"
     response.headers["Location"] = f"/api/jobs/{record.id}"
     return JobOut.of(await studio.view(record.id))
 

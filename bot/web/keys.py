@@ -8,17 +8,18 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from weakref import WeakValueDictionary
 
-from pydantic import BaseModel
+from fastapi import Depends, Header, Request
 
 from bot.records import JobRecord, Origin, Owner
 from bot.studio import Studio
 from bot.web.problems import ConflictError
-from bot.web.services import HERE
+from bot.web.services import HERE, TheVisitor
 from engine.errors import RequestError
 
 LIFETIME = timedelta(days=1)
@@ -37,13 +38,13 @@ class Keys:
 
     @asynccontextmanager
     async def use(
-        self, key: str | None, body: BaseModel, owner: Owner
+        self, key: str | None, what: object, owner: Owner
     ) -> AsyncIterator[tuple[JobRecord | None, Origin]]:
         """Gives the job that a key already has, or None and the origin to submit a new one with.
 
         Args:
             key: as the client sent it; None where it sent none, and then every request is new.
-            body: what is asked for.
+            what: is asked for, as plain JSON.
             owner: whose key it is; those of others are others.
 
         Raises:
@@ -56,7 +57,7 @@ class Keys:
         if not 1 <= len(key) <= MOST or not all("!" <= character <= "~" for character in key):
             allowed = f"1 to {MOST} printable ASCII characters without spaces"
             raise RequestError("Idempotency-Key", "what was sent", allowed)
-        name, content = _hash(key), _hash(json.dumps(body.model_dump()))
+        name, content = _hash(key), _hash(json.dumps(what))
         lock = self._locks.setdefault(f"{owner.id} {name}", asyncio.Lock())
         async with lock:
             known = await self._studio.keyed(owner.id, name, datetime.now(UTC) - LIFETIME)
@@ -66,6 +67,41 @@ class Keys:
                     "Allowed: a key of its own for each request."
                 )
             yield known, replace(HERE, address={"key": name, "body": content})
+
+
+_MEANING = (
+    "A text of your own, such as a UUID. The same request with the same key within a day gets the "
+    "same job; another request with it is refused (409)."
+)
+
+
+class Once:
+    """The keys, as a route is given them: with what came along with its request.
+
+    Attributes:
+        has_key: whether one came.
+    """
+
+    def __init__(self, keys: Keys, key: str | None, owner: Owner) -> None:
+        self.has_key = key is not None
+        self._keys = keys
+        self._key = key
+        self._owner = owner
+
+    def use(self, what: object) -> AbstractAsyncContextManager[tuple[JobRecord | None, Origin]]:
+        """Gives the job that there is already, or None and an origin; see `Keys.use`."""
+        return self._keys.use(self._key, what, self._owner)
+
+
+def _once(
+    request: Request,
+    visitor: TheVisitor,
+    key: Annotated[str | None, Header(alias="Idempotency-Key", description=_MEANING)] = None,
+) -> Once:
+    return Once(request.app.state.keys, key, visitor.owner)
+
+
+TheOnce = Annotated[Once, Depends(_once)]
 
 
 def _hash(text: str) -> str:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from bot.records import JobRecord
 from bot.studio import Studio
+from bot.web.keys import TheOnce
 from bot.web.mode_schemas import (
     DeviceOut,
     FoundOut,
@@ -18,6 +19,7 @@ from bot.web.mode_schemas import (
     ModelsStatusOut,
     VramOut,
 )
+from bot.web.own import own_parent
 from bot.web.problems import PROBLEMS, ConflictError, NotDrawnError
 from bot.web.roles import Role
 from bot.web.schemas import DraftIn
@@ -116,19 +118,25 @@ async def generate(
     pool: ThePool,
     feeds: TheFeeds,
     visitor: TheVisitor,
+    once: TheOnce,
 ) -> Response:
-    """Draws one picture and answers with it; whoever hangs up first takes the request back.
+    """Draws one picture and answers with it.
 
-    Where an admin names a mode, it is switched to, as the original did.
+    Whoever hangs up first takes the request back, unless it had a key to ask for it again. Where an
+    admin names a mode, it is switched to, as the original did.
     """
     if body.count not in (None, 1):
         raise RequestError("count", body.count, "1 here; /api/jobs draws several")
-    record = await studio.submit(body.draft(), visitor.owner, HERE)
-    feeds.announce(record.id, visitor.owner)
-    other = body.mode if body.mode != pool.get_current_mode() else None
-    if other is not None and visitor.role is Role.ADMIN:
-        await studio.switch_mode(other, HERE.place, visitor.owner)
-    final = await ended(record, request, studio)
+    async with once.use(body.model_dump()) as (known, origin):
+        record = known
+        if record is None:
+            parent = await own_parent(body, studio, visitor)
+            record = await studio.submit(body.draft(), visitor.owner, origin, parent)
+            feeds.announce(record.id, visitor.owner)
+            other = body.mode if body.mode != pool.get_current_mode() else None
+            if other is not None and visitor.role is Role.ADMIN:
+                await studio.switch_mode(other, HERE.place, visitor.owner)
+    final = await ended(record, request, studio, goes_on=once.has_key)
     image = final.images[0]
     content = await asyncio.to_thread(studio.image_path(image).read_bytes)
     # A header takes no letter beyond ASCII; a mode's name may have some.
@@ -136,8 +144,16 @@ async def generate(
     return Response(content, media_type="image/png", headers=headers)
 
 
-async def ended(record: JobRecord, request: Request, studio: Studio) -> JobRecord:
+async def ended(
+    record: JobRecord, request: Request, studio: Studio, *, goes_on: bool = False
+) -> JobRecord:
     """Returns a job once it is done.
+
+    Args:
+        record: the job.
+        request: what asks for it.
+        studio: draws it.
+        goes_on: whether it is drawn all the same where whoever asks hangs up.
 
     Raises:
         NotDrawnError: it failed.
@@ -150,6 +166,8 @@ async def ended(record: JobRecord, request: Request, studio: Studio) -> JobRecor
     try:
         await asyncio.wait({watching, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not watching.done():
+            if goes_on:
+                raise ConflictError("It is still being drawn; ask again with its key.")
             await studio.cancel(record.id, record.owner)
         final = await watching
     finally:

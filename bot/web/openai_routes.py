@@ -11,10 +11,11 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field
 
+from bot.web.keys import TheOnce
 from bot.web.model_routes import ended
 from bot.web.problems import answer_for, answer_for_invalid, as_openai
 from bot.web.schemas import DraftIn, Plain
-from bot.web.services import HERE, TheCatalog, TheFeeds, TheStudio, TheVisitor
+from bot.web.services import TheCatalog, TheFeeds, TheStudio, TheVisitor
 from engine.errors import DreamLabError
 
 
@@ -122,12 +123,24 @@ async def list_models(catalog: TheCatalog) -> ModelsOut:
 
 @openai.post("/images/generations", response_model_exclude_none=True)
 async def generate_images(
-    body: ImagesIn, request: Request, studio: TheStudio, feeds: TheFeeds, visitor: TheVisitor
+    body: ImagesIn,
+    request: Request,
+    studio: TheStudio,
+    feeds: TheFeeds,
+    visitor: TheVisitor,
+    once: TheOnce,
 ) -> ImagesOut:
-    """Draws, and answers with the pictures; whoever hangs up first takes the request back."""
-    record = await studio.submit(body.draft().draft(), visitor.owner, HERE)
-    feeds.announce(record.id, visitor.owner)
-    final = await ended(record, request, studio)
+    """Draws, and answers with the pictures.
+
+    Whoever hangs up first takes the request back, unless it had a key to ask for it again.
+    """
+    draft = body.draft()
+    async with once.use(draft.model_dump()) as (known, origin):
+        record = known
+        if record is None:
+            record = await studio.submit(draft.draft(), visitor.owner, origin)
+            feeds.announce(record.id, visitor.owner)
+    final = await ended(record, request, studio, goes_on=once.has_key)
     data = []
     for image in final.images:
         url = encoded = None

@@ -4,8 +4,10 @@ from typing import Annotated
 
 from fastapi import Depends
 
-from bot.records import ImageRecord, JobView
-from bot.studio import UnknownImageError, UnknownJobError
+from bot.records import ImageRecord, JobView, Kinship, Parent
+from bot.studio import Studio, UnknownImageError, UnknownJobError
+from bot.web.roles import Visitor
+from bot.web.schemas import DraftIn
 from bot.web.services import TheStudio, TheVisitor
 
 
@@ -29,3 +31,11 @@ async def own_image(image_id: str, studio: TheStudio, visitor: TheVisitor) -> Im
 
 
 OwnImage = Annotated[ImageRecord, Depends(own_image)]
+
+
+async def own_parent(body: DraftIn, studio: Studio, visitor: Visitor) -> Parent | None:
+    """Returns what a request was made of, as it says; None where it was asked for in words."""
+    if body.made_of is None:
+        return None
+    job = (await own_job(body.made_of, studio, visitor)).record
+    return Parent(job.id, None, Kinship.EDIT if body.image is None else Kinship.REMIX)
