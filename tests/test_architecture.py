@@ -88,15 +88,19 @@ def test_every_named_owner_exists() -> None:
         assert any(source.startswith(owners) for source in known), library
 
 
-@pytest.mark.parametrize("module", ["bot.app", "bot.client", "bot.web.app", "bot.cli"])
-def test_the_talking_process_never_imports_torch(module: str) -> None:
-    program = f"import {module}, sys; print(sorted({HEAVY!r} & set(sys.modules)))"
+def test_the_talking_process_never_imports_torch() -> None:
+    program = f"""
+import importlib, sys
+for module in ("bot.app", "bot.client", "bot.web.app", "bot.cli"):
+    importlib.import_module(module)
+    print(module, *sorted({HEAVY!r} & set(sys.modules)))
+"""
 
     loaded = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
 
-    assert loaded.stdout.strip() == "[]"
+    assert loaded.stdout.split() == ["bot.app", "bot.client", "bot.web.app", "bot.cli"]
 
 
 def test_without_ray_all_that_speaks_with_it_can_be_imported_but_its_driver() -> None:
