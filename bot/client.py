@@ -24,11 +24,12 @@ from bot.cogs.translator import Translator
 from bot.courier import Acknowledgements, DiscordCourier
 from bot.followers import EDIT_SECONDS, Followers
 from bot.forms import take_back
+from bot.phrasebook import retold
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
 from bot.speech import speak, tr
 from bot.studio import NotAllowedError, Studio
-from engine.errors import DreamLabError, ModelError, RequestError
+from engine.errors import DreamLabError, ModelError
 from modes.catalog import ModeCatalog
 
 log = logging.getLogger(__name__)
@@ -525,11 +526,9 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, NotAllowedError):
         return replies.refusal(str(error))
     if isinstance(error, ModelError):  # whose text has a path, which is the owner's business
-        return replies.plain(error.told)
-    if isinstance(error, RequestError):
-        return replies.plain(_not_allowed(error))
+        return replies.plain(retold(error.told))
     if isinstance(error, DreamLabError):
-        return replies.plain(str(error))
+        return replies.plain(retold(str(error)))
     if isinstance(error, app_commands.CommandNotFound | app_commands.CommandSignatureMismatch):
         return tr("This command has changed. Reload Discord (Ctrl+R) and type it again.")
     if isinstance(error, _NETWORK):
@@ -538,15 +537,6 @@ def _sentence(error: Exception) -> str:
     note = secrets.token_hex(3)
     log.error("Note %s: a command failed", note, exc_info=error)
     return replies.unexpected(note)
-
-
-def _not_allowed(error: RequestError) -> str:
-    """Returns what is wrong with a request, as far as it has words in the asker's language."""
-    tail = f" is not allowed. Allowed: {error.allowed}."
-    if not str(error).endswith(tail):
-        return str(error)
-    what = str(error).removesuffix(tail)
-    return tr("{what} is not allowed. Allowed: {allowed}.", what=what, allowed=error.allowed)
 
 
 def _brief(error: Exception) -> str:

@@ -32,11 +32,11 @@ async def download(url: str, most: int, seconds: float = SECONDS) -> bytes:
         async with asyncio.timeout(seconds):
             return await _fetched(url, most)
     except TimeoutError:
-        reason = f"took longer than {seconds:g} seconds"
+        sentence = f"The file took longer than {seconds:g} seconds. Please send it again."
     except (aiohttp.ClientError, OSError, ValueError) as error:
         log.info("A file could not be fetched (%s)", type(error).__name__)
-        reason = "could not be fetched"
-    raise DownloadError(f"The file {reason}. Please send it again.")
+        sentence = "The file could not be fetched. Please send it again."
+    raise DownloadError(sentence)
 
 
 async def _fetched(url: str, most: int) -> bytes:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
 import discord
 
+from bot.speech import tr
+
 if TYPE_CHECKING:
     from bot.client import DreamClient
 
@@ -93,7 +95,7 @@ async def take_back(interaction: Interaction, forms: Sequence[type[Form]]) -> No
                 await form.from_match(match).filled(interaction, client, values)
                 return
         await interaction.response.send_message(
-            "This form has changed since it was opened. Please open it anew.", ephemeral=True
+            tr("This form has changed since it was opened. Please open it anew."), ephemeral=True
         )
 
 

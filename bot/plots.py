@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bot.history import Course, History, Hours
+from bot.speech import speaking, tr, trn
 from engine.errors import DreamLabError
 
 log = logging.getLogger(__name__)
@@ -92,32 +93,41 @@ def plots(course: Course) -> list[Plot]:
         for name, values in course.memory.items()
     ]
     return [
-        _plot("pictures", "Pictures per minute", h, [Line("", course.pictures, "bars")]),
+        _plot("pictures", tr("Pictures per minute"), h, [Line("", course.pictures, "bars")]),
         _plot(
             "wait",
-            "Seconds until drawing begins",
+            tr("Seconds until drawing begins"),
             h,
-            [Line("longest", course.longest_wait), Line("mean", course.wait)],
+            [Line(tr("longest"), course.longest_wait), Line(tr("mean"), course.wait)],
         ),
         _plot(
             "waiting",
-            "Requests",
+            tr("Requests"),
             h,
-            [Line("waiting", course.waiting, "area"), Line("being drawn", course.running)],
+            [
+                Line(tr("waiting"), course.waiting, "area"),
+                Line(tr("being drawn"), course.running),
+            ],
             whole=True,
         ),
-        _plot("steps", "Seconds per step", h, [Line("", course.step)]),
-        replace(_plot("memory", "Memory in use, %", h, memory), top=100),
-        _plot("errors", "Failed requests", h, [Line("", course.failed, "bars")], whole=True),
+        _plot("steps", tr("Seconds per step"), h, [Line("", course.step)]),
+        replace(_plot("memory", tr("Memory in use, %"), h, memory), top=100),
+        _plot("errors", tr("Failed requests"), h, [Line("", course.failed, "bars")], whole=True),
     ]
 
 
 def _plot(
     name: Name, title: str, hours: int, lines: Sequence[Line], *, whole: bool = False
 ) -> Plot:
-    period = "the last hour" if hours == 1 else f"the last {hours} hours"
-    told = "; ".join(_told(line) for line in lines) or "nothing is known yet"
-    return Plot(name, title, f"{title} in {period}: {told}.", hours, tuple(lines), whole)
+    told = "; ".join(_told(line) for line in lines) or tr("nothing is known yet")
+    alt = trn(
+        "{title} in the last hour: {told}.",
+        "{title} in the last {count} hours: {told}.",
+        count=hours,
+        title=title,
+        told=told,
+    )
+    return Plot(name, title, alt, hours, tuple(lines), whole)
 
 
 def _shares(values: Sequence[float | None], total: float) -> tuple[float | None, ...]:
@@ -128,8 +138,9 @@ def _told(line: Line) -> str:
     known = [value for value in line.values if value is not None]
     label = f"{line.label}: " if line.label else ""
     if not known:
-        return f"{label}nothing is known yet"
-    return f"{label}{known[-1]:.3g} at last, {max(known):.3g} at most"
+        return f"{label}{tr('nothing is known yet')}"
+    last, most = f"{known[-1]:.3g}", f"{max(known):.3g}"
+    return f"{label}{tr('{last} at last, {most} at most', last=last, most=most)}"
 
 
 class Plotter:
@@ -195,7 +206,9 @@ class Plotter:
 
     async def _draw(self, kind: str, hours: Hours, theme: Theme) -> Mapping[str, bytes]:
         async with self._one:
-            shown = await self.all(hours)
+            # All see the same picture, and its font lacks Japanese and Chinese.
+            with speaking(None):
+                shown = await self.all(hours)
             if kind == "png":
                 shown = [plot for name in ON_DISCORD for plot in shown if plot.name == name]
             order = {"kind": kind, "theme": theme, "plots": [asdict(plot) for plot in shown]}

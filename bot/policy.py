@@ -236,9 +236,11 @@ def job_refusal(record: JobRecord, asker: Owner, verb: str, *, moderator: bool) 
     Args:
         record: the job.
         asker: who tries.
-        verb: what they try, such as ``cancel``.
+        verb: what they try, ``cancel`` or ``delete``.
         moderator: whether they look after the place where it was asked.
     """
     if moderator or record.owner.id == asker.id:
         return None
-    return f"Only {record.owner.name} or a moderator may {verb} this."
+    if verb == "cancel":
+        return tr("Only {name} or a moderator may cancel this.", name=record.owner.name)
+    return tr("Only {name} or a moderator may delete this.", name=record.owner.name)

@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 
+from bot.phrasebook import retold
 from bot.records import JobRecord, JobView, Kinship, Setback
 from bot.speech import later, tr, trn
 from engine.jobs import GenerationRequest, JobStatus, Progress, Sampler, Stage
@@ -36,6 +37,8 @@ _SPECIAL = re.compile(r"[\\`*_~|\[\]<>/]")
 _LINK = re.compile(r"\\<(#\d+|@&\d+|t:\d+:R)\\>")
 # "#" begins a heading, "-", "+" and "1." a list.
 _LINE_START = re.compile(r"\d*[.#+\-]")
+# Who goes before a job: how many of their own, how many others.
+_BEFORE = re.compile(r"(?:(\d+) of your own)?(?: and )?(?:(\d+) members?)?")
 # Characters that would turn the rest of the message around.
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -88,7 +91,7 @@ def status(view: JobView) -> str:
 def asking_notes(record: JobRecord) -> list[str]:
     """Returns a line on what was changed of a request or left out; none where nothing was."""
     notes = record.origin.address.get("notes") or ()
-    return [plain("; ".join(notes), _NOTE_LIMIT)] if notes else []
+    return [plain("; ".join(map(retold, notes)), _NOTE_LIMIT)] if notes else []
 
 
 def farewell(view: JobView) -> str:
@@ -122,7 +125,7 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
         notes: further small lines, such as that a picture had to be made smaller.
     """
     if record.status is JobStatus.FAILED:
-        return f"{headline(record)}\n{plain(record.error or tr('It failed.'), _ERROR_LIMIT)}"
+        return f"{headline(record)}\n{plain(failure(record), _ERROR_LIMIT)}"
     if record.status is JobStatus.CANCELLED:
         return f"{headline(record)}\n-# {tr('Cancelled.')}"
     if not record.images:
@@ -132,8 +135,14 @@ def outcome(record: JobRecord, notes: Iterable[str] = ()) -> str:
         small.append(tr("without {words}", words=plain(negative, _NEGATIVE_LIMIT)))
     small += asking_notes(record)
     if record.note:
-        small.append(plain(record.note, _NOTE_LIMIT))
-    return cut("\n".join([headline(record), *(f"-# {line}" for line in (*small, *notes))]))
+        small.append(plain(retold(record.note), _NOTE_LIMIT))
+    small += map(retold, notes)
+    return cut("\n".join([headline(record), *(f"-# {line}" for line in small)]))
+
+
+def failure(record: JobRecord) -> str:
+    """Returns why a job has failed; not for markdown."""
+    return retold(record.error) if record.error else tr("It failed.")
 
 
 def alt_text(request: GenerationRequest, number: int = 0) -> str:
@@ -143,9 +152,17 @@ def alt_text(request: GenerationRequest, number: int = 0) -> str:
         request: what it was drawn from.
         number: which of its pictures, 0 is the first.
     """
-    which = f"Picture {number + 1} of {request.count}" if request.count > 1 else "A picture"
-    start = f"{which}, drawn with {request.mode}"
-    start += " from another picture and the words: " if request.source else " from the words: "
+    which = tr("A picture")
+    if request.count > 1:
+        which = tr("Picture {number} of {count}", number=number + 1, count=request.count)
+    if request.source:
+        start = tr(
+            "{which}, drawn with {mode} from another picture and the words: ",
+            which=which,
+            mode=request.mode,
+        )
+    else:
+        start = tr("{which}, drawn with {mode} from the words: ", which=which, mode=request.mode)
     words = " ".join("".join(_visible(character) for character in request.shown_prompt).split())
     if len(start) + len(words) > ALT_TEXT_LIMIT:
         words = words[: ALT_TEXT_LIMIT - len(start) - 1] + _ELLIPSIS
@@ -172,10 +189,10 @@ def mode_list(
     lines = [_mode_line(mode, current.name, loaded) for mode in modes]
     shown: list[str] = []
     if problems:
-        shown.append("**The last edit of the modes was refused; what was before stays:**")
-        shown += [f"- {plain(problem, _PROBLEM_LIMIT)}" for problem in problems[:_PROBLEMS]]
-        if rest := len(problems) - _PROBLEMS:
-            shown += [f"-# and {rest} more in the log"] * (rest > 0)
+        shown.append(tr("**The last edit of the modes was refused; what was before stays:**"))
+        shown += [f"- {plain(retold(problem), _PROBLEM_LIMIT)}" for problem in problems[:_PROBLEMS]]
+        if (rest := len(problems) - _PROBLEMS) > 0:
+            shown.append(f"-# {tr('and {rest} more in the log', rest=rest)}")
     room = CONTENT_LIMIT - 60 - sum(len(line) + 1 for line in (*shown, *memory))
     described = len(shown)
     for line in lines:
@@ -184,34 +201,21 @@ def mode_list(
             break
         shown.append(line)
     if rest := len(lines) + described - len(shown):
-        shown.append(f"-# and {rest} more: type /modes to find them")
+        shown.append(f"-# {tr('and {rest} more: type /modes to find them', rest=rest)}")
     return "\n".join([*shown, *memory])
 
 
 def mode_info(mode: ModeConfig, current: ModeConfig) -> str:
     """Returns all that a member wants to know of one mode."""
     width, height = mode.default_size
-    lines = [_mode_line(mode, current.name)]
-    lines.append(
-        f"{width}x{height}, {mode.default_steps} steps, guidance {mode.default_guidance:g}, "
-        f"{mode.default_sampler.value}"
-    )
-    sides = f"Sides from {mode.min_size} to {mode.max_size}"
-    lines.append(
-        f"-# {f'Sizes {_sizes(mode)}' if mode.sizes else sides}, up to {mode.max_steps} steps, "
-        f"guidance 1 to {mode.max_guidance:g}, up to {mode.max_count} pictures at once"
-    )
-    if len(mode.samplers) < len(Sampler):
-        lines.append(f"-# samplers {', '.join(mode.samplers)}")
-    if mode.prompt_prefix or mode.prompt_suffix:
-        around = f"{mode.prompt_prefix} … {mode.prompt_suffix}"
-        lines.append(f"-# puts your words into: {plain(around, _NEGATIVE_LIMIT)}")
-    if mode.default_negative:
-        lines.append(f"-# without {plain(mode.default_negative, _NEGATIVE_LIMIT)}")
-    if mode.negative_always:
-        lines.append(f"-# always without {plain(mode.negative_always, _NEGATIVE_LIMIT)}")
-    if not mode.negative_allowed:
-        lines.append("-# takes no negative prompt of yours")
+    usual = [
+        f"{width}x{height}",
+        trn("{count} step", "{count} steps", count=mode.default_steps),
+        tr("guidance {scale}", scale=f"{mode.default_guidance:g}"),
+        mode.default_sampler.value,
+    ]
+    lines = [_mode_line(mode, current.name), ", ".join(usual)]
+    lines += [f"-# {line}" for line in (_bounds(mode), *_words_of(mode))]
     lines += [f"-# {line}" for line in _model_lines(mode)]
     return cut("\n".join(lines))
 
@@ -265,13 +269,23 @@ def stand(view: JobView) -> str:
 
 def _before(view: JobView) -> str:
     """Returns who goes before it."""
-    if not view.before:
-        return ""
-    count, _, whom = view.before.partition(" ")
-    if count.isdecimal() and whom.startswith("member"):
-        before = trn("{count} member before you", "{count} members before you", count=int(count))
-        return f", {before}"
-    return ", " + tr("{whom} before you", whom=view.before)
+    return f", {whom_before(view.before)}" if view.before else ""
+
+
+def whom_before(before: str) -> str:
+    """Returns who goes before a job, as `engine.fair_queue.Place` says it."""
+    match = _BEFORE.fullmatch(before)
+    own, others = (int(number or 0) for number in match.groups()) if match else (0, 0)
+    if not own:
+        return trn("{count} member before you", "{count} members before you", count=others)
+    if not others:
+        return tr("{count} of your own before you", count=own)
+    return trn(
+        "{own} of your own and {count} member before you",
+        "{own} of your own and {count} members before you",
+        count=others,
+        own=own,
+    )
 
 
 def _end(view: JobView) -> str:
@@ -320,39 +334,72 @@ def _parameters(record: JobRecord) -> str:
     if request.variation_seed is not None:
         parts.append(tr("variation {seed}", seed=request.variation_seed))
     if record.parent and record.parent.kinship is Kinship.UPSCALE:
-        parts.append("enlarged")
+        parts.append(tr("enlarged"))
     elif request.source is not None:
         strength = f"{request.strength:g}"
         parts.append(tr("from a picture, strength {strength}", strength=strength))
     if record.seconds is not None:
-        parts.append(f"{record.seconds:.1f} s")
+        parts.append(tr("{number} s", number=f"{record.seconds:.1f}"))
     return " · ".join(parts)
 
 
-def _sizes(mode: ModeConfig) -> str:
-    return ", ".join(map(size_text, mode.sizes))
+def _bounds(mode: ModeConfig) -> str:
+    """Returns what may be asked of a mode."""
+    if mode.sizes:
+        sizes = tr("Sizes {sizes}", sizes=", ".join(map(size_text, mode.sizes)))
+    else:
+        sizes = tr("Sides from {least} to {most}", least=mode.min_size, most=mode.max_size)
+    bounds = [
+        sizes,
+        trn("up to {count} step", "up to {count} steps", count=mode.max_steps),
+        tr("guidance {least} to {most}", least=1, most=f"{mode.max_guidance:g}"),
+        trn("{count} picture at once", "up to {count} pictures at once", count=mode.max_count),
+    ]
+    return ", ".join(bounds)
+
+
+def _words_of(mode: ModeConfig) -> Iterable[str]:
+    """Yields what a mode does to words, and which samplers it leaves out."""
+    if len(mode.samplers) < len(Sampler):
+        yield tr("samplers {names}", names=", ".join(mode.samplers))
+    if mode.prompt_prefix or mode.prompt_suffix:
+        around = f"{mode.prompt_prefix} … {mode.prompt_suffix}"
+        yield tr("puts your words into: {words}", words=plain(around, _NEGATIVE_LIMIT))
+    if mode.default_negative:
+        yield tr("without {words}", words=plain(mode.default_negative, _NEGATIVE_LIMIT))
+    if mode.negative_always:
+        yield tr("always without {words}", words=plain(mode.negative_always, _NEGATIVE_LIMIT))
+    if not mode.negative_allowed:
+        yield tr("takes no negative prompt of yours")
 
 
 def _model_lines(mode: ModeConfig) -> Iterable[str]:
     """Yields what belongs to the model, and what may be laid over it."""
-    own = [f"{plain(lora.path.stem, 80)} at {lora.strength:g}" for lora in mode.model.loras]
+    own = [
+        tr("{name} at {strength}", name=plain(lora.path.stem, 80), strength=f"{lora.strength:g}")
+        for lora in mode.model.loras
+    ]
     if own:
-        yield f"with {', '.join(own)}"
+        yield tr("with {loras}", loras=", ".join(own))
     if mode.refiner:
-        share = round(100 * (1 - mode.refiner_from))
-        yield f"the last {share}% of the steps by {plain(mode.refiner.path.name, 80)}"
+        yield tr(
+            "the last {share}% of the steps by {name}",
+            share=round(100 * (1 - mode.refiner_from)),
+            name=plain(mode.refiner.path.name, 80),
+        )
     if mode.model.vae:
-        yield f"decoded by {plain(mode.model.vae.name, 80)}"
+        yield tr("decoded by {name}", name=plain(mode.model.vae.name, 80))
     if mode.clip_skip:
-        yield f"clip skip {mode.clip_skip}"
+        yield tr("clip skip {layer}", layer=mode.clip_skip)
     if mode.lora_folder or mode.loras_allowed:
-        names = [f"`{plain(lora.name, 80)}`" for lora in mode.loras_allowed[:_LORAS]]
-        which = "any" if mode.lora_folder else ", ".join(names)
-        more = len(mode.loras_allowed) - _LORAS
-        which += f" and {more} more" if more > 0 and not mode.lora_folder else ""
-        yield (
-            f"LoRAs that you may add, {mode.max_loras} at most, to strength "
-            f"{mode.max_lora_strength:g}: {which}"
+        names = ", ".join(f"`{plain(lora.name, 80)}`" for lora in mode.loras_allowed[:_LORAS])
+        if more := len(mode.loras_allowed[_LORAS:]):
+            names = tr("{names} and {count} more", names=names, count=more)
+        yield tr(
+            "LoRAs that you may add, {most} at most, to strength {strength}: {which}",
+            most=mode.max_loras,
+            strength=f"{mode.max_lora_strength:g}",
+            which=tr("any") if mode.lora_folder else names,
         )
 
 
@@ -363,8 +410,8 @@ def _roles(mode: ModeConfig) -> str:
         for role in mode.allowed_roles[:_ROLES]
     ]
     if more := len(mode.allowed_roles[_ROLES:]):
-        names.append(f"{more} more roles")
-    return f", for {' or '.join(names)}" if names else ""
+        names.append(tr("{count} more roles", count=more))
+    return tr("for {roles}", roles=tr(" or ").join(names)) if names else ""
 
 
 def cut(text: str) -> str:
@@ -377,9 +424,14 @@ def cut(text: str) -> str:
 
 def _mode_line(mode: ModeConfig, current: str, loaded: Collection[str] = ()) -> str:
     width, height = mode.default_size
-    mark = " (in use here)" if mode.name == current else ""
+    mark = f" ({tr('in use here')})" if mode.name == current else ""
     about = f": {plain(mode.description, 200)}" if mode.description else ""
     name = "" if mode.title == mode.name else f" `{mode.name}`"
-    facts = f"{width}x{height}, {mode.default_steps} steps{', NSFW' if mode.nsfw else ''}"
-    facts += f"{', loaded' if mode.model.key in loaded else ''}{_roles(mode)}"
-    return f"**{plain(mode.title, 200)}**{name}{mark}{about} · {facts}"
+    facts = [
+        f"{width}x{height}",
+        trn("{count} step", "{count} steps", count=mode.default_steps),
+        "NSFW" if mode.nsfw else "",
+        tr("loaded") if mode.model.key in loaded else "",
+        _roles(mode),
+    ]
+    return f"**{plain(mode.title, 200)}**{name}{mark}{about} · {', '.join(filter(None, facts))}"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from bot.asking import Asked
+from bot.phrasebook import retold
 from bot.preferences import Ping, Preferences
 from bot.replies import cut, plain
 from bot.speech import later, tr
@@ -32,7 +33,7 @@ def confirmation(asked: Sequence[Asked]) -> str:
         lines.append(f"-# {tr('and {rest} more', rest=rest)}")
     notes = dict.fromkeys(note for one in asked for note in one.notes)
     if notes:
-        lines.append(f"-# {plain('; '.join(notes), 400)}")
+        lines.append(f"-# {plain('; '.join(map(retold, notes)), 400)}")
     return "\n".join(lines)
 
 
@@ -55,16 +56,16 @@ def parameters(found: Sequence[Parameters | None]) -> str:
     """Returns what pictures' files say of how they were made."""
     parts = []
     for number, one in enumerate(found, 1):
-        head = f"**Picture {number}:** " if len(found) > 1 else ""
-        parts.append(head + (_parameters(one) if one else "its file doesn't say how it was made."))
-    text = "\n".join(parts)
-    return cut(text[:1].upper() + text[1:])
+        told = _parameters(one) if one else tr("Its file doesn't say how it was made.")
+        head = f"**{tr('Picture {number}', number=number)}:** " if len(found) > 1 else ""
+        parts.append(head + told)
+    return cut("\n".join(parts))
 
 
 def _parameters(one: Parameters) -> str:
-    lines = [f"**{plain(one.prompt, 800)}**" if one.prompt.strip() else "no words"]
+    lines = [f"**{plain(one.prompt, 800)}**" if one.prompt.strip() else tr("No words")]
     if one.negative_prompt:
-        lines.append(f"-# without {plain(one.negative_prompt, 300)}")
+        lines.append(f"-# {tr('without {words}', words=plain(one.negative_prompt, 300))}")
     if one.settings:
         pairs = (f"{key} {value}" for key, value in one.settings.items())
         lines.append(f"-# {plain(' · '.join(pairs), 500)}")
@@ -73,15 +74,20 @@ def _parameters(one: Parameters) -> str:
 
 def how_to_ask(bot_id: int) -> str:
     """Returns what somebody reads who names the bot without a word."""
-    return (
-        f"Write what to draw beside my name, such as: <@{bot_id}> a red circle \\--ar 16:9\n"
-        "-# A picture that you send along, or one of mine that you reply to, is what I start from."
+    name = f"<@{bot_id}>"
+    example = tr("Write what to draw beside my name, such as: {bot} a red circle", bot=name)
+    from_picture = tr(
+        "A picture that you send along, or one of mine that you reply to, is what I start from."
     )
+    return f"{example} \\--ar 16:9\n-# {from_picture}"
 
 
 def may_not_write(channel_id: int) -> str:
     """Returns what somebody reads in private who asked where the bot may not answer."""
-    return f"I may not write in <#{channel_id}>. Ask me here, or in another channel."
+    return tr(
+        "I may not write in {channel}. Ask me here, or in another channel.",
+        channel=f"<#{channel_id}>",
+    )
 
 
 def settings(own: Preferences, *, is_new: bool = False) -> str:

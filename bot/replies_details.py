@@ -1,20 +1,22 @@
 """What members read who want to know all of a picture. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from bot.phrasebook import retold
 from bot.records import JobRecord, Kinship
 from bot.replies import cut, headline, plain
+from bot.speech import later, named, tr, trn
 from engine.jobs import GenerationRequest
 from modes.request_fields import size_text
 
 _NEGATIVE_LIMIT = 400
 _SEEDS = 10
 _KIN = {
-    Kinship.AGAIN: ("The same again", "the same as {}, with another seed"),
-    Kinship.VARY: ("Variation", "a variation of {}"),
-    Kinship.UPSCALE: ("Larger", "{}, larger"),
-    Kinship.EDIT: ("Edited", "{} with some of it changed"),
-    Kinship.REMIX: ("Remix", "drawn from {}"),
+    Kinship.AGAIN: (later("The same again"), later("the same as {which}, with another seed")),
+    Kinship.VARY: (later("Variation"), later("a variation of {which}")),
+    Kinship.UPSCALE: (later("Larger"), later("{which}, larger")),
+    Kinship.EDIT: (later("Edited"), later("{which} with some of it changed")),
+    Kinship.REMIX: (later("Remix"), later("drawn from {which}")),
 }
 
 
@@ -27,16 +29,18 @@ def details(job: JobRecord, children: int) -> str:
     """
     lines = [headline(job), *(f"- {line}" for line in _lines(job))]
     if children:
-        lines.append("-# The buttons below lead to what was made of it.")
+        lines.append(f"-# {tr('The buttons below lead to what was made of it.')}")
     return cut("\n".join(lines))
 
 
 def kin(job: JobRecord) -> str:
     """Returns what a button that leads to a child is called."""
     if job.parent is None:
-        return "Made of it"
-    word = _KIN[job.parent.kinship][0]
-    return word if job.parent.number is None else f"{word} of {job.parent.number + 1}"
+        return tr("Made of it")
+    word = tr(_KIN[job.parent.kinship][0])
+    if job.parent.number is None:
+        return word
+    return tr("{what} of {number}", what=word, number=job.parent.number + 1)
 
 
 def too_large(job: JobRecord, size: int, limit: int) -> str:
@@ -47,47 +51,72 @@ def too_large(job: JobRecord, size: int, limit: int) -> str:
         size: bytes that it has.
         limit: bytes that a file may have here.
     """
-    return (
-        f"The original has {size / 2**20:.1f} MB, and here a file may have {limit / 2**20:.0f} MB. "
-        f"It is kept: `/show {job.id}` brings it in a server that takes larger files, and the "
-        "bot's owner has it."
+    return tr(
+        "The original has {size} MB, and here a file may have {limit} MB. It is kept: "
+        "{command} brings it in a server that takes larger files, and the bot's owner has it.",
+        size=f"{size / 2**20:.1f}",
+        limit=f"{limit / 2**20:.0f}",
+        command=f"`/{named('show')} {job.id}`",
     )
 
 
 def _lines(job: JobRecord) -> Iterator[str]:
     request = job.request
-    yield (
-        f"{plain(request.mode, 80)} · {plain(request.model.path.stem, 80)} · "
-        f"{size_text((request.width, request.height))} · {request.steps} steps · "
-        f"guidance {request.guidance_scale:g} · {request.sampler.value}"
-    )
+    facts = [
+        plain(request.mode, 80),
+        plain(request.model.path.stem, 80),
+        size_text((request.width, request.height)),
+        trn("{count} step", "{count} steps", count=request.steps),
+        tr("guidance {scale}", scale=f"{request.guidance_scale:g}"),
+        request.sampler.value,
+    ]
+    yield " · ".join(facts)
     seeds = [str(image.seed) for image in job.images] or [str(seed) for seed in request.seeds]
-    yield f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds[:_SEEDS])}"
+    yield _seeds(seeds)
     if negative := request.shown_negative:
-        yield f"without {plain(negative, _NEGATIVE_LIMIT)}"
+        yield tr("without {words}", words=plain(negative, _NEGATIVE_LIMIT))
     if more := ", ".join(_more(request)):
         yield more
     if job.parent:
-        which = "all" if job.parent.number is None else f"picture {job.parent.number + 1}"
-        told = _KIN[job.parent.kinship][1].format(f"{which} of `{plain(job.parent.job_id, 80)}`")
-        yield told
+        whole = f"`{plain(job.parent.job_id, 80)}`"
+        which = tr("all of {job}", job=whole)
+        if job.parent.number is not None:
+            which = tr("picture {number} of {job}", number=job.parent.number + 1, job=whole)
+        yield tr(_KIN[job.parent.kinship][1], which=which)
     if job.note:
-        yield plain(job.note)
-    took = "" if job.seconds is None else f", drawn in {job.seconds:.1f} s"
-    yield f"asked <t:{job.created_at.timestamp():.0f}:f>{took}, `{job.id}`"
+        yield plain(retold(job.note))
+    parts = [tr("asked {moment}", moment=f"<t:{job.created_at.timestamp():.0f}:f>")]
+    if job.seconds is not None:
+        parts.append(tr("drawn in {time}", time=tr("{number} s", number=f"{job.seconds:.1f}")))
+    yield ", ".join([*parts, f"`{job.id}`"])
+
+
+def _seeds(seeds: Sequence[str]) -> str:
+    if len(seeds) == 1:
+        return tr("seed {seed}", seed=seeds[0])
+    return tr("seeds {seeds}", seeds=", ".join(seeds[:_SEEDS]))
 
 
 def _more(request: GenerationRequest) -> Iterator[str]:
     """Yields what few requests have."""
     for lora in request.model.loras:
-        yield f"LoRA {plain(lora.path.stem, 60)} at {lora.strength:g}"
+        name, strength = plain(lora.path.stem, 60), f"{lora.strength:g}"
+        yield f"LoRA {tr('{name} at {strength}', name=name, strength=strength)}"
     if request.variation_seed is not None:
-        yield f"variation seed {request.variation_seed} at {request.variation_strength:g}"
+        yield tr(
+            "variation seed {seed} at {strength}",
+            seed=request.variation_seed,
+            strength=f"{request.variation_strength:g}",
+        )
     if request.source is not None:
-        yield f"from a picture, strength {request.strength:g}"
+        yield tr("from a picture, strength {strength}", strength=f"{request.strength:g}")
     if request.clip_skip is not None:
-        yield f"clip skip {request.clip_skip}"
+        yield tr("clip skip {layer}", layer=request.clip_skip)
     if request.model.vae is not None:
-        yield f"VAE {plain(request.model.vae.name, 60)}"
+        yield tr("VAE {name}", name=plain(request.model.vae.name, 60))
     if request.refiner is not None:
-        yield f"refiner {plain(request.refiner.path.stem, 60)} from {request.refiner_from:.0%}"
+        yield tr(
+            "refiner {name} from {share}",
+            name=plain(request.refiner.path.stem, 60),
+            share=f"{request.refiner_from:.0%}",
+        )

@@ -3,20 +3,27 @@
 from collections.abc import Iterable, Sequence
 
 from bot.members import Page
+from bot.phrasebook import retold
 from bot.records import Figures, JobRecord, JobView
-from bot.replies import CONTENT_LIMIT, cut, plain, stand
-from bot.speech import named, tr
+from bot.replies import CONTENT_LIMIT, cut, failure, plain, stand, whom_before
+from bot.speech import later, named, tr, trn
 from engine.fair_queue import MOST_OVERTAKINGS, Place
 from engine.jobs import GenerationJob, JobStatus
 
 _WORDS = 150
 _LABEL = 100
 _BUTTON = 40  # characters; four of them stand in a row
+_UNDER_WAY = {JobStatus.RUNNING: later("drawing"), JobStatus.QUEUED: later("waiting")}
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns a number and what it counts, such as ``2 pictures``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def pictures(number: int) -> str:
+    """Returns how many pictures, such as ``2 pictures``."""
+    return trn("{count} picture", "{count} pictures", count=number)
+
+
+def requests(number: int) -> str:
+    """Returns how many requests, such as ``1 request``."""
+    return trn("{count} request", "{count} requests", count=number)
 
 
 def history(page: Page, notes: Iterable[str] = ()) -> str:
@@ -24,7 +31,8 @@ def history(page: Page, notes: Iterable[str] = ()) -> str:
     if not page.jobs:
         return tr("You have no pictures yet. Type /imagine to draw one.")
     lines = [_entry(job) for job in page.jobs]
-    small = [*notes, "/show with an id brings all pictures of a request, and its buttons"]
+    show = tr("/show with an id brings all pictures of a request, and its buttons")
+    small = [*map(retold, notes), show]
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
 
 
@@ -33,7 +41,7 @@ def job_label(job: JobRecord, asker_id: str) -> str:
     whose = "" if job.owner.id == asker_id else f"{job.owner.name}: "
     words = " ".join(f"{whose}{job.request.shown_prompt}".split())
     if not job.status.is_final:
-        words = f"{'drawing' if job.status is JobStatus.RUNNING else 'waiting'}: {words}"
+        words = f"{tr(_UNDER_WAY[job.status])}: {words}"
     return words[:_LABEL] or job.id
 
 
@@ -58,16 +66,22 @@ def queue(
         owner_id: the asker.
         here: the place that they are in; None in a direct message.
     """
-    lines = [f"**Drawing: {_whose(running, owner_id, here)}. Waiting: {waiting}.**"]
+    drawing = _whose(running, owner_id, here)
+    lines = [tr("**Drawing: {drawing}. Waiting: {waiting}.**", drawing=drawing, waiting=waiting)]
     if not own:
         lines.append(tr("Nothing of yours is under way."))
     lines += [f"- {_words(view.record)}: {_standing(view, place)}" for view, place in own]
     overtaken = max((place.overtaken for _, place in own if place), default=0)
     if overtaken:
-        lines.append(
-            f"-# {counted(overtaken, 'picture')} went before yours because the model was loaded; "
-            f"that happens to nobody more than {MOST_OVERTAKINGS} times."
+        why = trn(
+            "{count} picture went before yours because the model was loaded; that happens to "
+            "nobody more than {most} times.",
+            "{count} pictures went before yours because the model was loaded; that happens to "
+            "nobody more than {most} times.",
+            count=overtaken,
+            most=MOST_OVERTAKINGS,
         )
+        lines.append(f"-# {why}")
     if any(place for _, place in own):
         lines.append(f"-# {tr('Servers take turns, and in each its members do.')}")
     return cut("\n".join(lines))
@@ -96,9 +110,13 @@ def figures(own: Figures, unfinished: Sequence[JobRecord], bound: int | None = N
         lines.append(tr("**So far:** nothing yet; type /imagine"))
     else:
         lines.append(
-            f"**So far:** {counted(own.pictures, 'picture')} of "
-            f"{counted(own.requests, 'request')} in {_time(own.seconds)} of drawing, "
-            f"since <t:{own.since.timestamp():.0f}:D>"
+            tr(
+                "**So far:** {pictures} of {requests} in {time} of drawing, since {moment}",
+                pictures=pictures(own.pictures),
+                requests=requests(own.requests),
+                time=_time(own.seconds),
+                moment=f"<t:{own.since.timestamp():.0f}:D>",
+            )
         )
     return "\n".join(lines)
 
@@ -115,14 +133,17 @@ def undelivered(jobs: Sequence[JobRecord], left: int, notes: Iterable[str] = ())
         return tr("Everything of yours has arrived.")
     lines = [tr("**This could not be brought to where you asked for it:**")]
     lines += [_entry(job) if job.images else f"- {_words(job)}: {_end(job)}" for job in jobs]
-    small = [*notes, *([f"{left} more: type /results again"] if left else [])]
+    more = [tr("{count} more: type /results again", count=left)] if left else []
+    small = [*map(retold, notes), *more]
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
 
 
 def exported(number: int, total: int) -> str:
     """Returns what stands beside an archive of somebody's data."""
-    parts = f"Part {number} of {total}. " if total > 1 else ""
-    return f"{parts}Your pictures, and what you asked for in `requests.json`."
+    what = tr("Your pictures, and what you asked for in `requests.json`.")
+    if total == 1:
+        return what
+    return f"{tr('Part {number} of {total}.', number=number, total=total)} {what}"
 
 
 def nothing_kept() -> str:
@@ -132,18 +153,24 @@ def nothing_kept() -> str:
 
 def forget_warning(own: Figures) -> str:
     """Returns what somebody reads before all of theirs is deleted."""
-    return (
-        f"This ends what you have under way and deletes {counted(own.requests, 'request')} and "
-        "all pictures of yours from the bot, for good, and with them your /settings. "
-        "/mydata export brings all of it to you first.\n"
-        "-# What stays: messages on Discord; a server's blocks and its list of changes; what you "
+    ends = tr(
+        "This ends what you have under way and deletes {requests} and all pictures of yours from "
+        "the bot, for good, and with them your /settings. /mydata export brings all of it to you "
+        "first.",
+        requests=requests(own.requests),
+    )
+    stays = tr(
+        "What stays: messages on Discord; a server's blocks and its list of changes; what you "
         "have used up of a server's limits today; copies in the bot owner's backups."
     )
+    return f"{ends}\n-# {stays}"
 
 
-def forgotten(requests: int, pictures: int) -> str:
+def forgotten(jobs: int, images: int) -> str:
     """Returns what was deleted."""
-    return f"Deleted: {counted(requests, 'request')}, {counted(pictures, 'picture')}."
+    return tr(
+        "Deleted: {requests}, {pictures}.", requests=requests(jobs), pictures=pictures(images)
+    )
 
 
 def commands(described: Iterable[tuple[str, str, str]], menus: Iterable[str] = ()) -> list[str]:
@@ -158,7 +185,7 @@ def commands(described: Iterable[tuple[str, str, str]], menus: Iterable[str] = (
         f"**/{named(name)}** {plain(tr(about))}{f' ({permission})' if permission else ''}"
         for name, about, permission in described
     ]
-    lines += [f"**{named(name)}** in a message's menu, under Apps" for name in menus]
+    lines += [tr("**{name}** in a message's menu, under Apps", name=named(name)) for name in menus]
     pages = [""]
     for line in lines:
         if len(pages[-1]) + len(line) >= CONTENT_LIMIT:
@@ -177,9 +204,10 @@ def button_label(job: JobRecord) -> str:
 
 def _entry(job: JobRecord) -> str:
     request = job.request
-    count = f", {len(job.images)} pictures" if len(job.images) > 1 else ""
+    count = f", {pictures(len(job.images))}" if len(job.images) > 1 else ""
+    seed = tr("seed {seed}", seed=request.seed)
     return (
-        f"- {_words(job)}{count} · {request.width}x{request.height} · seed {request.seed} · "
+        f"- {_words(job)}{count} · {request.width}x{request.height} · {seed} · "
         f"<t:{job.created_at.timestamp():.0f}:R> · `{job.id}`"
     )
 
@@ -190,24 +218,35 @@ def _words(job: JobRecord) -> str:
 
 def _end(job: JobRecord) -> str:
     if job.status is JobStatus.FAILED:
-        return plain(job.error or "it failed.", 300)
-    return "the pictures were deleted."
+        return plain(failure(job), 300)
+    return tr("The pictures were deleted.")
 
 
 def _standing(view: JobView, place: Place | None) -> str:
-    waits = view.record.status is JobStatus.QUEUED
-    return str(place) if waits and place and not view.setback else stand(view)
+    if view.record.status is not JobStatus.QUEUED or place is None or view.setback:
+        return stand(view)
+    if place.position == 1:
+        return tr("next")
+    number = tr("number {position}", position=place.position)
+    return f"{number}: {whom_before(place.before)}" if place.before else number
 
 
 def _whose(running: Sequence[GenerationJob], owner_id: str, here: str | None) -> str:
     """Returns how many of what runs are whose, names left out."""
     own = sum(job.owner == owner_id for job in running)
     near = sum(job.owner != owner_id and here is not None and job.place == here for job in running)
-    parts = {"yours": own, "of others here": near, "elsewhere": len(running) - own - near}
-    return ", ".join(f"{number} {whose}" for whose, number in parts.items() if number) or "nothing"
+    elsewhere = len(running) - own - near
+    parts = [
+        tr("{count} yours", count=own) if own else "",
+        tr("{count} of others here", count=near) if near else "",
+        tr("{count} elsewhere", count=elsewhere) if elsewhere else "",
+    ]
+    return ", ".join(filter(None, parts)) or tr("nothing")
 
 
 def _time(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return tr("{number} s", number=f"{seconds:.0f}")
+    if seconds < 7200:
+        return tr("{number} min", number=f"{seconds / 60:.0f}")
+    return tr("{number} h", number=f"{seconds / 3600:.1f}")

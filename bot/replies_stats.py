@@ -2,8 +2,8 @@
 
 from bot.history import Course
 from bot.replies import cut, plain
-from bot.replies_members import counted
-from bot.speech import tr
+from bot.replies_members import pictures, requests
+from bot.speech import tr, trn
 from bot.steward import Pause
 
 _CELLS = 10
@@ -18,18 +18,27 @@ def stats(course: Course, waiting: int, running: int) -> str:
         waiting: requests that wait now.
         running: drawings that run now.
     """
-    period = "the last hour" if course.hours == 1 else f"the last {course.hours} hours"
+    period = trn("In the last hour", "In the last {count} hours", count=course.hours)
+    drawn = tr(
+        "{pictures} for {requests}",
+        pictures=pictures(course.drawn),
+        requests=requests(course.requests),
+    )
     lines = [
-        f"**Now:** {counted(waiting, 'request')} waiting, {running} being drawn",
-        f"**In {period}:** {counted(course.drawn, 'picture')} for "
-        f"{counted(course.requests, 'request')}{_failed(course)}",
+        tr(
+            "**Now:** {requests} waiting, {running} being drawn",
+            requests=requests(waiting),
+            running=running,
+        ),
+        f"**{period}:** {drawn}{_failed(course)}",
     ]
     waits = [seconds for seconds in course.longest_wait if seconds is not None]
     steps = [seconds for seconds in course.step if seconds is not None]
     if waits:
-        lines.append(f"**Longest wait:** {duration(max(waits))}")
+        lines.append(tr("**Longest wait:** {time}", time=duration(max(waits))))
     if steps:
-        lines.append(f"**A step now takes:** {steps[-1]:.2g} s")
+        time = tr("{number} s", number=f"{steps[-1]:.2g}")
+        lines.append(tr("**A step now takes:** {time}", time=time))
     for device, used in course.memory.items():
         known = [value for value in used if value is not None]
         if known:
@@ -42,25 +51,33 @@ def memory(device: str, used: float, total: float) -> str:
     share = min(max(used / total, 0.0), 1.0) if total else 0.0
     full = round(share * _CELLS)
     bar = "▰" * full + "▱" * (_CELLS - full)
-    return f"`{plain(device, 40)}` {bar} {used:.1f} of {total:.0f} GB"
+    held = tr("{used} of {total} GB", used=f"{used:.1f}", total=f"{total:.0f}")
+    return f"`{plain(device, 40)}` {bar} {held}"
 
 
 def duration(seconds: float) -> str:
     """Returns seconds as people say them."""
     if seconds < 100:
-        return f"{seconds:.0f} s"
+        return tr("{number} s", number=f"{seconds:.0f}")
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes / 60:.0f} h"
+    if minutes < 100:
+        return tr("{number} min", number=minutes)
+    return tr("{number} h", number=f"{minutes / 60:.0f}")
 
 
 def paused(pause: Pause) -> str:
     """Returns what all read when drawing is paused."""
     why = f": {plain(pause.reason, _REASON)}" if pause.reason else ""
-    ending = f"{counted(pause.running, 'drawing')} under way will be finished; "
-    return (
-        f"**Drawing is paused**{why}\n{ending if pause.running else ''}"
-        f"{_waiting(pause.waiting)}. What you ask for now waits in line, too."
-    )
+    said = []
+    if pause.running:
+        ending = trn(
+            "{count} drawing under way will be finished.",
+            "{count} drawings under way will be finished.",
+            count=pause.running,
+        )
+        said.append(ending)
+    said += [_waiting(pause.waiting), tr("What you ask for now waits in line, too.")]
+    return f"**{tr('Drawing is paused')}**{why}\n{' '.join(said)}"
 
 
 def pause_line(pause: Pause) -> str:
@@ -71,24 +88,25 @@ def pause_line(pause: Pause) -> str:
 
 def drained(waiting: int) -> str:
     """Returns the line that follows when all is finished."""
-    return f"-# Nothing is being drawn any more; {_waiting(waiting)}."
+    return f"-# {tr('Nothing is being drawn any more.')} {_waiting(waiting)}"
 
 
 def resumed(waiting: int) -> str:
     """Returns what all read when drawing goes on."""
-    return (
-        f"**Drawing goes on.** {counted(waiting, 'request')} in line."
-        if waiting
-        else ("**Drawing goes on.**")
-    )
+    goes_on = f"**{tr('Drawing goes on.')}**"
+    if not waiting:
+        return goes_on
+    return f"{goes_on} {tr('{requests} in line.', requests=requests(waiting))}"
 
 
 def _waiting(count: int) -> str:
     if not count:
-        return "nobody waits"
-    return f"{counted(count, 'request')} {'keeps its' if count == 1 else 'keep their'} place"
+        return tr("Nobody waits.")
+    return trn(
+        "{count} request keeps its place.", "{count} requests keep their place.", count=count
+    )
 
 
 def _failed(course: Course) -> str:
     failed = int(sum(each or 0 for each in course.failed))
-    return f", {failed} failed" if failed else ""
+    return f", {tr('{count} failed', count=failed)}" if failed else ""

@@ -133,7 +133,7 @@ def told(name: str, value: object) -> str:
     if name == "roles":
         return ", ".join(f"<@&{role}>" for role in _of(value)) or "everybody"
     if name == "mode_roles":
-        pairs = [f"{mode} for {told('roles', roles)}" for mode, roles in _of(value)]
+        pairs = [f"{mode}: {told('roles', roles)}" for mode, roles in _of(value)]
         return "; ".join(pairs) or "none"
     if name == "words":
         return ", ".join(_of(value)) or "none"
@@ -169,6 +169,12 @@ def changes(before: Rules, after: Rules) -> list[str]:
     ]
 
 
+_ALLOWED = {
+    "#": "channels of this server, or the word all",
+    "@&": "roles of this server, or the word all",
+}
+
+
 def read_mentions(
     field: str, text: str, sign: str, known: Sequence[tuple[str, str]]
 ) -> tuple[str, ...]:
@@ -192,7 +198,7 @@ def read_mentions(
         word = part.removeprefix(f"<{sign}").removesuffix(">")
         ident = word if word in ids else names.get(word.lstrip("#@").casefold())
         if ident is None:
-            raise RequestError(field, part, f"{field} of this server, or the word all")
+            raise RequestError(field, part, _ALLOWED[sign])
         chosen.append(ident)
     if len(chosen) > MOST_NAMED:
         raise RequestError(field, f"{len(chosen)} {field}", f"at most {MOST_NAMED}")
@@ -205,12 +211,16 @@ def read_channel(field: str, text: str, known: Sequence[tuple[str, str]]) -> str
     Raises:
         RequestError: it is none of the server's, or there are several.
     """
+    wrong = RequestError(field, text, "one channel of this server, or the word none")
     if text.strip().casefold() == "none":
         return ""
-    chosen = () if text.strip().casefold() == "all" else read_mentions(field, text, "#", known)
-    if len(chosen) != 1:
-        raise RequestError(field, text, "one channel of this server, or the word none")
-    return chosen[0]
+    if text.strip().casefold() == "all":
+        raise wrong
+    try:
+        (chosen,) = read_mentions(field, text, "#", known)
+    except (RequestError, ValueError):
+        raise wrong from None
+    return chosen
 
 
 def read_reason(text: str) -> str:

@@ -6,7 +6,8 @@ variable (`speak`), so that what words are made of need not be handed it.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,21 @@ _language: ContextVar[str | None] = ContextVar("language", default=None)
 def speak(locale: str | None) -> None:
     """Has what follows in this task said in a locale's language; None and unknown ones: English."""
     _language.set(LANGUAGES.get(locale or ""))
+
+
+@contextmanager
+def speaking(locale: str | None) -> Iterator[None]:
+    """Has what is within said in a locale's language: it is for somebody else."""
+    before = _language.set(LANGUAGES.get(locale or ""))
+    try:
+        yield
+    finally:
+        _language.reset(before)
+
+
+def is_english() -> bool:
+    """Says whether texts are said as they are written."""
+    return _language.get() is None
 
 
 @cache

@@ -390,7 +390,7 @@ class Studio:
         _refuse(policy.job_refusal(record, by, "cancel", moderator=moderator))
         done = await self._cancel(record)
         if done and by.id != record.owner.id:
-            await self._note(by, record, "Cancelled")
+            await self._note(by, record, f"Cancelled a request: {_whose(record)}")
         return done
 
     async def _cancel(self, record: JobRecord) -> bool:
@@ -426,14 +426,12 @@ class Studio:
         await asyncio.to_thread(self._images.remove, record.images)
         await self.remove_sources(unused)
         if by.id != record.owner.id:
-            await self._note(by, record, "Deleted the pictures of")
+            await self._note(by, record, f"Deleted the pictures of a request: {_whose(record)}")
         return record
 
     async def _note(self, by: Owner, record: JobRecord, what: str) -> None:
         """Keeps what a moderator did to somebody else's request."""
-        await self.steward.note(
-            record.origin.place, by, f"{what} a request: {record.owner.name}, {record.id}"
-        )
+        await self.steward.note(record.origin.place, by, what)
 
     async def forget(self, owner: Owner) -> tuple[int, int]:
         """Ends an owner's jobs and deletes all of them, rows and files.
@@ -1040,6 +1038,10 @@ def _told(error: DreamLabError) -> str:
     if isinstance(error, ModelError):
         return error.told
     return str(error)
+
+
+def _whose(record: JobRecord) -> str:
+    return f"{record.owner.name}, {record.id}"
 
 
 def _refuse(reason: str | None) -> None:

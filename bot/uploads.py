@@ -61,9 +61,12 @@ def prepare(path: Path, name: str, limit: int) -> Upload | None:
     for share, quality in _LADDER:
         content = _smaller(picture, exif, share, quality)
         if len(content) <= limit:
-            smaller = f" at {share:.0%} of its size" if share < 1 else ""
-            note = f"shown as WebP{smaller}: the PNG of {megabytes} MB is too large for here"
-            return Upload(f"{name}.webp", content, f"{note}; Details has the original")
+            note = f"the PNG of {megabytes} MB is too large for here; Details has the original"
+            if share < 1:
+                note = f"shown as WebP at {share:.0%} of its size: {note}"
+            else:
+                note = f"shown as WebP: {note}"
+            return Upload(f"{name}.webp", content, note)
     return None
 
 

@@ -59,8 +59,9 @@ def whole_number(field: str, value: object, low: int, high: int, step: int = 1) 
     # true is an int to Python.
     if type(value) is int and low <= value <= high and value % step == 0:
         return value
-    multiple = f", a multiple of {step}" if step > 1 else ""
-    allowed = f"a whole number from {low} to {high}{multiple}"
+    allowed = f"a whole number from {low} to {high}"
+    if step > 1:
+        allowed = f"{allowed}, a multiple of {step}"
     raise RequestError(field, _printable(value), allowed)
 
 

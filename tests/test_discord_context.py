@@ -185,7 +185,7 @@ async def test_details_come_from_the_store_or_from_the_file(bot: Bot) -> None:
         "**Picture 1:** **a castle, <lora:ink:1>**",
         "-# without blur",
         "-# Steps 20 · Sampler DPM++ 2M · CFG scale 7 · Seed 5 · Size 40x80",
-        "**Picture 2:** its file doesn't say how it was made.",
+        "**Picture 2:** Its file doesn't say how it was made.",
     ]
     # Whose message it is counts, not what its file is called.
     assert await told(bot, forged) == "Its file doesn't say how it was made."

@@ -62,11 +62,11 @@ async def test_a_pause_finishes_what_runs_keeps_the_queue_and_tells_who_waits(
         )
 
     assert before == (
-        "**Drawing is paused**: new card *tonight*\n1 drawing under way will be finished; "
+        "**Drawing is paused**: new card *tonight*\n1 drawing under way will be finished. "
         "1 request keeps its place. What you ask for now waits in line, too."
     )
     assert "drawing is paused (new card *tonight*), your place is kept" in told
-    assert after == f"{before}\n-# Nothing is being drawn any more; 1 request keeps its place."
+    assert after == f"{before}\n-# Nothing is being drawn any more. 1 request keeps its place."
     assert "drawing is paused" in third, "who asks now is told at once"
     assert begun == 1, "nothing new was begun"
     assert unescaped(queue.content).startswith("**Drawing is paused**: new card *tonight*\n")

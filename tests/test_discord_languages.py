@@ -89,7 +89,7 @@ async def test_a_wrong_value_is_told_in_the_askers_language(bot: Bot) -> None:
         await bot.imagine(values={"mode": "nope"}, locale="pt-BR")
     )
 
-    assert unescaped(word.content) == "mode: 'nope' não é permitido. Permitido: small, other."
+    assert unescaped(word.content) == "modo: 'nope' não é permitido. Permitido: small, other."
 
 
 def _room(bot: Bot) -> Room:

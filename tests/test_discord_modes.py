@@ -88,7 +88,7 @@ async def test_a_member_may_not_switch_even_where_admins_opened_the_command(bot:
 
     word = await bot.discord.private_word(asked)
 
-    assert word.content == "Only members with the permission Manage Server may switch modes."
+    assert word.content == "Only members with the permission Manage Server may do that."
     await bot.discord.picture(await bot.imagine())
     assert bot.executor.requests[0].mode == "small"
 
@@ -266,7 +266,7 @@ async def test_a_mode_is_for_the_roles_that_the_server_says(
         f"In this server the mode Other_One is for members with a role: <@&{artists.id}>."
     )
     assert answer in info
-    assert f"**Modes for some roles:** other for <@&{artists.id}>" in rules
+    assert f"**Modes for some roles:** other: <@&{artists.id}>" in rules
     assert opened == "In this server **Other_One** is for everybody."
     assert audit.count("Modes for some roles") == 2
 
@@ -314,7 +314,7 @@ async def test_changing_modes_needs_manage_server(
 
     word = await bot.discord.private_word(asked)
 
-    assert word.content == "Only members with the permission Manage Server may switch modes."
+    assert word.content == "Only members with the permission Manage Server may do that."
     assert await told(bot, "server audit") == "Nothing was changed yet."
 
 

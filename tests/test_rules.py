@@ -86,7 +86,7 @@ def test_every_setting_has_a_title_and_every_change_a_sentence() -> None:
     assert len(changes(Rules(), after)) == len(TITLES)
     assert changes(after, after) == []
     assert "Channels to draw in: all → <#5>" in changes(Rules(), after)
-    assert "Modes for some roles: none → anime for <@&7>, <@&8>" in changes(Rules(), after)
+    assert "Modes for some roles: none → anime: <@&7>, <@&8>" in changes(Rules(), after)
 
 
 def test_all_settings_fit_into_a_message_however_long() -> None:

@@ -59,7 +59,7 @@ class PictureButton(JobButton, template="dream:never:picture"):
         job = (await client.studio.view(self.job_id)).record
         image = next((image for image in job.images if image.number == self.number), None)
         if image is None:
-            raise DreamLabError("This picture is not there any more: it was deleted.")
+            raise DreamLabError(tr("This picture is not there any more: it was deleted."))
 
         async def submit(owner: Owner, origin: Origin) -> JobRecord:
             child = await self.make(client)(image.id, owner, origin)
@@ -140,13 +140,13 @@ class EditForm(Form):
 
     def __init__(self, job_id: str, request: GenerationRequest | None = None) -> None:
         """Makes the form of a job, filled with what was asked for."""
-        super().__init__("Edit and rerun", f"dream:edit:{job_id}")
+        super().__init__(tr("Edit and rerun"), f"dream:edit:{job_id}")
         self.job_id = job_id
         if request is None:
             return
         self.ask(
             "prompt",
-            "What to draw",
+            tr("What to draw"),
             held=request.shown_prompt,
             most=MAX_TEXT,
             needed=True,
@@ -154,14 +154,16 @@ class EditForm(Form):
         )
         self.ask(
             "negative",
-            "What to keep away from",
+            tr("What to keep away from"),
             held=request.shown_negative,
             most=MAX_TEXT,
             is_long=True,
         )
-        self.ask("seed", "Seed", held=str(request.seed), hint="empty for a new one", most=20)
-        self.ask("size", "Width x height", held=size_text((request.width, request.height)), most=20)
-        self.ask("settings", "Settings", held=settings_line.written(request), most=400)
+        empty = tr("empty for a new one")
+        self.ask("seed", tr("Seed"), held=str(request.seed), hint=empty, most=20)
+        size = size_text((request.width, request.height))
+        self.ask("size", tr("Width x height"), held=size, most=20)
+        self.ask("settings", tr("Settings"), held=settings_line.written(request), most=400)
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
@@ -235,7 +237,7 @@ def edited(values: Mapping[str, str]) -> RequestDraft:
 async def _show_existing(interaction: Interaction, client: "DreamClient", job: JobRecord) -> None:
     """Shows what a button has made before to the one who pressed it once more."""
     if policy.is_hidden(job, client.owner(interaction)):
-        raise NotAllowedError("This was asked for already, in private.")
+        raise NotAllowedError(tr("This was asked for already, in private."))
     if interaction.response.is_done():
         # A follow-up would fill the public "thinking" instead.
         await interaction.delete_original_response()
@@ -254,7 +256,8 @@ async def _show_existing(interaction: Interaction, client: "DreamClient", job: J
             spoiler=client.studio.is_covered(job, client.origin(interaction)),
         )
     text = replies.outcome(job, notes) if job.status.is_final else replies.status(view)
-    text = replies.cut(f"This was asked for already (`{job.id}`):\n{text}")
+    asked = tr("This was asked for already ({job}):", job=f"`{job.id}`")
+    text = replies.cut(f"{asked}\n{text}")
     await interaction.followup.send(text, files=files, ephemeral=True)
 
 

@@ -11,6 +11,7 @@ import discord
 from discord import app_commands
 
 from bot import policy
+from bot.speech import speak
 from bot.suggestions import Option, best, lora_options
 from modes.aspect import ASPECTS
 from modes.mode_config import ModeConfig
@@ -40,6 +41,7 @@ def quietly(
 
     @functools.wraps(options)
     async def suggest(interaction: Interaction, typed: str) -> Choices:
+        speak(interaction.locale.value)
         try:
             async with asyncio.timeout(PATIENCE):
                 found = await options(interaction, typed)

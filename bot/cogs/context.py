@@ -49,7 +49,7 @@ class RemixForm(Form):
 
     def __init__(self, wish_id: str) -> None:
         """Makes the form of a picture that is kept as a wish."""
-        super().__init__("Remix this picture", f"dream:remix:{wish_id}")
+        super().__init__(tr("Remix this picture"), f"dream:remix:{wish_id}")
         self._wish_id = wish_id
 
     def fill(self, words: str, urls: Sequence[str]) -> Self:
@@ -59,16 +59,17 @@ class RemixForm(Form):
             words: what the picture was drawn from; empty where nobody knows.
             urls: all pictures that the message shows.
         """
-        self.ask("prompt", "What to draw", held=words, most=MAX_TEXT, needed=True, is_long=True)
-        self.ask("strength", "How much to draw anew, above 0 to 1", held=f"{STRENGTH:g}", most=10)
+        self.ask("prompt", tr("What to draw"), held=words, most=MAX_TEXT, needed=True, is_long=True)
+        anew = tr("How much to draw anew, above 0 to 1")
+        self.ask("strength", anew, held=f"{STRENGTH:g}", most=10)
         if len(urls) > 1:
-            names = [f"Picture {number}" for number in range(1, len(urls) + 1)]
+            names = [tr("Picture {number}", number=number) for number in range(1, len(urls) + 1)]
             options = [
                 discord.SelectOption(label=name, value=str(index), default=index == 0)
                 for index, name in enumerate(names)
             ]
             which: discord.ui.Select[Any] = discord.ui.Select(custom_id="which", options=options)
-            self.add_item(discord.ui.Label(text="Which picture", component=which))
+            self.add_item(discord.ui.Label(text=tr("Which picture"), component=which))
         return self
 
     @classmethod

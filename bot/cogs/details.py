@@ -10,7 +10,9 @@ import discord
 from bot import replies_details, uploads
 from bot.attachments import attachments, filename
 from bot.buttons import JOB, Interaction, JobButton
+from bot.phrasebook import retold
 from bot.records import JobRecord
+from bot.speech import tr
 from bot.studio import UnknownJobError
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class WalkButton(JobButton, template=f"dream:walk:{JOB}"):
     def __init__(self, job_id: str, label: str = label) -> None:
         """Makes the button that leads to a job."""
         super().__init__(job_id)
-        self.item.label = label
+        self.item.label = tr(label)
 
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Shows it with its pictures, where whoever pressed it may see them."""
@@ -93,7 +95,7 @@ class OriginalButton(JobButton, template=f"dream:original:{JOB}"):
                 upload.filename,
                 spoiler=client.studio.is_covered(job, origin),
             )
-            await interaction.followup.send(upload.note or "", file=file, ephemeral=True)
+            await interaction.followup.send(retold(upload.note), file=file, ephemeral=True)
         if not told:
             raise UnknownJobError(job.id)
 
@@ -124,7 +126,7 @@ def _buttons(
 ) -> list[JobButton]:
     buttons: list[JobButton] = []
     if parent:
-        buttons.append(WalkButton(parent.id, "What it was made of"))
+        buttons.append(WalkButton(parent.id, tr("What it was made of")))
     if job.images:
         buttons.append(OriginalButton(job.id))
     for button in buttons:

@@ -6,6 +6,7 @@ import discord
 from discord import app_commands
 
 from bot import replies_stats
+from bot.speech import tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -22,8 +23,10 @@ def refuse_others(interaction: Interaction) -> None:
     """
     if not interaction.client.operates(interaction.user):
         raise NotAllowedError(
-            "This concerns all servers, so that only those may do it who run this bot: the owner "
-            "of its application, and who is named in DISCORD_OPERATORS."
+            tr(
+                "This concerns all servers, so that only those may do it who run this bot: the "
+                "owner of its application, and who is named in DISCORD_OPERATORS."
+            )
         )
 
 
@@ -47,7 +50,7 @@ async def drain(interaction: Interaction, turn: str = "on", reason: str = "") ->
         steward = client.studio.steward
         if turn == "off":
             if not await steward.resume(by, place):
-                raise NotAllowedError("Drawing is not paused.")
+                raise NotAllowedError(tr("Drawing is not paused."))
             await interaction.response.send_message(replies_stats.resumed(client.studio.waiting()))
             return
         pause = await steward.drain(by, place, reason)

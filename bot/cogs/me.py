@@ -8,6 +8,8 @@ import discord
 from discord import app_commands
 
 from bot import replies_members, replies_rules
+from bot.cogs.moderation import PERMISSIONS
+from bot.speech import tr
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -56,7 +58,5 @@ def _described(client: "DreamClient") -> Iterator[tuple[str, str, str]]:
         if isinstance(command, app_commands.Command):
             needed = (command.root_parent or command).default_permissions
             names = [name for name, is_set in needed or () if is_set]
-            permission = ", ".join(
-                name.replace("guild", "server").replace("_", " ").title() for name in names
-            )
+            permission = ", ".join(tr(PERMISSIONS[name]) for name in names)
             yield command.qualified_name, command.description, permission

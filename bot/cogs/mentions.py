@@ -22,6 +22,7 @@ from bot.asking import Asked
 from bot.cogs.permute import confirmation_view
 from bot.pointing import job_of, picture_url
 from bot.records import JobRecord, Origin, Owner
+from bot.speech import speak
 from bot.wishes import Wish
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ _REMEMBERED = 1000
 
 _REPLAYED = timedelta(minutes=10)
 """How long after a message a RESUME may bring it again, generously."""
+
+_LOOKED_AT = 5
+"""Requests of somebody's in which a language is looked for, the newest first."""
 
 _NO_HISTORY = 160002
 """Who may not read a channel's past may not reply to its messages."""
@@ -58,7 +62,9 @@ class Mentions:
             return
         with self._client.handling():
             try:
-                await self._take(message)
+                locale = await self._locale(message)
+                speak(locale)
+                await self._take(message, locale)
             except discord.Forbidden:
                 await self._refuse(message, replies_asking.may_not_write(message.channel.id))
             except Exception as error:  # the one place where nothing may escape
@@ -81,12 +87,24 @@ class Mentions:
     def _own_id(self) -> int:
         return self._client.user.id if self._client.user else 0
 
-    async def _take(self, message: discord.Message) -> None:
+    async def _locale(self, message: discord.Message) -> str | None:
+        """Returns which language somebody reads, or else their server; messages don't say.
+
+        What they last asked for by a command or a button does.
+        """
+        asker = self._client.owner_of(message.author)
+        for job in await self._client.studio.history(asker.id, _LOOKED_AT):
+            address = job.origin.address
+            if address.get("token") and address.get("locale"):
+                return str(address["locale"])
+        return message.guild.preferred_locale.value if message.guild else None
+
+    async def _take(self, message: discord.Message, locale: str | None) -> None:
         client = self._client
         guild_id = message.guild.id if message.guild else None
         client.welcome(guild_id)
         owner = client.owner_of(message.author)
-        address = self._address(message)
+        address = self._address(message, locale)
         since = message.created_at - _REPLAYED
         if await client.studio.keyed(owner.id, str(address.key), since):
             return  # a start of the program came in between
@@ -175,7 +193,7 @@ class Mentions:
         words = _MENTION.sub(named, message.content)
         return " ".join(_THING.sub(lambda thing: thing[1] or thing[2] or "", words).split())
 
-    def _address(self, message: discord.Message) -> Address:
+    def _address(self, message: discord.Message, locale: str | None) -> Address:
         guild = message.guild
         limit = guild.filesize_limit if guild else discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
         return Address(
@@ -188,6 +206,7 @@ class Mentions:
             upload_limit=limit,
             answer_id=0,
             key=f"message {message.id}",
+            locale=locale,
         )
 
     async def _say(

@@ -8,7 +8,9 @@ from discord import app_commands
 from bot import replies, replies_modes
 from bot.cogs.autocomplete import suggest_modes
 from bot.cogs.drain import refuse_others
+from bot.cogs.moderation import permission_refusal
 from bot.rules import read_mentions
+from bot.speech import tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -187,8 +189,8 @@ def _place(interaction: Interaction) -> str:
     """
     place = interaction.client.place(interaction)
     if place is None:
-        raise NotAllowedError("A mode can be switched in a server alone: /mode switch there.")
+        raise NotAllowedError(tr("A mode can be switched in a server alone: /mode switch there."))
     # Discord hides the command by default only: a server's admins can open it to anybody.
     if not interaction.permissions.manage_guild:
-        raise NotAllowedError("Only members with the permission Manage Server may switch modes.")
+        raise NotAllowedError(permission_refusal("manage_guild"))
     return place

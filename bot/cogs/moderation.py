@@ -9,6 +9,7 @@ from discord import app_commands
 from bot import policy, replies_rules
 from bot.records import Owner
 from bot.rules import read_reason
+from bot.speech import later, named, tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -16,8 +17,14 @@ if TYPE_CHECKING:
 
 Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 
+PERMISSIONS = {
+    "manage_guild": later("Manage Server"),
+    "manage_messages": later("Manage Messages"),
+}
+"""What Discord calls the permissions that commands ask for, by discord.py's names."""
 
-def place_of(interaction: Interaction, permission: str, what: str) -> str:
+
+def place_of(interaction: Interaction, permission: str, command: str) -> str:
     """Returns the server's place, for somebody who holds a permission there.
 
     Discord hides commands by default only: a server's admins can open them to anybody.
@@ -27,11 +34,22 @@ def place_of(interaction: Interaction, permission: str, what: str) -> str:
     """
     place = interaction.client.place(interaction)
     if place is None:
-        raise NotAllowedError(f"Only a server has rules: {what} is of no use here.")
+        raise NotAllowedError(
+            tr("Only a server has rules: {command} is of no use here.", command=_called(command))
+        )
     if not getattr(interaction.permissions, permission):
-        named = permission.replace("guild", "server").replace("_", " ").title()
-        raise NotAllowedError(f"Only members with the permission {named} may do that.")
+        raise NotAllowedError(permission_refusal(permission))
     return place
+
+
+def permission_refusal(permission: str) -> str:
+    """Returns why somebody may not do something who lacks a permission."""
+    name = tr(PERMISSIONS[permission])
+    return tr("Only members with the permission {name} may do that.", name=name)
+
+
+def _called(command: str) -> str:
+    return f"/{named(command)}"
 
 
 @app_commands.command()
@@ -43,9 +61,9 @@ async def block(interaction: Interaction, member: discord.User, reason: str = ""
     """Keeps somebody from drawing in this server; what they have under way is drawn."""
     client = interaction.client
     async with client.explaining(interaction):
-        place = place_of(interaction, "manage_messages", "/block")
+        place = place_of(interaction, "manage_messages", "block")
         if member.bot:
-            raise NotAllowedError("Bots don't draw, so there is nothing to block.")
+            raise NotAllowedError(tr("Bots don't draw, so there is nothing to block."))
         by, blocked = client.owner(interaction), client.owner_of(member)
         await client.studio.house.block(place, blocked, reason, by)
         text = replies_rules.blocked(member.mention, read_reason(reason))
@@ -61,7 +79,7 @@ async def unblock(interaction: Interaction, member: discord.User) -> None:
     """Lets somebody draw in this server again."""
     client = interaction.client
     async with client.explaining(interaction):
-        place = place_of(interaction, "manage_messages", "/unblock")
+        place = place_of(interaction, "manage_messages", "unblock")
         was_blocked = await client.studio.house.unblock(
             place, client.owner_of(member), client.owner(interaction)
         )
@@ -79,7 +97,7 @@ async def why(interaction: Interaction, member: discord.User | None = None) -> N
     async with client.explaining(interaction):
         asked = member or interaction.user
         if asked.id != interaction.user.id:
-            place_of(interaction, "manage_messages", "/why of another member")
+            place_of(interaction, "manage_messages", "why")
         reasons, mode = await _reasons(interaction, client.owner_of(asked))
         text = replies_rules.why(asked.mention, reasons, mode)
         await interaction.response.send_message(text, ephemeral=True)

@@ -10,6 +10,7 @@ from discord import app_commands
 
 from bot import replies_members
 from bot.preferences import Preferences
+from bot.speech import tr
 from bot.uploads import share_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class PartButton(
     def __init__(self, number: int) -> None:
         """Makes the button of an archive."""
         button: discord.ui.Button[Any] = discord.ui.Button(
-            label="Next part", custom_id=f"dream:export:{number}"
+            label=tr("Next part"), custom_id=f"dream:export:{number}"
         )
         super().__init__(button)
         self._number = number
@@ -58,7 +59,7 @@ class ForgetButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"dr
     def __init__(self) -> None:
         """Makes the button."""
         button: discord.ui.Button[Any] = discord.ui.Button(
-            label="Delete all of it",
+            label=tr("Delete all of it"),
             style=discord.ButtonStyle.danger,
             custom_id="dream:forget-me",
         )

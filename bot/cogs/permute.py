@@ -29,7 +29,7 @@ class WishButton(
 ):
     """Confirms a wish that waits, or takes it back; its id names the wish."""
 
-    def __init__(self, verb: str, wish_id: str, label: str = "Draw") -> None:
+    def __init__(self, verb: str, wish_id: str, label: str = "") -> None:
         """Makes the button that draws, or drops."""
         button: discord.ui.Button[Any] = discord.ui.Button(
             label=label,

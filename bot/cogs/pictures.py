@@ -13,6 +13,7 @@ from bot.cogs.autocomplete import quietly
 from bot.cogs.details import DetailsButton
 from bot.members import PAGE, Page
 from bot.records import JobRecord
+from bot.speech import tr
 from bot.studio import UnknownJobError
 from bot.suggestions import Option, best
 from bot.uploads import share_of
@@ -33,7 +34,7 @@ class PageButton(
 
     def __init__(self, way: str, job_id: str) -> None:
         """Makes the button that leads away from a job, ``older`` or ``newer``."""
-        label = "Older" if way == "older" else "Newer"
+        label = tr("Older") if way == "older" else tr("Newer")
         button: discord.ui.Button[Any] = discord.ui.Button(
             label=label, custom_id=f"dream:history:{way}:{job_id}"
         )

@@ -12,6 +12,7 @@ from bot import policy, replies_report
 from bot.buttons import JOB, Interaction, JobButton
 from bot.forms import Form
 from bot.records import JobRecord
+from bot.speech import speaking, tr
 from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
@@ -41,11 +42,11 @@ class ReportForm(Form):
     def __init__(self, job_id: str, message: discord.Message | None) -> None:
         """Makes the form for a job's pictures in a message."""
         number = message.id if message else 0
-        super().__init__("Report this to the moderators", f"dream:report:{job_id}:{number}")
+        super().__init__(tr("Report this to the moderators"), f"dream:report:{job_id}:{number}")
         self.job_id = job_id
         self.message_id = number
-        hint = "What is wrong with it? You may leave this empty."
-        self.ask("reason", "Why", hint=hint, most=_REASON, is_long=True)
+        hint = tr("What is wrong with it? You may leave this empty.")
+        self.ask("reason", tr("Why"), hint=hint, most=_REASON, is_long=True)
 
     @classmethod
     def from_match(cls, match: re.Match[str]) -> Self:
@@ -65,12 +66,12 @@ class ReportForm(Form):
             await interaction.edit_original_response(content=replies_report.known())
             return
         where = f"{interaction.guild_id}/{interaction.channel_id}/{self.message_id}"
-        text = replies_report.report(
-            job, interaction.user.id, values.get("reason", "")[:_REASON], where
-        )
+        reason = values.get("reason", "")[:_REASON]
         view = discord.ui.View(timeout=None)
-        view.add_item(RemoveButton(job.id, interaction.channel_id or 0, self.message_id))
-        view.add_item(DismissButton(job.id))
+        with speaking(interaction.guild_locale and interaction.guild_locale.value):
+            text = replies_report.report(job, interaction.user.id, reason, where)
+            view.add_item(RemoveButton(job.id, interaction.channel_id or 0, self.message_id))
+            view.add_item(DismissButton(job.id))
         channel = client.get_partial_messageable(channel_id, guild_id=interaction.guild_id)
         try:
             await channel.send(text, view=view, suppress_embeds=True)
@@ -134,13 +135,13 @@ async def _channel_of(interaction: Interaction, client: "DreamClient") -> int:
     """
     place = client.place(interaction)
     if place is None:
-        raise NotAllowedError(replies_report.NOWHERE)
+        raise NotAllowedError(tr(replies_report.NOWHERE))
     owner = client.owner(interaction)
     standing = await client.studio.house.standing(place, owner.id)
     if refusal := policy.block_refusal(standing):
         raise NotAllowedError(refusal)
     if not standing.rules.reports:
-        raise NotAllowedError(replies_report.NO_CHANNEL)
+        raise NotAllowedError(tr(replies_report.NO_CHANNEL))
     return int(standing.rules.reports)
 
 
@@ -153,7 +154,7 @@ async def _moderated(
         NotAllowedError: who pressed it is none.
     """
     if not interaction.permissions.manage_messages:
-        raise NotAllowedError(replies_report.FOR_MODERATORS)
+        raise NotAllowedError(tr(replies_report.FOR_MODERATORS))
     return (await client.studio.view(button.job_id)).record
 
 

@@ -36,7 +36,7 @@ async def show_rules(interaction: Interaction) -> None:
     """Shows all settings of this server."""
     client = interaction.client
     async with client.explaining(interaction):
-        place = place_of(interaction, "manage_guild", "/server")
+        place = place_of(interaction, "manage_guild", "server")
         standing = await client.studio.house.standing(place, client.owner(interaction).id)
         await interaction.response.send_message(replies_rules.rules(standing.rules), ephemeral=True)
 
@@ -71,7 +71,7 @@ async def set_rules(  # noqa: PLR0913 # one for each option of the command
     """Changes settings of this server; what is not given stays."""
     client = interaction.client
     async with client.explaining(interaction):
-        place = place_of(interaction, "manage_guild", "/server")
+        place = place_of(interaction, "manage_guild", "server")
         guild = interaction.guild
         given: Changes = {
             "waiting": waiting,
@@ -104,7 +104,7 @@ async def show_audit(interaction: Interaction) -> None:
     """Shows the last ten changes: settings, blocks, the mode; and who made them."""
     client = interaction.client
     async with client.explaining(interaction):
-        place = place_of(interaction, "manage_guild", "/server")
+        place = place_of(interaction, "manage_guild", "server")
         # What was done elsewhere, such as over the page, concerns those alone who run this bot.
         places = (place, EVERYWHERE) if client.operates(interaction.user) else (place,)
         text = replies_rules.audit(await client.studio.house.audit(*places))

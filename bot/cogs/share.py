@@ -33,13 +33,15 @@ class ShareButton(JobButton, template=f"dream:share:{JOB}"):
             raise NotAllowedError(tr("Only who asked for this may share it."))
         if client.place(interaction) != job.origin.place:
             # Whoever is there would see it from then on.
-            raise NotAllowedError("This can be shared where you asked for it, and nowhere else.")
+            raise NotAllowedError(
+                tr("This can be shared where you asked for it, and nowhere else.")
+            )
         await client.studio.refuse_to_show(job, owner, origin)
         await interaction.response.defer()
         shared = Address.from_plain(job.origin.address).shared_id
         if shared is None:
             if not job.images:
-                raise DreamLabError("This picture is not there any more: it was deleted.")
+                raise DreamLabError(tr("This picture is not there any more: it was deleted."))
             shared = await _post(interaction, client, job)
             await client.studio.shared(job.id, shared)
         link = _link(interaction, shared)

@@ -9,6 +9,7 @@ from discord import app_commands
 from bot import replies_stats
 from bot.cogs.moderation import place_of
 from bot.history import Hours
+from bot.phrasebook import retold
 from bot.plots import ON_DISCORD, PlotError
 from bot.replies import ALT_TEXT_LIMIT
 
@@ -34,7 +35,7 @@ async def stats(interaction: Interaction, last: int = 1) -> None:
     """Shows how many pictures were drawn lately, who waited how long, and how full memory is."""
     client = interaction.client
     async with client.explaining(interaction):
-        place_of(interaction, "manage_messages", "/stats")
+        place_of(interaction, "manage_messages", "stats")
         await interaction.response.defer(ephemeral=True, thinking=True)
         studio, hours = client.studio, cast("Hours", last)
         await studio.past.look()
@@ -43,7 +44,7 @@ async def stats(interaction: Interaction, last: int = 1) -> None:
         try:
             picture = await studio.plots.png(hours)
         except PlotError as error:
-            await interaction.edit_original_response(content=f"{text}\n-# {error}")
+            await interaction.edit_original_response(content=f"{text}\n-# {retold(str(error))}")
             return
         shown = {plot.name: plot.alt for plot in await studio.plots.all(hours)}
         alt = " ".join(shown[name] for name in ON_DISCORD)[:ALT_TEXT_LIMIT]

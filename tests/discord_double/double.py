@@ -452,7 +452,12 @@ class DiscordDouble:
             channel = {"id": str(user.id), "type": 1, "recipients": [user.payload()]}
             return {"user": user.payload(), "channel": channel}
         member = {"user": user.payload(), **place.member(roles, permissions)}
-        return {"member": member, "guild_id": str(place.id), "channel": place.channel(room)}
+        return {
+            "member": member,
+            "guild_id": str(place.id),
+            "guild_locale": place.locale,
+            "channel": place.channel(room),
+        }
 
 
 def _filled(field: Mapping[str, Any]) -> str:

@@ -70,6 +70,7 @@ class Guild:
 
     Attributes:
         held: roles of members that an option names; who is not in it holds none.
+        locale: the language that its community reads.
     """
 
     id: int
@@ -78,6 +79,7 @@ class Guild:
     roles: list[Role] = field(default_factory=list, compare=False)
     rooms: list[Room] = field(default_factory=list, compare=False)
     held: dict[int, list[Role]] = field(default_factory=dict, compare=False)
+    locale: str = "en-US"
 
     def payload(self, bot: User) -> dict[str, Any]:
         """As GUILD_CREATE has it."""
@@ -93,6 +95,7 @@ class Guild:
             "emojis": [],
             "stickers": [],
             "features": [],
+            "preferred_locale": self.locale,
             "channels": [
                 self.channel(),
                 *(self.channel(room) for room in self.rooms if not room.parent_id),
