@@ -83,13 +83,23 @@ class Lane:
         executor: what it drives.
         pause: waits before another start.
         on_ready: called when it can take jobs (again).
+        on_change: called when its state, its load, its failures or its models may have changed;
+            what the executor loads or drops by itself is the executor's to tell.
     """
 
-    def __init__(self, executor: Executor, *, pause: Pause, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        pause: Pause,
+        on_ready: Callable[[], None],
+        on_change: Callable[["Lane"], None] = lambda _: None,
+    ) -> None:
         self.executor = executor
-        self.state = LaneState.STARTING
+        self._state = LaneState.STARTING
         self._pause = pause
         self._on_ready = on_ready
+        self._on_change = on_change
         self._jobs: dict[str, str | None] = {}  # with the key of the model that each needs
         self._quarantined: str | None = None
         self.used_last: str | None = None
@@ -107,9 +117,19 @@ class Lane:
         return self.executor.device
 
     @property
+    def state(self) -> LaneState:
+        """What it can do for a job."""
+        return self._state
+
+    @state.setter
+    def state(self, state: LaneState) -> None:
+        self._state = state
+        self._on_change(self)
+
+    @property
     def is_ready(self) -> bool:
         """Whether its worker answers."""
-        return self.state is LaneState.READY
+        return self._state is LaneState.READY
 
     @property
     def is_down(self) -> bool:
@@ -201,6 +221,7 @@ class Lane:
         self._memory = None
         if alone:
             self._quarantined = job_id
+        self._on_change(self)
 
     def release(self, job_id: str) -> None:
         """Counts a job out."""
@@ -210,6 +231,7 @@ class Lane:
             self._quarantined = None
         if not self._jobs:
             self._emptied.set()
+        self._on_change(self)
 
     @contextmanager
     def calling(self, model: ModelSpec | None = None) -> Iterator[Executor]:
@@ -224,6 +246,7 @@ class Lane:
         self._last_error = None
         if model is not None and life == self._lives:
             self.used_last = model.key
+        self._on_change(self)
 
     async def unload(self, model: ModelSpec) -> None:
         """Gives a model's memory back; a dead worker has done so already."""
@@ -234,6 +257,7 @@ class Lane:
             return  # noted above, and its memory is free
         if self.used_last == model.key:
             self.used_last = None
+        self._on_change(self)
 
     async def supervise(self) -> None:
         """Starts the worker and starts it again after each death; runs until it is cancelled."""

@@ -9,10 +9,13 @@ A job goes to a place that has its model in memory. Two things weigh against it:
   is longer than a switch, another place loads a copy.
 
 Places are anything that answers a few questions: lanes in the pool, numbers in the simulator.
+`choose` looks at all of them; `Places` keeps them in order and finds the same one among a thousand.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol, TypeVar
+from bisect import bisect_left, insort
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
 
 
 class Spot(Protocol):
@@ -63,6 +66,17 @@ def choose(
         return near
     taken = {id(spot) for spot in having}
     far = min((spot for spot in free if id(spot) not in taken), key=_less_busy)
+    return _nearer(near, far, prefer_loaded=prefer_loaded, finish=finish)
+
+
+def _nearer(
+    near: SpotT | None,
+    far: SpotT,
+    *,
+    prefer_loaded: bool,
+    finish: Callable[[SpotT], float | None],
+) -> SpotT:
+    """Returns the better of the best that has the model and the best that has not."""
     if near is None or near.failures > far.failures:
         return far
     if prefer_loaded or far.failures > near.failures:
@@ -71,6 +85,122 @@ def choose(
     if there is None or elsewhere is None:
         return near if near.load <= far.load else far
     return near if there <= elsewhere else far
+
+
+# How busy a place is, and its number: in order of being put first.
+_Rank = tuple[int, float, int, int]
+
+
+@dataclass(slots=True)
+class _Known(Generic[SpotT]):
+    """A place as it was put last; ``rank`` is None where it has no room."""
+
+    number: int
+    spot: SpotT
+    keys: frozenset[str]
+    rank: _Rank | None
+
+
+class Places(Generic[SpotT]):
+    """Many places, of which some have room; each is put again when something of it has changed.
+
+    A decision among a thousand costs some microseconds: the least busy one stands first, among all
+    and among those that have a model.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[SpotT, _Known[SpotT]] = {}
+        self._spots: dict[int, _Known[SpotT]] = {}
+        self._last = 0
+        self._free: list[_Rank] = []
+        self._free_with: dict[str, list[_Rank]] = {}
+        self._all_with: dict[str, list[int]] = {}  # their numbers, with room or without
+
+    def __len__(self) -> int:
+        """Returns how many have room."""
+        return len(self._free)
+
+    def put(self, spot: SpotT, keys: Collection[str], *, has_room: bool) -> None:
+        """Notes what a place is like now.
+
+        Args:
+            spot: new, or one that was put before, which keeps its rank among equals.
+            keys: the models that it has.
+            has_room: whether it takes one more.
+        """
+        old = self._known.get(spot)
+        number = self._last if old is None else old.number
+        rank = (*_less_busy(spot), number) if has_room else None
+        held = frozenset(keys)
+        if old is not None and (old.rank, old.keys) == (rank, held):
+            return
+        self._forget(old)
+        self._last = max(self._last, number + 1)
+        self._known[spot] = self._spots[number] = _Known(number, spot, held, rank)
+        for key in held:
+            insort(self._all_with.setdefault(key, []), number)
+        if rank is not None:
+            insort(self._free, rank)
+            for key in held:
+                insort(self._free_with.setdefault(key, []), rank)
+
+    def remove(self, spot: SpotT) -> None:
+        """Forgets a place, if it is known; put again it is a new one."""
+        self._forget(self._known.pop(spot, None))
+
+    def holders(self, key: str) -> tuple[int, SpotT | None]:
+        """Returns how many places have a model, with room or without, and the first of them."""
+        numbers = self._all_with.get(key, ())
+        return len(numbers), self._spots[numbers[0]].spot if numbers else None
+
+    def has_room_with(self, key: str) -> bool:
+        """Returns whether a place that has a model has room."""
+        return key in self._free_with
+
+    def choose(
+        self,
+        key: str | None,
+        *,
+        prefer_loaded: bool = False,
+        finish: Callable[[SpotT], float | None] = lambda _: None,
+    ) -> SpotT | None:
+        """Returns what `choose` would of those that have room, in the order of being put first."""
+        having = () if key is None else self._free_with.get(key, ())
+        near = self._spots[having[0][-1]].spot if having else None
+        if near is not None and (prefer_loaded or not near.load):
+            sound = self._free[0][0]
+            if near.failures <= sound:
+                return near
+        if len(having) == len(self._free):
+            return near
+        far = next(
+            known.spot
+            for known in (self._spots[rank[-1]] for rank in self._free)
+            if key is None or key not in known.keys
+        )
+        return _nearer(near, far, prefer_loaded=prefer_loaded, finish=finish)
+
+    def _forget(self, known: _Known[SpotT] | None) -> None:
+        if known is None:
+            return
+        del self._spots[known.number]
+        for key in known.keys:
+            _take_out(self._all_with, key, known.number)
+        if known.rank is not None:
+            del self._free[bisect_left(self._free, known.rank)]
+            for key in known.keys:
+                _take_out(self._free_with, key, known.rank)
+
+
+ItemT = TypeVar("ItemT", int, _Rank)
+
+
+def _take_out(lists: dict[str, list[ItemT]], key: str, item: ItemT) -> None:
+    """Takes an item out of one of several sorted lists, and the list with the last of them."""
+    found = lists[key]
+    del found[bisect_left(found, item)]
+    if not found:
+        del lists[key]
 
 
 def had_better_wait(
@@ -87,11 +217,6 @@ def had_better_wait(
     if not holders or job_seconds is None or switch_seconds is None:
         return False
     return waiting * job_seconds / holders < switch_seconds
-
-
-def holders(spots: Iterable[Spot], key: str) -> int:
-    """Returns how many places have a model."""
-    return sum(spot.has(key) for spot in spots)
 
 
 def _less_busy(spot: Spot) -> tuple[int, float, int]:

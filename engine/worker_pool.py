@@ -92,7 +92,7 @@ from engine.lane import (
 from engine.mode_source import CurrentMode, Mode, ModeSource
 from engine.outlook import Outlook
 from engine.pace import Act, Measurement
-from engine.placement import had_better_wait
+from engine.placement import Places, had_better_wait
 from engine.room import smaller
 from engine.submission import Attempt, Submission
 
@@ -199,6 +199,8 @@ class WorkerPool:
         self._lacked: set[str] = set()  # models that a machine said that it has no file of
         self._restart_pause = restart_pause
         self._lanes: list[Lane] = []
+        self._places: Places[Lane] = Places()  # those that are ready
+        self._changed_lanes: dict[Lane, None] = {}  # since they were put there
         self._outlook = Outlook(self._lanes, self._submissions, lambda: self._queue)
         self._mode = CurrentMode(modes)
         self._runner = JobRunner(self._lanes, self._mode, self._start_helper)
@@ -514,9 +516,17 @@ class WorkerPool:
     # Coming and going -------------------------------------------------------------------------
 
     def _add_lane(self, executor: Executor) -> Lane:
-        lane = Lane(executor, pause=self._restart_pause, on_ready=self._wake)
-        executor.pace.on_take = self._touch_queue  # what is expected may have changed
+        lane = Lane(
+            executor, pause=self._restart_pause, on_ready=self._wake, on_change=self._note_change
+        )
+
+        def more_is_known() -> None:
+            self._note_change(lane)  # of what is loaded
+            self._touch_queue()  # what is expected may have changed
+
+        executor.pace.on_take = more_is_known
         executor.pace.on_measurement = self._tell_measurement
+        self._note_change(lane)
         self._lanes.append(lane)
         return lane
 
@@ -548,6 +558,20 @@ class WorkerPool:
             self._lanes.remove(lane)
         self._touch_queue()
 
+    def _note_change(self, lane: Lane) -> None:
+        self._changed_lanes[lane] = None
+
+    def _up_to_date(self) -> Places[Lane]:
+        """Returns the places, as the lanes are now."""
+        changed, self._changed_lanes = self._changed_lanes, {}
+        for lane in changed:
+            if lane.is_ready:
+                room = lane.can_take(alone=False)
+                self._places.put(lane, lane.in_memory, has_room=room)
+            else:
+                self._places.remove(lane)
+        return self._places
+
     def _demand(self) -> int:
         return len(self._submissions)
 
@@ -567,23 +591,16 @@ class WorkerPool:
         self._wake_due = False
         passed_over: list[Submission] = []
         skipped: set[str] = set()  # models whose jobs wait for a lane that has them
-        holders = _Holders(self._lanes)
-        some_wait = len(self._queue) > 0
-        free = [lane for lane in self._lanes if some_wait and lane.can_take(alone=False)]
-        while free and self._may_begin:
+        while self._may_begin and len(self._queue) and (places := self._up_to_date()):
             job_id = self._peek(passed_over, skipped)
             if job_id is None:
                 break
             submission = self._submissions[job_id]
             lanes = self._lanes_for(submission)
-            # Nobody but a job that begins here takes room while turns are taken.
-            open_lanes = free if lanes is self._lanes else lanes
-            waits = self._had_better_wait(submission, open_lanes, holders)
-            lane = None if waits else self._choose(submission, open_lanes)
+            waits = self._had_better_wait(submission, lanes, places)
+            lane = None if waits else self._choose(submission, lanes, places)
             if lane is not None:
                 self._begin(lane, passed_over, skipped)
-                if not lane.can_take(alone=False):
-                    free.remove(lane)
             elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
                 passed_over.append(submission)  # others need no lane to themselves
             elif (waits or lanes is not self._lanes) and (key := _key_of(submission)):
@@ -619,15 +636,21 @@ class WorkerPool:
             return lanes
         return having if any(lane.may_come_back for lane in having) else lanes
 
-    def _choose(self, submission: Submission, lanes: Sequence[Lane]) -> Lane | None:
-        job = submission.job
-        return choose_lane(
-            lanes,
-            model_of(job),
-            alone=submission.is_suspect,
-            prefer_loaded=not is_drawing(job),
-            finish=lambda lane: self._predicted(job, lane),
-        )
+    def _choose(
+        self, submission: Submission, lanes: Sequence[Lane], places: Places[Lane]
+    ) -> Lane | None:
+        job, model, alone = submission.job, model_of(submission.job), submission.is_suspect
+
+        def finish(lane: Lane) -> float | None:
+            return self._predicted(job, lane)
+
+        prefer_loaded = not is_drawing(job)
+        if alone or lanes is not self._lanes:  # rare, so that all may be looked at
+            return choose_lane(
+                lanes, model, alone=alone, prefer_loaded=prefer_loaded, finish=finish
+            )
+        key = None if model is None else model.key
+        return places.choose(key, prefer_loaded=prefer_loaded, finish=finish)
 
     def _predicted(self, job: Job, lane: Lane) -> float | None:
         """Returns in how many seconds a drawing would be done on a lane."""
@@ -636,17 +659,21 @@ class WorkerPool:
         return predict(job.request, self._outlook.device(lane))
 
     def _had_better_wait(
-        self, submission: Submission, free: Sequence[Lane], holders: "_Holders"
+        self, submission: Submission, lanes: Sequence[Lane], places: Places[Lane]
     ) -> bool:
         """Whether a drawing waits for a full lane that has its model, rather than load a copy."""
         job, key = submission.job, _key_of(submission)
         if not key or submission.is_suspect or not isinstance(job, GenerationJob):
             return False
         request = job.request
-        if not isinstance(request, GenerationRequest) or any(lane.has(key) for lane in free):
+        if not isinstance(request, GenerationRequest):
             return False
-        count, holder = holders.of(key)
-        if holder is None:
+        if lanes is self._lanes:
+            is_there = places.has_room_with(key)
+        else:
+            is_there = any(lane.has(key) for lane in lanes)
+        count, holder = places.holders(key)
+        if is_there or holder is None:
             return False
         pace = holder.executor.pace
         return had_better_wait(
@@ -888,25 +915,6 @@ class WorkerPool:
         logger.critical("The pool failed", exc_info=error)
         if not self.failed.done():
             self.failed.set_exception(error)
-
-
-class _Holders:
-    """Who has which model in memory; looked up once while turns are taken, if at all."""
-
-    def __init__(self, lanes: Sequence[Lane]) -> None:
-        self._lanes = lanes
-        self._found: dict[str, list[Lane]] | None = None
-
-    def of(self, key: str) -> tuple[int, Lane | None]:
-        """Returns how many lanes have a model, and one of them."""
-        if self._found is None:
-            self._found = {}
-            for lane in self._lanes:
-                if lane.is_ready:
-                    for held in lane.in_memory:
-                        self._found.setdefault(held, []).append(lane)
-        lanes = self._found.get(key, ())
-        return len(lanes), lanes[0] if lanes else None
 
 
 def _missing(trouble: str | None) -> LaneStatus:

@@ -2,13 +2,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine.estimates import share_of
 from engine.fair_queue import MOST_OVERTAKINGS, SKIPPED_AT_MOST, FairQueue
 from engine.fleet_size import FleetSize
 from engine.jobs import GenerationRequest, ModelSpec, Sampler
 from engine.pace import Act, Figure, Pace
-from engine.placement import choose, had_better_wait
+from engine.placement import Places, choose, had_better_wait
 
 
 @dataclass(eq=False)
@@ -56,6 +58,52 @@ def test_a_place_that_failed_comes_last_even_if_it_has_the_model() -> None:
     assert choose([failed, sound], "a") is sound
     assert choose([failed, sound], "a", prefer_loaded=True) is sound
     assert choose([failed], "a") is failed
+
+
+CHANGES = st.lists(
+    st.tuples(
+        st.integers(0, 5),
+        st.sampled_from(["put", "put", "put", "fill", "remove"]),
+        st.builds(
+            Place,
+            models=st.sets(st.sampled_from("abc")),
+            load=st.sampled_from([0.0, 0.5]),
+            failures=st.sampled_from([0, 0, 0, 1]),
+            seconds=st.sampled_from([None, 1.0, 2.0]),
+        ),
+    ),
+    max_size=30,
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(CHANGES)
+def test_places_that_are_kept_in_order_are_chosen_like_those_that_are_all_looked_at(
+    changes: list[tuple[int, str, Place]],
+) -> None:
+    places: Places[Place] = Places()
+    all_places = [Place() for _ in range(6)]
+    known: dict[int, bool] = {}  # which have room, in the order in which they were put
+    for number, what, like in changes:
+        place = all_places[number]
+        place.models, place.load = like.models, like.load
+        place.failures, place.seconds = like.failures, like.seconds
+        if what == "remove":
+            places.remove(place)
+            known.pop(number, None)
+        else:
+            known[number] = what == "put"
+            places.put(place, place.models, has_room=known[number])
+        free = [all_places[each] for each, has_room in known.items() if has_room]
+        assert len(places) == len(free)
+        for key in ("a", "b", None):
+            for prefer_loaded in (False, True):
+                asked = {"prefer_loaded": prefer_loaded, "finish": lambda each: each.seconds}
+                assert places.choose(key, **asked) is choose(free, key, **asked)
+            if key is not None:
+                having = [all_places[each] for each in known if all_places[each].has(key)]
+                assert places.holders(key) == (len(having), having[0] if having else None)
+                assert places.has_room_with(key) == any(each.has(key) for each in free)
 
 
 @pytest.mark.parametrize(
