@@ -574,6 +574,21 @@ async def test_the_api_describes_itself(page: Page) -> None:
     )
 
 
+async def test_every_body_that_can_be_sent_is_shown_by_an_example(page: Page) -> None:
+    described = (await page.client.get("/api/openapi.json")).json()
+    schemas = described["components"]["schemas"]
+    for path, item in described["paths"].items():
+        for operation in item.values():
+            for kind in operation.get("requestBody", {}).get("content", {}).values():
+                schema = kind["schema"]
+                schema = schemas.get(schema.get("$ref", "").rpartition("/")[2], schema)
+                fields = schema.get("properties", {}).values()
+                shown = any(
+                    "example" in each or "examples" in each for each in (kind, schema, *fields)
+                )
+                assert shown, path
+
+
 # The server ---------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from bot.web.device_routes import TheDevices
 from bot.web.events import RETRY, Feed
 from bot.web.mode_edits import ModeEdits, version_of
-from bot.web.mode_routes import list_modes
+from bot.web.mode_routes import EXAMPLE, list_modes
 from bot.web.mode_schemas import DeviceOut, ModesOut
 from bot.web.problems import PROBLEMS
 from bot.web.schemas import JobOut, Sent, parse_imagine
@@ -67,23 +67,23 @@ class ChangeIn(Sent):
 class DraftFileIn(Sent):
     """A modes file that is being edited."""
 
-    text: Text
+    text: Text = Field(examples=[EXAMPLE])
     change: ChangeIn | None = Field(default=None, description="Made to the text before it is read.")
 
 
 class TryIn(Sent):
     """A picture with a mode of a draft."""
 
-    text: Text = Field(description="The modes file that is being edited.")
-    mode: Text
-    prompt: str
+    text: Text = Field(description="The modes file that is being edited.", examples=[EXAMPLE])
+    mode: Text = Field(examples=["demo"])
+    prompt: str = Field(examples=["a red circle on a white background"])
     seed: int | None = Field(default=None, description="Left out, one is drawn.")
 
 
 class RestoreIn(Sent):
     """What the file is to say again."""
 
-    version: str
+    version: str = Field(examples=["20261123T020000.000000Z"])
 
 
 class ProblemOut(BaseModel):

@@ -31,12 +31,31 @@ _VERSION = (
     "refused (409)."
 )
 
+EXAMPLE = """\
+model_root: models
+default_mode: demo
+modes:
+  demo:
+    model: diffusers/dream-demo
+    default_size: 128x128
+"""
+"""A modes file, as documentation shows it."""
+
+_MODE = {"model": "diffusers/dream-demo", "default_size": "128x128", "default_steps": 20}
+
 _FILE: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            YAML: {"schema": {"type": "string"}},
-            "application/json": {"schema": {"type": "object"}},
+            YAML: {"schema": {"type": "string"}, "example": EXAMPLE},
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {
+                    "model_root": "models",
+                    "default_mode": "demo",
+                    "modes": {"demo": {"model": "diffusers/dream-demo"}},
+                },
+            },
         },
     }
 }
@@ -103,7 +122,9 @@ async def reload_modes(
 @routes.post("/{name}", responses={HTTPStatus.CREATED: {"description": "It is new."}})
 async def set_mode(
     name: str,
-    body: Annotated[Values, Body(description="The mode's keys, as modes.yaml has them.")],
+    body: Annotated[
+        Values, Body(description="The mode's keys, as modes.yaml has them.", examples=[_MODE])
+    ],
     edits: TheEdits,
     catalog: TheCatalog,
     studio: TheStudio,

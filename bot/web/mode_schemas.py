@@ -23,7 +23,7 @@ Size = Annotated[
 class SwitchIn(Sent):
     """Which mode to draw with from now on."""
 
-    mode: str = Field(description="Name of a mode.")
+    mode: str = Field(description="Name of a mode.", examples=["demo"])
 
 
 class ModeOut(BaseModel):
@@ -118,7 +118,7 @@ class ModesOut(BaseModel):
 class LoadIn(Sent):
     """Whose model to load, or to give the memory of back."""
 
-    mode: str = Field(description="Name of a mode.")
+    mode: str = Field(description="Name of a mode.", examples=["demo"])
 
 
 class LoadOut(BaseModel):

@@ -49,7 +49,7 @@ def _auto_is_none(value: object) -> object:
 class ImagesIn(BaseModel):
     """What OpenAI's clients send; hints such as ``quality`` and ``user`` mean nothing here."""
 
-    prompt: str
+    prompt: str = Field(examples=["a red circle on a white background"])
     model: str | None = Field(None, description="Name of a mode; /v1/models lists them.")
     n: Plain = Field(None, description="How many pictures.", json_schema_extra={"type": "integer"})
     size: Annotated[str | None, BeforeValidator(_auto_is_none)] = Field(

@@ -122,7 +122,11 @@ class DraftIn(Sent):
 class AgainIn(Sent):
     """How to repeat a job."""
 
-    vary: bool = Field(False, description="A seed close by instead of a fresh one.")
+    vary: bool = Field(
+        False,
+        description="The same seed, a little changed, instead of a fresh one.",
+        examples=[True],
+    )
 
 
 class RequestOut(BaseModel):

@@ -22,7 +22,9 @@ class SignIn(Sent):
     """A token."""
 
     # Of any type: an answer that says what was wrong with a value would repeat it.
-    token: Any = Field(json_schema_extra={"type": "string"})
+    token: Any = Field(
+        json_schema_extra={"type": "string"}, examples=["the text that WEB_TOKEN is set to"]
+    )
 
 
 class SessionOut(BaseModel):

@@ -19,7 +19,12 @@ steward = APIRouter(prefix="/api", responses=PROBLEMS)
 class DrainIn(Sent):
     """Why drawing is paused."""
 
-    reason: str = Field("", description="What those are told who wait.", max_length=REASON_LENGTH)
+    reason: str = Field(
+        "",
+        description="What those are told who wait.",
+        max_length=REASON_LENGTH,
+        examples=["a new GPU"],
+    )
 
 
 class PauseOut(BaseModel):
