@@ -32,6 +32,7 @@ from engine.jobs import (
     Stage,
 )
 from engine.local_executor import LocalExecutor
+from engine.pace import Act, Measurement
 from engine.patience import BEAT_SECONDS, LOADING_SECONDS, Patience
 from tests.worker_kit import DEMO, ask
 
@@ -218,6 +219,20 @@ async def test_models_are_loaded_counted_and_unloaded(executor: LocalExecutor) -
     assert (await executor.stats())["models"] == []
     with pytest.raises(ModelNotFoundError):
         await executor.load(ModelSpec(Path("nowhere")))
+
+
+async def test_what_each_load_and_step_took_is_told(executor: LocalExecutor) -> None:
+    await executor.unload(DEMO)
+    heard: list[Measurement] = []
+    executor.pace.on_measurement = heard.append
+    await draw(executor, "measured", ask(steps=3))
+    await executor.stats()  # what it said before has come by now
+    executor.pace.on_measurement = lambda _: None
+
+    acts = [measurement.act for measurement in heard]
+    assert acts in ([Act.LOAD, *[Act.PASS] * 3], [Act.SWITCH, *[Act.PASS] * 3])
+    assert {measurement.family for measurement in heard} == {"sd15"}
+    assert all(measurement.seconds > 0 for measurement in heard)
 
 
 async def test_a_call_is_answered_while_it_draws(executor: LocalExecutor) -> None:
