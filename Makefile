@@ -37,8 +37,9 @@ lint: $(DEV) ## Style, types and what may import what
 adherence: $(DEV) ## Measures how well the demo model draws what it is asked
 	$(BIN)/python -m benchmarks.demo_adherence
 
-bench: $(DEV) ## Measures serving against the stock pipeline, and what decisions cost
+bench: $(DEV) ## Measures serving against the stock pipeline, and what decisions and commits cost
 	$(BIN)/python -m benchmarks.decisions
+	$(BIN)/python -m benchmarks.store
 	$(BIN)/python -m benchmarks.serving
 
 bench-gpu: $(DEV) ## The same on a GPU, with random weights in real shapes
@@ -49,6 +50,9 @@ bench-web: $(DEV) ## Measures the page under 200 open streams and 50 requests a 
 
 first-view: $(DEV) ## Measures how soon each page is seen, and what it weighs
 	$(BIN)/python -m benchmarks.first_view
+
+bench-discord: $(DEV) ## Measures a burst of 1000 requests on Discord, and 50 a second while 1000 wait
+	$(BIN)/python -m benchmarks.discord_crowd $(ARGS)
 
 chaos: $(DEV) ## Kills the bot and its workers 200 times and counts what is lost or doubled
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -507,6 +507,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tiny-shapes", action="store_true", help="few, narrow layers; no figures")
     parser.add_argument("--folder", type=Path, help="keeps the models that are made")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--charts", type=Path, default=RESULTS, help="the folder for PNG files")
     parser.add_argument("--no-charts", action="store_true")
     options = parser.parse_args(arguments)
     profiles = PROFILES[options.profile]
@@ -535,7 +536,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name = f"serving-{options.profile}"
     print(f"\n{write_results(name, facts, all_figures)}")
     if not options.no_charts:
-        print(*draw(all_figures, RESULTS, name), sep="\n")
+        print(*draw(all_figures, options.charts, name), sep="\n")
 
 
 if __name__ == "__main__":
