@@ -7,6 +7,26 @@ from typing import Any
 
 _ORDER = ("stock", "window", "ours, one by one", "ours")
 
+_PANELS = (
+    (
+        "users",
+        "users",
+        "per_second",
+        "users, each asking again at once",
+        "pictures per second",
+        "linear",
+    ),
+    (
+        "poisson",
+        "load",
+        "mean",
+        "load, as a share of what stock can serve",
+        "seconds until a picture is there, mean",
+        "log",
+    ),
+)
+"""Section, what goes across and up, what both are called, and the scale of what goes up."""
+
 
 def draw(figures: Sequence[dict[str, Any]], folder: Path, name: str) -> list[Path]:
     """Draws pictures per second over users and waiting times over load, one file for each size.
@@ -23,13 +43,14 @@ def draw(figures: Sequence[dict[str, Any]], folder: Path, name: str) -> list[Pat
 
     files = []
     for size in sorted({each["size"] for each in figures if each["section"] == "users"}):
-        figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-        _lines(left, figures, size, "users", "users", "per_second")
-        left.set(xlabel="users, each asking again at once", ylabel="pictures per second")
-        _lines(right, figures, size, "poisson", "load", "p95")
-        right.set(xlabel="load, as a share of what stock can serve", ylabel="s, 95th percentile")
-        right.set_yscale("log")
-        for axes in (left, right):
+        here = [each for each in figures if each["size"] == size]
+        panels = [panel for panel in _PANELS if any(each["section"] == panel[0] for each in here)]
+        figure, row = pyplot.subplots(
+            1, len(panels), figsize=(5 * len(panels), 4), layout="constrained", squeeze=False
+        )
+        for axes, (section, across, up, below, beside, scale) in zip(row[0], panels, strict=True):
+            _lines(axes, here, section, across, up)
+            axes.set(xlabel=below, ylabel=beside, yscale=scale)
             axes.grid(visible=True, alpha=0.3)
             axes.legend(frameon=False)
         figure.suptitle(f"{size} x {size} pixels")
@@ -40,12 +61,12 @@ def draw(figures: Sequence[dict[str, Any]], folder: Path, name: str) -> list[Pat
 
 
 def _lines(
-    axes: Any, figures: Sequence[dict[str, Any]], size: int, section: str, across: str, up: str
+    axes: Any, figures: Sequence[dict[str, Any]], section: str, across: str, up: str
 ) -> None:
     for server in _ORDER:
         points: dict[float, list[float]] = {}
         for each in figures:
-            if (each["section"], each["size"], each["server"]) == (section, size, server):
+            if (each["section"], each["server"]) == (section, server):
                 points.setdefault(each[across], []).append(each[up])
         if points:
             middle = [statistics.median(values) for _, values in sorted(points.items())]
