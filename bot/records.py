@@ -125,6 +125,7 @@ class JobRecord:
         attempts: how often it was begun.
         parent: what it was made of; None where it was asked for in words.
         note: a sentence for the asker on how it was done; None where there is nothing to say.
+        weight: what its turns count, by the roles that its asker had; see `bot.priorities`.
         images: what was drawn and not deleted, in the order of their seeds.
     """
 
@@ -140,6 +141,7 @@ class JobRecord:
     attempts: int = 0
     parent: Parent | None = None
     note: str | None = None
+    weight: float = 1.0
     images: tuple[ImageRecord, ...] = ()
 
     @property

@@ -82,6 +82,9 @@ def queue(
             most=MOST_OVERTAKINGS,
         )
         lines.append(f"-# {why}")
+    for weight in sorted({view.record.weight for view, place in own if place} - {1.0}):
+        why = tr("By your role, your turns count {weight} times as much.", weight=f"{weight:g}")
+        lines.append(f"-# {why}")
     if any(place for _, place in own):
         lines.append(f"-# {tr('Servers take turns, and in each its members do.')}")
     return cut("\n".join(lines))

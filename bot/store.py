@@ -211,11 +211,12 @@ def _insert(db: sqlite3.Connection, job: JobRecord) -> None:
         parent and parent.number,
         parent and parent.kinship,
         job.note,
+        job.weight,
     )
     db.execute(
         "INSERT INTO jobs (id, owner_id, owner_name, front_end, place, address, request,"
-        " status, created_at, parent_id, parent_number, kinship, note)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " status, created_at, parent_id, parent_number, kinship, note, weight)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
     if source := job.request.source:

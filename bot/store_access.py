@@ -176,6 +176,7 @@ def job_of(row: sqlite3.Row, images: Sequence[ImageRecord]) -> JobRecord:
         attempts=row["attempts"],
         parent=_parent(row),
         note=row["note"],
+        weight=row["weight"],
         images=tuple(images),
     )
 

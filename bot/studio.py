@@ -753,6 +753,7 @@ class Studio:
                 created_at=now,
                 parent=parent,
                 note=note,
+                weight=weight_of(owner, self._weights),
             )
             for request, origin in requests
         ]
@@ -857,7 +858,7 @@ class Studio:
                 id=record.id,
                 owner=record.owner.id,
                 place=record.origin.place,
-                weight=weight_of(record.owner, self._weights),
+                weight=record.weight,
                 request=request,
             ),
             on_event=on_event,

@@ -132,6 +132,12 @@ async def test_loads_are_told_beside_requests(tmp_path: Path) -> None:
             "Next, as soon as cuda:0 has room. Its model must be loaded first.",
         ),
         (
+            replace(WAITING, record=replace(WAITING.record, weight=1.5)),
+            [LANE],
+            "Next, as soon as cuda:0 has room. "
+            "By its owner's role, its turns count 1.5 times as much.",
+        ),
+        (
             replace(WAITING, setback=Setback.RESTART),
             [LANE],
             "Back after a restart. Next, as soon as cuda:0 has room.",

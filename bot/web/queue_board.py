@@ -183,6 +183,8 @@ def reason(view: JobView, lanes: Sequence[LaneStatus]) -> str:
         told.append(f"Next, as soon as {devices} has room.")
     else:
         told.append("Next.")
+    if view.record.weight != 1:
+        told.append(f"By its owner's role, its turns count {view.record.weight:g} times as much.")
     if ready and not any(view.record.request.model.key in lane.models for lane in ready):
         told.append("Its model must be loaded first.")
     return " ".join(told)
