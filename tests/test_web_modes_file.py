@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from bot.web.difference import differences
 from bot.web.mode_edits import version_of
-from bot.web.mode_file_routes import differences
 from engine.testing import FakeExecutor
 from tests.web_kit import Page, open_page
 

@@ -32,7 +32,8 @@ from bot.web.keys import Keys
 from bot.web.lineage_routes import lineage
 from bot.web.metrics import Metrics
 from bot.web.mode_edits import ModeEdits
-from bot.web.mode_file_routes import modes_file, modes_live
+from bot.web.mode_file_routes import modes_file
+from bot.web.mode_live_routes import modes_live
 from bot.web.model_routes import drawing, models
 from bot.web.openai_routes import openai
 from bot.web.page_routes import pages
