@@ -69,6 +69,14 @@ class Asking:
         self._most = most
         self._fetching = asyncio.Semaphore(FETCHED_AT_ONCE)
 
+    def combinations(self, wish: Wish) -> list[str]:
+        """Returns the prompts that a wish asks for: several where braces have it so.
+
+        Raises:
+            RequestError: there are too many.
+        """
+        return expand(wish.prompt, self._most)
+
     async def read(self, wish: Wish, owner: Owner, origin: Origin) -> list[Asked]:
         """Returns what a wish asks for: several requests where braces have it so.
 
@@ -77,7 +85,7 @@ class Asking:
         """
         own = await self._studio.members.preferences(owner.id)
         asked = []
-        for prompt in expand(wish.prompt, self._most):
+        for prompt in self.combinations(wish):
             one, notes = read_wish(replace(wish, prompt=prompt))
             mode, chosen = await self._mode(one, own, owner, origin)
             draft, changed = fitted(one, mode, own.size)
@@ -126,14 +134,14 @@ class Asking:
 
         Raises:
             StaleWishError: it does not wait any more.
-            DreamLabError: as `submit`; it goes on waiting.
+            DreamLabError: as `submit`; then, and after any other error, it goes on waiting.
         """
         owner_id, wish = await self.kept(wish_id)
         await self.take(wish_id)
         try:
             asked = await self.read(wish, owner, origin)
             return await self.submit(wish, asked, owner, origin)
-        except DreamLabError:
+        except Exception:  # whatever it was, nothing was stored
             await self._studio.members.keep_wish(wish, owner_id, wish_id)
             raise
 

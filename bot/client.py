@@ -5,7 +5,7 @@ import logging
 import random
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeAlias
@@ -36,6 +36,13 @@ log = logging.getLogger(__name__)
 
 ACKNOWLEDGE_SECONDS = 1.5
 """How long a submission may take before "thinking" is shown: half of what Discord allows."""
+
+AT_ONCE = 16
+"""Requests that are submitted at the same time. Who comes while it is as many is told so by
+"thinking" and waits for a turn: in a burst, all would be answered together, at its end."""
+
+CONNECTIONS = 100
+"""Most connections to Discord's API. A burst uses those that are there instead of opening more."""
 
 ANSWER_SECONDS = 10.0
 """How long Discord may take to accept where a new job stands, before it is tried once more."""
@@ -81,6 +88,18 @@ class DiscordLoginError(SettingsError):
         super().__init__((problem,))
 
 
+class PatientSocket(discord.gateway.DiscordWebSocket):
+    """Discord's gateway. Between two events everything else on the event loop has its turn.
+
+    discord.py itself goes on for as long as events are there: a burst would stop all else.
+    """
+
+    async def poll_event(self) -> None:
+        """Takes one event."""
+        await super().poll_event()
+        await asyncio.sleep(0)
+
+
 class DreamTree(app_commands.CommandTree["DreamClient"]):
     """The slash commands; what no command explained itself ends here."""
 
@@ -105,6 +124,7 @@ class DreamClient(discord.Client):
             member_cache_flags=discord.MemberCacheFlags.none(),
             chunk_guilds_at_startup=False,
             max_messages=None,
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
         )
         self.studio = front_end.studio
         self.catalog = front_end.catalog
@@ -124,6 +144,10 @@ class DreamClient(discord.Client):
         )
         self._sync: asyncio.Task[None] | None = None
         self._handling: set[asyncio.Task[Any]] = set()
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._thinking = 0
+        self._calm = asyncio.Event()
+        self._calm.set()
 
     async def setup_hook(self) -> None:
         """Prepares what must be there before the first event comes."""
@@ -245,10 +269,16 @@ class DreamClient(discord.Client):
         address = replace(self.address(interaction), private=private)
         origin = replace(self.origin(interaction), address=address.to_plain())
         with self._front_end.acknowledgements.opening(interaction.id):
-            # A task of its own, so that the deadline doesn't cut a commit short.
-            submitting = asyncio.ensure_future(submission(self.owner(interaction), origin))
-            await asyncio.wait([submitting], timeout=ACKNOWLEDGE_SECONDS)
-            if not submitting.done():
+            if len(self.acknowledgements) > AT_ONCE:
+                await self._think(interaction, private=private)
+            async with self._turns:
+                if interaction.response.is_done():
+                    await self._listened()
+                # A task of its own, so that the deadline doesn't cut a commit short. Who is slow,
+                # such as with a picture to fetch, holds nobody else up for longer than that.
+                submitting = asyncio.ensure_future(submission(self.owner(interaction), origin))
+                await asyncio.wait([submitting], timeout=ACKNOWLEDGE_SECONDS)
+            if not (submitting.done() or interaction.response.is_done()):
                 await self._think(interaction, private=private)
             job = await submitting
             shown = await self._answer(interaction, job, private=private)
@@ -258,10 +288,24 @@ class DreamClient(discord.Client):
     async def _think(
         self, interaction: "discord.Interaction[DreamClient]", *, private: bool
     ) -> None:
+        """Tells somebody that their request has arrived."""
+        self._thinking += 1
+        if self._thinking > AT_ONCE:
+            self._calm.clear()
         try:
             await interaction.response.defer(thinking=True, ephemeral=private)
         except _NETWORK as error:
             log.warning("An interaction could not be acknowledged: %s", _brief(error))
+        finally:
+            self._thinking -= 1
+            if self._thinking <= AT_ONCE:
+                self._calm.set()
+
+    async def _listened(self) -> None:
+        """Waits, for a while, until not many are left whom Discord gives up on in seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+                await self._calm.wait()
 
     async def _answer(
         self, interaction: "discord.Interaction[DreamClient]", job: JobRecord, *, private: bool
@@ -440,6 +484,8 @@ class DiscordFrontEnd:
         discord.VoiceClient.warn_dave = False
         # It knows no other way to be pointed elsewhere.
         discord.http.Route.BASE = self._api_url
+        discord.client.DiscordWebSocket = PatientSocket  # type: ignore[misc]
+        discord.shard.DiscordWebSocket = PatientSocket  # type: ignore[misc]
         if self.gateway is not None:
             discord.gateway.DiscordWebSocket.DEFAULT_GATEWAY = self.gateway
         try:

@@ -64,6 +64,10 @@ class Acknowledgements:
     def __init__(self) -> None:
         self._open: dict[int, asyncio.Event] = {}
 
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._open)
+
     @contextmanager
     def opening(self, interaction_id: int) -> Iterator[None]:
         """Holds back whoever would edit the answer until the block ends."""

@@ -139,12 +139,11 @@ class Followers:
     async def _run(self, job_id: str, follower: _Follower, shown: str) -> None:
         speak(follower.address.locale)  # a task of its own
         left = follower.address.expires_at - self._now() - FAREWELL
-        views = self._watch(job_id)
         try:
             if left <= -FAREWELL:
                 return  # a dead token shows nothing any more
             async with asyncio.timeout(max(0.0, left.total_seconds())):
-                await self._show(views, follower, shown)
+                await self._show(job_id, follower, shown)
         except TimeoutError:
             await self._part(job_id, follower)
         except DreamLabError as error:
@@ -152,11 +151,17 @@ class Followers:
         except Exception:
             log.exception("Following job %s failed", job_id)
 
-    async def _show(self, views: AsyncIterator[JobView], follower: _Follower, shown: str) -> None:
+    async def _first_pause(self, job_id: str) -> float:
+        """Returns the seconds from an answer to its first edit: a burst is not edited at once."""
+        async for view in self._watch(job_id):
+            return pause(view, self._edit_seconds)
+        return self._edit_seconds
+
+    async def _show(self, job_id: str, follower: _Follower, shown: str) -> None:
         preview = None
         # Its answer, or a follower before a restart, may have been sent a moment ago.
-        await asyncio.sleep(self._edit_seconds)
-        async for view in views:
+        await asyncio.sleep(await self._first_pause(job_id) if shown else self._edit_seconds)
+        async for view in self._watch(job_id):
             if view.record.status.is_final:
                 return
             text = replies.status(view)

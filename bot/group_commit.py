@@ -5,40 +5,19 @@ in one transaction, each in a savepoint of its own, so that one which fails take
 others along; everybody hears of theirs after the commit.
 """
 
-import asyncio
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-T = TypeVar("T")
-Work = Callable[[sqlite3.Connection], T]
+from bot.store_thread import Outcome, StoreThread, T, Work
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a caller's work ended: with its value and committed, or with an error and without trace.
-
-    Attributes:
-        value: what it returned.
-        error: what it failed with; None where it didn't.
-    """
-
-    value: Any = None
-    error: BaseException | None = None
-
-
-class GroupCommit:
+class GroupCommit(StoreThread):
     """A connection that is written to by one thread, for any number of coroutines."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         """Takes a connection in autocommit mode; nobody else may use it afterwards."""
-        self._db = db
-        self._waiting: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
-        self._is_asked = False
-        self._thread = ThreadPoolExecutor(1, "store-writer")
+        super().__init__(db, "store-writer", commit_together)
 
     async def write(self, work: Work[T]) -> T:
         """Runs work in a transaction; what it wrote is on the disk when this returns.
@@ -50,40 +29,7 @@ class GroupCommit:
             sqlite3.Error: the database refuses; nothing of it is stored.
             Exception: what the work itself raised; likewise.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._waiting.append((work, future))
-        if not self._is_asked:
-            self._is_asked = True
-            self._thread.submit(self._commit, loop)
-        return await future
-
-    async def close(self) -> None:
-        """Finishes what was asked for and closes the connection."""
-        await asyncio.to_thread(self._thread.shutdown)
-        self._db.close()
-
-    def _commit(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._is_asked = False  # before the look: who comes after it asks anew
-        group = []
-        while self._waiting:
-            work, future = self._waiting.popleft()
-            if not future.cancelled():
-                group.append((work, future))
-        if group:
-            outcomes = commit_together(self._db, [work for work, _ in group])
-            futures = [future for _, future in group]
-            loop.call_soon_threadsafe(_tell, futures, outcomes)
-
-
-def _tell(futures: Sequence[asyncio.Future[Any]], outcomes: Sequence[Outcome]) -> None:
-    for future, outcome in zip(futures, outcomes, strict=True):
-        if future.cancelled():
-            continue
-        if outcome.error is None:
-            future.set_result(outcome.value)
-        else:
-            future.set_exception(outcome.error)
+        return await self.run(work)
 
 
 def commit_together(db: sqlite3.Connection, works: Sequence[Work[Any]]) -> list[Outcome]:

@@ -10,7 +10,6 @@ import json
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self, TypeVar
@@ -20,6 +19,7 @@ from pydantic import TypeAdapter
 from bot.database import open_database, open_for_reading, unavailable
 from bot.group_commit import GroupCommit
 from bot.records import ImageRecord, JobRecord, Kinship, Origin, Owner, Parent
+from bot.store_thread import StoreThread, each_by_itself
 from engine.jobs import GenerationRequest, JobStatus
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,9 @@ class StoreAccess:
     disk, a lock); nothing was changed then, and it works again when the reason is gone.
     """
 
-    def __init__(self, writer: GroupCommit, reader: sqlite3.Connection) -> None:
+    def __init__(self, writer: GroupCommit, reader: StoreThread) -> None:
         self._writer = writer
         self._reader = reader
-        self._reading = ThreadPoolExecutor(1, "store-reader")
         self._trouble: str | None = None
 
     @classmethod
@@ -49,12 +48,12 @@ class StoreAccess:
             StoreError: it can't be opened, is damaged, or is newer than this version.
         """
         writer = await asyncio.to_thread(open_database, path)
-        return cls(GroupCommit(writer), await asyncio.to_thread(open_for_reading, path))
+        reader = await asyncio.to_thread(open_for_reading, path)
+        return cls(GroupCommit(writer), StoreThread(reader, "store-reader", each_by_itself))
 
     async def close(self) -> None:
         """Closes the connections; what was committed is safe without it, too."""
-        await asyncio.to_thread(self._reading.shutdown)
-        self._reader.close()
+        await self._reader.close()
         await self._writer.close()
 
     async def __aenter__(self) -> Self:
@@ -88,9 +87,8 @@ class StoreAccess:
         return await self._write(lambda db: db.execute(statement, values).fetchall())
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._reading, work, self._reader)
+            return await self._reader.run(work)
         except sqlite3.Error as error:
             raise unavailable(error) or error from error
 

@@ -976,7 +976,8 @@ class Studio:
         position = self._pool.position(job_id) if waits else None
         place = self._pool.place(job_id) if position and position <= FORESEEN else None
         pause = self.steward.pause if waits else None
-        seconds = None if pause else self._pool.seconds_left(job_id)
+        is_far = position is not None and position > FORESEEN
+        seconds = None if pause or is_far else self._pool.seconds_left(job_id)
         live.expected_at = expected_at(live.expected_at, seconds, datetime.now(UTC))
         return replace(
             live.view,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import web
+from benchmarks import discord_crowd, web
 from benchmarks.claims import claims
 from benchmarks.decisions import measure
 from benchmarks.random_models import random_model
@@ -23,6 +23,8 @@ from benchmarks.workloads import (
 )
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.model_detector import detect
+from tests.discord_double import DiscordDouble
+from tests.discord_kit import running_bot
 from tests.tiny_models import save_pipeline
 from tests.web_kit import open_page
 
@@ -73,6 +75,20 @@ async def test_the_pages_benchmark_runs_to_its_end(tmp_path: Path) -> None:
     assert 0 < found.p50 <= found.p99 <= found.longest
     assert found.most >= found.before > 1
     assert any("p99" in line for line in found.lines())
+
+
+async def test_the_benchmark_of_a_crowd_on_discord_runs_to_its_end(tmp_path: Path) -> None:
+    async def lag() -> float:
+        return 0.01
+
+    async with DiscordDouble.running() as discord, running_bot(tmp_path, discord):
+        found = await discord_crowd.use(discord, lag, os.getpid(), burst=40, rate=100, seconds=0.1)
+
+    assert (found.once, found.more, found.never) == (50, 0, 0)
+    assert (found.burst.sent, found.burst.late) == (40, 0)
+    assert (found.steady.sent, found.steady.late) == (10, 0)
+    assert 0 < found.steady.p50 <= found.steady.p99 <= found.steady.longest
+    assert any("answered once 50" in line for line in found.lines())
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble, Interaction, Message
 from tests.discord_double.double import MANAGE_GUILD
 from tests.discord_double.world import EPHEMERAL
-from tests.discord_kit import MODES, Bot, running_bot, unescaped
+from tests.discord_kit import MODES, Bot, locked_database, refuse_jobs, running_bot, unescaped
 
 pytest_plugins = ["tests.discord_kit"]
 
@@ -211,6 +211,21 @@ async def test_braces_are_all_drawn_or_none_and_may_be_confirmed_again(bot: Bot)
     )
     await bot.discord.click(question, "Draw 4 pictures")
     await bot.discord.until(lambda: len(shown(bot)) == 4)
+
+
+async def test_what_fails_for_a_reason_nobody_foresaw_may_be_confirmed_again(
+    bot: Bot, tmp_path: Path
+) -> None:
+    question = await bot.discord.private_word(await bot.imagine("a {red, blue} cat"))
+    with locked_database(tmp_path) as database:
+        refuse_jobs(database, "a bug")
+    await told(bot, await bot.discord.click(question, "Draw 2 pictures"))
+    with locked_database(tmp_path) as database:
+        database.execute("DROP TRIGGER refusal")
+
+    await bot.discord.click(question, "Draw 2 pictures")
+
+    await bot.discord.until(lambda: len(shown(bot)) == 2)
 
 
 async def test_braces_are_no_way_around_the_time_between_two_requests(bot: Bot) -> None:

@@ -27,18 +27,25 @@ async def grant(interaction: Interaction, wish: Wish) -> None:
     """
     client = interaction.client
     client.welcome(interaction.guild_id)
+    if len(client.asking.combinations(wish)) > 1:
+        await _confirm(interaction, wish)
+        return
+
+    async def submit(owner: Owner, origin: Origin) -> JobRecord:
+        asked = await client.asking.read(wish, owner, origin)
+        (job,) = await client.asking.submit(wish, asked, owner, origin)
+        return job
+
+    await client.take(interaction, submit, private=wish.private)
+
+
+async def _confirm(interaction: Interaction, wish: Wish) -> None:
+    """Asks whether several requests are meant."""
+    client = interaction.client
     asker = client.owner(interaction)
     asked = await client.asking.read(wish, asker, client.origin(interaction))
     alone = interaction.is_user_integration() and not interaction.is_guild_integration()
     if alone and len(asked) > MOST_FOLLOWUPS:
         allowed = f"at most {MOST_FOLLOWUPS} at once where you alone have brought the bot along"
         raise RequestError("prompt", f"{len(asked)} combinations", allowed)
-    if len(asked) > 1:
-        await ask_to_confirm(interaction, await client.asking.keep(wish, asker), asked)
-        return
-
-    async def submit(owner: Owner, origin: Origin) -> JobRecord:
-        (job,) = await client.asking.submit(wish, asked, owner, origin)
-        return job
-
-    await client.take(interaction, submit, private=wish.private)
+    await ask_to_confirm(interaction, await client.asking.keep(wish, asker), asked)
