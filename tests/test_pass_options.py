@@ -395,8 +395,8 @@ import torch
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from engine.workers.compiled import CompiledPasses
 unet = UNet2DConditionModel(
-    block_out_channels=(8,), down_block_types=("CrossAttnDownBlock2D",),
-    up_block_types=("CrossAttnUpBlock2D",), cross_attention_dim=8, layers_per_block=1,
+    block_out_channels=(8,), down_block_types=("CrossAttnDownBlock2D",), mid_block_type=None,
+    up_block_types=("UpBlock2D",), cross_attention_dim=8, layers_per_block=1,
     norm_num_groups=4, attention_head_dim=4,
 ).eval().requires_grad_(False)
 passes = CompiledPasses(unet, "model", "aot_eager")
