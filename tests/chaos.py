@@ -188,7 +188,7 @@ class Bot:
         self._process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
             await self._process.wait()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, self._workers, timeout=10)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, self._workers, timeout=PATIENCE)
         return [str(process) for process in alive]
 
     async def give_up(self) -> None:
