@@ -3,6 +3,7 @@
 import gc
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -29,6 +30,27 @@ def what_is_there_stays() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds the project's own options."""
+    parser.addoption(
+        "--record-requests",
+        type=Path,
+        metavar="FILE",
+        help="write what the bot asks of Discord's API, see tests/discord_double/recording.py",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has every double of this run write to one file."""
+    if path := config.getoption("--record-requests"):
+        from tests.discord_double import DiscordDouble
+        from tests.discord_double.recording import Recording
+
+        DiscordDouble.recording = Recording(path.absolute())
+        if not hasattr(config, "workerinput"):  # pytest-xdist's workers come after
+            DiscordDouble.recording.begin()
 
 
 @pytest.hookimpl(optionalhook=True)

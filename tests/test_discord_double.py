@@ -1,6 +1,7 @@
 """The double is as strict as Discord, so that a green test means something."""
 
 import asyncio
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from tests.discord_double import DiscordDouble, limits
 from tests.discord_double.console import Console
 from tests.discord_double.errors import ApiError
+from tests.discord_double.recording import Recording
 from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT
 from tests.discord_kit import running_bot
 
@@ -198,6 +200,43 @@ async def test_what_somebody_types_reaches_the_bot_and_back(
     assert "[1] (only you see this)" not in "".join(told)
     assert [text for text in told if "type help" in text]
     assert len(list((tmp_path / "received").iterdir())) == 1
+
+
+async def test_what_is_recorded_says_all_of_a_request_but_its_secrets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "requests.jsonl"
+    monkeypatch.setattr(DiscordDouble, "recording", Recording(file))
+    DiscordDouble.recording.begin()
+    async with DiscordDouble.running() as discord, running_bot(tmp_path, discord) as bot:
+        drawn = await bot.imagine()
+        message = await discord.picture(drawn)
+        await discord.private_word(await discord.click(message, "Details"))
+        await discord.say(f"<@{discord.world.bot.id}> a star")
+        await bot.app.outbox.rest()
+
+    text = file.read_text(encoding="utf-8")
+    secrets = [discord.token, *discord.world.interactions]
+    assert not [secret for secret in secrets if secret in text]
+    requests = [json.loads(line) for line in text.splitlines()]
+    assert len(requests) == len(discord.calls)
+    assert isinstance(next(r for r in requests if r["route"].endswith("/commands"))["body"], list)
+    result = next(r for r in requests if r["files"])
+    assert result["method"] == "PATCH"
+    assert result["route"] == "/webhooks/{application}/{token}/messages/@original"
+    application = discord.world.application_id
+    assert result["path"] == f"/webhooks/{application}/***/messages/@original"
+    (uploaded,) = result["files"]
+    (attachment,) = message.attachments
+    assert uploaded == {
+        "field": "files[0]",
+        "name": attachment.filename,
+        "type": "application/octet-stream",
+        "bytes": len(attachment.content),
+    }
+    assert "a red circle" in result["body"]["content"]
+    assert result["headers"]["Content-Type"].startswith("multipart/form-data")
+    assert {r["headers"].get("Authorization") for r in requests} == {None, "Bot ***"}
 
 
 async def test_it_runs_by_hand(tmp_path: Path) -> None:

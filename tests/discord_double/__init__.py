@@ -6,6 +6,7 @@ limits.py     what Discord refuses in a message or a command
 world.py      users, servers, interactions, messages: what Discord remembers
 commands.py   what Discord's own program makes of a synced slash command
 calls.py      the requests that came in, and the faults they meet
+recording.py  a file of them, for others to check
 rest.py       the HTTP routes
 gateway.py    the websocket
 double.py     all of it together, and what people do: type a command, press a button

@@ -5,15 +5,14 @@ Start it, start the bot with the three settings that it names, and type what peo
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from tests.discord_double.calls import Call
 from tests.discord_double.clock import Clock
 from tests.discord_double.console import HELP, Console
 from tests.discord_double.double import DiscordDouble
+from tests.discord_double.recording import Recording
 
 
 def say(text: str) -> None:
@@ -24,6 +23,9 @@ def say(text: str) -> None:
 
 async def main(options: argparse.Namespace) -> None:
     """Serves until the input ends or says quit."""
+    if options.record_requests:
+        DiscordDouble.recording = Recording(options.record_requests)
+        DiscordDouble.recording.begin()
     async with DiscordDouble.running(Clock(running=True), options.port) as double:
         double.world.token = double.gateway.token = options.token
         say(f"DISCORD_TOKEN={options.token}")
@@ -39,8 +41,6 @@ async def main(options: argparse.Namespace) -> None:
         finally:
             watching.cancel()
             await asyncio.wait([watching])
-            if options.record_requests:
-                _record(options.record_requests, double.calls)
 
 
 async def _lines() -> Any:
@@ -57,23 +57,6 @@ async def _lines() -> Any:
         transport.close()
 
 
-def _record(path: Path, calls: list[Call]) -> None:
-    """Writes the requests, one JSON object a line; files by name and size alone."""
-    with path.open("w", encoding="utf-8") as file:
-        for call in calls:
-            files = {field: [name, len(content)] for field, (name, content) in call.files.items()}
-            entry = {
-                "at": call.at.isoformat(),
-                "route": call.route,
-                "method": call.method,
-                "params": call.params,
-                "json": call.json,
-                "files": files,
-                "status": call.status,
-            }
-            file.write(json.dumps(entry) + "\n")
-
-
 def parse_arguments() -> argparse.Namespace:
     """Returns the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.discord_double", description=__doc__)
@@ -86,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
         help="folder that received pictures are kept in",
     )
     parser.add_argument(
-        "--record-requests", type=Path, metavar="FILE", help="write what the bot sent, at the end"
+        "--record-requests", type=Path, metavar="FILE", help="write what the bot asks for"
     )
     return parser.parse_args()
 

@@ -1,7 +1,7 @@
 """The requests that came in, and the faults they meet."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,10 +16,15 @@ class Call:
 
     Attributes:
         route: short name of the route: ``callback``, ``edit_original``, ``send``, ...
+        template: the path below the API's address, with names in braces.
         method: HTTP verb.
-        params: what the path names.
-        json: the body, or the part ``payload_json``.
+        params: what the path and the query name.
+        query: the latter alone.
+        json: the body, or the part ``payload_json``; a list stands in it as ``items``.
+        body: the same as it came; None where there was none.
         files: uploaded parts.
+        types: what the uploaded parts say that they are, by field name.
+        headers: as they came.
         authorization: the header, where there is one.
         at: when it came, by the double's clock.
         came: when it came, by the event loop's clock in seconds.
@@ -35,6 +40,11 @@ class Call:
     authorization: str | None
     at: datetime
     came: float
+    template: str = ""
+    query: dict[str, str] = field(default_factory=dict)
+    body: Any = None
+    types: dict[str, str | None] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
     status: int | None = None
     code: int = 0
 

@@ -4,7 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from aiohttp import web
 
@@ -12,6 +12,7 @@ from tests.discord_double import commands, limits
 from tests.discord_double.calls import Call, Fault
 from tests.discord_double.clock import Clock
 from tests.discord_double.gateway import Gateway
+from tests.discord_double.recording import Recording
 from tests.discord_double.rest import DEFAULT_UPLOAD_LIMIT, Rest
 from tests.discord_double.world import (
     Attachment,
@@ -40,13 +41,20 @@ class DiscordDouble:
     """Discord as far as Dream Lab sees it, on a free port of this machine.
 
     Use `running`; then what the bot did is in `world` and `calls`.
+
+    Attributes:
+        recording: where all doubles of this process write the requests that they get; None for
+            nowhere.
     """
+
+    recording: ClassVar[Recording | None] = None
 
     def __init__(self, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.world = World(self.clock)
         self._happened = asyncio.Condition()
-        self.rest = Rest(self.world, self._changed)
+        recording = self.recording
+        self.rest = Rest(self.world, self._changed, recording.add if recording else lambda _: None)
         self.gateway = Gateway(self.world, self._changed)
         self.guild = next(iter(self.world.guilds.values()))
         self.user = self.world.add_user("ada")

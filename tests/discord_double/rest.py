@@ -28,10 +28,16 @@ Handler = Callable[[Call], Awaitable[Answer]]
 class Rest:
     """The routes over a `World`; every request is kept, every fault is met here."""
 
-    def __init__(self, world: World, changed: Callable[[], Awaitable[None]]) -> None:
-        """Takes the world and what to call when something happened."""
+    def __init__(
+        self,
+        world: World,
+        changed: Callable[[], Awaitable[None]],
+        answered: Callable[[Call], None] = lambda _: None,
+    ) -> None:
+        """Takes the world and what to call when something happened and a request was answered."""
         self._world = world
         self._changed = changed
+        self._answered = answered
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
 
@@ -59,13 +65,13 @@ class Rest:
             ("PUT", f"{message}/reactions/{{emoji}}/@me", "react", self._react),
         ]
         return [
-            web.route(method, path, self._guarded(name, handler), name=name)
+            web.route(method, path, self._guarded(name, path, handler), name=name)
             for method, path, name, handler in table
         ]
 
     async def cdn(self, request: web.Request) -> web.StreamResponse:
         """Serves a file that somebody sent along; it needs no token and answers no JSON."""
-        call = await self._read("cdn", request)
+        call = await self._read("cdn", "/cdn/{file}/{name}", request)
         self.calls.append(call)
         await self._changed()
         fault = next((fault for fault in self.faults if fault.meets(call)), None)
@@ -79,27 +85,33 @@ class Rest:
         return web.Response(status=call.status, body=upload.content if upload else b"")
 
     def _guarded(
-        self, name: str, handler: Handler
+        self, name: str, template: str, handler: Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            call = await self._read(name, request)
+            call = await self._read(name, template, request)
             self.calls.append(call)
             await self._changed()
             try:
                 return await self._answer(call, handler, request)
             finally:
+                self._answered(call)
                 await self._changed()
 
         return handle
 
-    async def _read(self, name: str, request: web.Request) -> Call:
-        body, files = await _body(request)
+    async def _read(self, name: str, template: str, request: web.Request) -> Call:
+        body, files, types = await _body(request)
         return Call(
             route=name,
+            template=template,
             method=request.method,
             params={**request.match_info, **request.query},
-            json=body,
+            query=dict(request.query),
+            json={"items": body} if isinstance(body, list) else body or {},
+            body=body,
             files=files,
+            types=types,
+            headers=request.headers,
             authorization=request.headers.get("Authorization"),
             at=self._world.clock.now(),
             came=asyncio.get_running_loop().time(),
@@ -297,21 +309,22 @@ class Rest:
         return interaction.original
 
 
-async def _body(request: web.Request) -> tuple[dict[str, Any], Files]:
-    """Returns the JSON and the files of a request."""
+async def _body(request: web.Request) -> tuple[Any, Files, dict[str, str | None]]:
+    """Returns the JSON of a request, its files, and what these say that they are."""
     if not request.content_type.startswith("multipart/"):
         raw = await request.read()
-        parsed = json.loads(raw) if raw else {}
-        return ({"items": parsed} if isinstance(parsed, list) else parsed), {}
-    body: dict[str, Any] = {}
+        return (json.loads(raw) if raw else None), {}, {}
+    body: Any = None
     files: Files = {}
+    types: dict[str, str | None] = {}
     async for part in await request.multipart():
         assert isinstance(part, BodyPartReader)
         if part.name == "payload_json":
             body = json.loads(await part.text())
         else:
             files[str(part.name)] = (part.filename or "", bytes(await part.read()))
-    return body, files
+            types[str(part.name)] = part.headers.get("Content-Type")
+    return body, files, types
 
 
 def _json(status: int, answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
