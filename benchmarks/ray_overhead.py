@@ -3,9 +3,12 @@
     python -m benchmarks.ray_overhead
 
 A cluster of a head and two nodes is started here, so that Ray's own processes share the cores. The
-same requests are drawn by a local process and by a worker of the cluster in turn; what is beside
-the drawing is asked for by itself: a word and its answer, and pictures of some sizes that come
-back. At last two workers that only sleep show how far one is doubled.
+same request is drawn by a local process, by a worker of the cluster and by the local process once
+more, round by round, in an order that changes from round to round. What Ray costs is the median
+over the rounds of the difference within a round; beside it stand the quartiles, and the same
+between the two local drawings, which is what the machine's noise amounts to. What is beside the
+drawing is asked for by itself: a word and its answer, and pictures of some sizes that come back. At
+last two workers that only sleep show how far one is doubled.
 """
 
 import argparse
@@ -15,7 +18,7 @@ import os
 import queue
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -139,23 +142,9 @@ async def measure(cluster: RayCluster, calls: int) -> list[dict[str, Any]]:
         await local.start()
         stack.push_async_callback(local.close)
         remote, _ = await fleet_of(stack, cluster, 2)
-        took: dict[str, list[float]] = {"local": [], "ray": []}
-        asked: dict[str, list[float]] = {"local": [], "ray": []}
-        for number in range(calls + 3):
-            for name, executor in (("local", local), ("ray", remote)):
-                job_id = f"job {next(numbers)}"
-                request = replace(REQUEST, seed=number)
-                seconds = await timed(lambda e=executor, j=job_id, r=request: draw(e, j, r))
-                answer = await timed(executor.stats)
-                if number >= 3:  # the first load the model and learn the knee
-                    took[name].append(seconds)
-                    asked[name].append(answer)
-        for what, each in (("picture of 4 steps, ms", took), ("word and answer, ms", asked)):
-            middle = {name: statistics.median(values) for name, values in each.items()}
-            more = statistics.median(
-                there - here for here, there in zip(each["local"], each["ray"], strict=True)
-            )
-            figures.append({"of": what, **_rounded(middle), "more": round(more, 2)})
+        for what, ask in (("picture of 4 steps, ms", _picture), ("word and answer, ms", _word)):
+            rounds = await in_turn({"local": local, "ray": remote, "again": local}, ask, calls)
+            figures.append({"of": what, **compared(rounds)})
     async with AsyncExitStack() as stack:
         worker = "benchmarks.ray_overhead:EchoWorker"
         echoing = await fleet_of(stack, cluster, 2, worker=worker, capacity=1)
@@ -171,6 +160,46 @@ async def measure(cluster: RayCluster, calls: int) -> list[dict[str, Any]]:
         figures.append({"of": "step event, ms", "ray": round(few[0] / 200 - 1, 3)})
         figures.append(await scaling(echoing))
     return figures
+
+
+async def in_turn(
+    executors: Mapping[str, Executor],
+    ask: Callable[[Executor, int], Awaitable[Any]],
+    calls: int,
+) -> dict[str, list[float]]:
+    """Asks each for the same, round by round, and returns the milliseconds of each in each."""
+    took: dict[str, list[float]] = {name: [] for name in executors}
+    orders = list(itertools.permutations(executors))
+    for number in range(-3, calls):
+        for name in orders[number % len(orders)]:
+            seconds = await timed(lambda e=executors[name], n=number: ask(e, n))
+            if number >= 0:  # the first load the model and learn the knee
+                took[name].append(seconds)
+    return took
+
+
+def compared(rounds: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Returns what is local, through Ray, and the differences within the rounds."""
+    pairs = list(zip(rounds["local"], rounds["ray"], rounds["again"], strict=True))
+    more = [ray - (local + again) / 2 for local, ray, again in pairs]
+    noise = [again - local for local, _, again in pairs]
+    low, middle, high = statistics.quantiles(more, n=4)
+    return {
+        "local": _middle([*rounds["local"], *rounds["again"]]),
+        "ray": _middle(rounds["ray"]),
+        "more": round(middle, 2),
+        "quartiles": f"{low:.1f} to {high:.1f}",
+        "noise": round(statistics.median(noise), 2),
+    }
+
+
+async def _picture(executor: Executor, number: int) -> None:
+    await draw(executor, f"picture {number}", replace(REQUEST, seed=number + 3))
+
+
+async def _word(executor: Executor, number: int) -> None:
+    del number
+    await executor.stats()
 
 
 async def scaling(executors: list[Executor], requests: int = 16) -> dict[str, Any]:
@@ -190,10 +219,6 @@ async def scaling(executors: list[Executor], requests: int = 16) -> dict[str, An
 
 def _middle(values: list[float]) -> float:
     return round(statistics.median(values), 2)
-
-
-def _rounded(values: dict[str, float]) -> dict[str, float]:
-    return {name: round(value, 2) for name, value in values.items()}
 
 
 async def run(calls: int) -> list[dict[str, Any]]:
@@ -217,11 +242,12 @@ def main() -> None:
     facts = machine()
     print(headline(facts))
     figures = asyncio.run(run(options.calls))
-    print(f"\nMedians of {options.calls}\n\n{'':34}{'local':>10}{'ray':>10}{'more':>10}")
+    columns = ("local", "ray", "more", "quartiles", "noise")
+    print(f"\nMedians of {options.calls}\n\n{'':34}" + "".join(f"{name:>17}" for name in columns))
     for each in figures:
-        cells = "".join(f"{each.get(name, ''):>10}" for name in ("local", "ray", "more"))
-        print(f"{each['of']:34}{cells}")
-    print(f"\nBounds: {BOUND:g} ms more a picture beside its transfer, {SCALING:g} times with two")
+        print(f"{each['of']:34}" + "".join(f"{each.get(name, ''):>17}" for name in columns))
+    print(f"\nLoad at the end: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print(f"Bounds: {BOUND:g} ms more a picture beside its transfer, {SCALING:g} times with two")
     print(write_results("ray_overhead", facts, figures))
 
 

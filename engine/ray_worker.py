@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
@@ -24,7 +25,7 @@ from typing import Any
 from engine import messages
 from engine.child_process import ENVIRONMENT
 from engine.errors import DreamLabError, ModelError
-from engine.jobs import GenerationRequest, GenerationResult, ModelSpec
+from engine.jobs import GenerationRequest, GenerationResult, ModelSpec, Progress
 from engine.messages import Answer, Command, Load, Ready, Reply, Run, Unload, Unusable
 from engine.model_contents import Contents
 from engine.ray_messages import Keep, Locate, SourcedRun
@@ -37,6 +38,10 @@ FOLDER = "DREAMLAB_WORKER_FOLDER"
 
 LISTENING = 5.0
 """Longest that `RayWorker.listen` waits for something to say, in seconds."""
+
+GATHERED = 0.05
+"""Seconds that progress waits for what comes next, so that they travel together: each call between
+machines takes processor time of both, which is the step loop's while a picture is drawn."""
 
 UNHEARD = 90.0
 """Seconds after which a worker that nobody listens to ends itself: its driver is gone, or the
@@ -61,6 +66,7 @@ class RayWorker:
         self._said: list[Reply | Ready | Unusable] = []
         self._lock = threading.Lock()
         self._news = asyncio.Event()
+        self._urgent = asyncio.Event()  # something that somebody waits for
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_ended = False
         self._heard_at = time.monotonic()
@@ -118,6 +124,7 @@ class RayWorker:
         """Returns what has been said since the last call, as frames, and whether that was the last.
 
         Waits for something at most `LISTENING` seconds, so that silence shows that the way is cut.
+        What is only progress is gathered for `GATHERED` seconds.
         """
         self._heard_at = time.monotonic()
         if not self._has_ended:
@@ -126,7 +133,11 @@ class RayWorker:
                     await self._news.wait()
             except TimeoutError:
                 return (), False
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHERED):
+                    await self._urgent.wait()
         self._news.clear()
+        self._urgent.clear()
         self._heard_at = time.monotonic()
         has_ended = self._has_ended  # before what was said is taken: its last words come first
         with self._lock:
@@ -157,15 +168,18 @@ class RayWorker:
             case messages.JobEvent(run_id, GenerationResult()) | messages.JobFailed(run_id):
                 if source := self._sources.pop(run_id, None):
                     source.unlink(missing_ok=True)
-        self._wake()
+        is_progress = isinstance(message, messages.JobEvent) and isinstance(message.event, Progress)
+        self._wake(is_urgent=not (is_progress or isinstance(message, messages.Measured)))
 
     def _end(self) -> None:
         self._has_ended = True
-        self._wake()
+        self._wake(is_urgent=True)
 
-    def _wake(self) -> None:
+    def _wake(self, *, is_urgent: bool) -> None:
         assert self._loop is not None  # noqa: S101 - it is open
         self._loop.call_soon_threadsafe(self._news.set)
+        if is_urgent:
+            self._loop.call_soon_threadsafe(self._urgent.set)
 
     async def _leave_when_unheard(self) -> None:
         while time.monotonic() - self._heard_at < UNHEARD:  # noqa: ASYNC110 - a silence has no event
