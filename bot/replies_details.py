@@ -40,7 +40,7 @@ def kin(job: JobRecord) -> str:
     word = tr(_KIN[job.parent.kinship][0])
     if job.parent.number is None:
         return word
-    return tr("{what} of {number}", what=word, number=job.parent.number + 1)
+    return tr("{what}, picture {number}", what=word, number=job.parent.number + 1)
 
 
 def too_large(job: JobRecord, size: int, limit: int) -> str:

@@ -100,7 +100,7 @@ async def open_real_page(folder: Path, **more: Any) -> AsyncIterator[str]:
     Its modes file is a copy of the one that comes with it, which may be edited.
     """
     settings = Settings(
-        data=folder, modes_file=_copied_modes(folder), web_port=0, devices=("cpu",), **more
+        data=folder, modes_file=copied_modes(folder), web_port=0, devices=("cpu",), **more
     )
     async with open_app(settings) as app:
         web = create_web_app(app.studio, app.catalog, app.pool, settings)
@@ -117,7 +117,8 @@ async def open_real_page(folder: Path, **more: Any) -> AsyncIterator[str]:
             await asyncio.wait(tasks)
 
 
-def _copied_modes(folder: Path) -> Path:
+def copied_modes(folder: Path) -> Path:
+    """Returns a copy of the modes file that comes with the program, which may be edited."""
     folder.mkdir(parents=True, exist_ok=True)
     text = _MODES_FILE.read_text(encoding="utf-8")
     copy = folder / "modes.yaml"
