@@ -576,6 +576,20 @@ async def test_a_refiner_takes_over_where_it_is_told_and_only_where_there_is_one
     assert [request.refiner_from for request in held.executor.requests] == [0.5, 1]
 
 
+async def test_a_mode_is_shown_with_the_first_picture_as_soon_as_it_is_drawn(
+    tab: Tab, held: Page
+) -> None:
+    await tab.get_by_text("More", exact=True).click()
+    shown = tab.get_by_role("group", name="Mode").locator("img:visible")
+    await expect(mode_card(tab, "Small")).to_be_checked()
+    await expect(shown).to_have_count(0)
+    await send(tab, "a fox")
+    await finish_next(held)
+    await expect(shown).to_have_count(1)
+    await expect(mode_card(tab, "Small")).to_have_accessible_name(re.compile("^Small"))
+    assert await shown.evaluate("image => image.decode().then(() => image.naturalWidth)") == 64
+
+
 async def test_a_picture_is_enlarged_from_its_card(tab: Tab, held: Page) -> None:
     await send(tab, "a fox")
     await finish_next(held)

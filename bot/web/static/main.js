@@ -172,7 +172,11 @@ follow("/api/events", {
     showEmptiness();
     refreshModes();
   },
-  job: (job) => show(job, { isNews: true }),
+  job(job) {
+    show(job, { isNews: true });
+    // The first picture of a mode is shown beside it.
+    if (job.status === "done" && !form.modes.all.get(job.request.mode)?.sample) refreshModes();
+  },
   gone: ({ id }) => remove(id),
   status(status) {
     if (status.mode !== form.modes.current) refreshModes();
