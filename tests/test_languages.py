@@ -13,7 +13,10 @@ import discord
 import pytest
 from discord import app_commands
 
+from bot.cogs.answer import EditForm
+from bot.cogs.context import RemixForm
 from bot.cogs.registered import COMMANDS
+from bot.cogs.report import ReportForm
 from bot.cogs.translator import Translator
 from bot.phrasebook import retold
 from bot.plots import PlotError
@@ -40,6 +43,8 @@ from engine.errors import (
     UnknownModeError,
     WorkerDiedError,
 )
+from tests.discord_double import limits
+from tests.records_kit import a_request
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -193,6 +198,21 @@ async def test_names_and_descriptions_fit_discords_rules() -> None:
                     assert name == name.lower()
                 if each.get("description_localizations"):
                     assert 1 <= len(each["description_localizations"][locale]) <= 100
+
+
+@pytest.mark.parametrize("locale", LANGUAGES)
+async def test_forms_fit_discords_rules(locale: str) -> None:
+    speak(locale)
+    try:
+        forms = [
+            EditForm("7", a_request()),
+            ReportForm("7", None),
+            RemixForm("7").fill("a fox", ["https://cdn.invalid/1", "https://cdn.invalid/2"]),
+        ]
+    finally:
+        speak(None)
+    for form in forms:
+        limits.check_modal(form.to_dict())
 
 
 # Nothing goes past the files ----------------------------------------------------------------------
