@@ -187,8 +187,9 @@ class Plotter:
         return (await self._fresh("png", hours, theme))["all"]
 
     async def close(self) -> None:
-        """Ends what is being drawn."""
+        """Ends what is being drawn; whoever waits for it gets a `PlotError`."""
         tasks = [task for _, task in self._drawn.values()]
+        self._drawn.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -202,7 +203,13 @@ class Plotter:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._drawn[key] = (self._clock(), task)
         # A task of its own: others wait for it when whoever asked first has left.
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            asking = asyncio.current_task()
+            if task.cancelled() and not (asking and asking.cancelling()):
+                raise PlotError from None  # `close` has ended it
+            raise
 
     async def _draw(self, kind: str, hours: Hours, theme: Theme) -> Mapping[str, bytes]:
         async with self._one:

@@ -1,11 +1,13 @@
 """Plots over HTTP."""
 
+import asyncio
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
-from tests.web_kit import open_page
+from tests.web_kit import open_page, stop
 
 
 async def test_plots_are_listed_in_words_and_had_as_pictures(tmp_path: Path) -> None:
@@ -48,3 +50,19 @@ async def test_a_machine_that_cannot_draw_plots_says_so_and_goes_on(
         assert refused.status_code == 503
         assert "log of Dream Lab says why" in refused.json()["detail"]
         assert (await page.finished())["status"] == "done"
+
+
+async def test_a_page_that_closes_waits_for_no_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    hangs = (sys.executable, "-c", "import time; time.sleep(600)")
+    async with open_page(tmp_path) as page:
+        monkeypatch.setattr(page.studio.plots, "_command", hangs)
+        asking = asyncio.create_task(page.client.get("/api/plots/wait.svg"))
+        while not page.studio.plots._drawn:  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0.01)
+
+        await stop(page.serving)
+
+        assert (await asking).status_code == 503
+    assert "Traceback" not in caplog.text

@@ -183,6 +183,7 @@ class WebFrontEnd:
         finally:
             self.app.state.feeds.close()
             server.should_exit = True
+            await self.app.state.studio.plots.close()  # else whoever waits for them is waited for
             await serving
             listener.close()
 
