@@ -4,6 +4,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
+from pathlib import Path
 
 from bot.phrasebook import retold
 from bot.records import JobRecord, JobView, Kinship, Setback
@@ -43,7 +44,7 @@ _BEFORE = re.compile(r"(?:(\d+) of your own)?(?: and )?(?:(\d+) members?)?")
 _BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 _STAGES = {
-    Stage.LOADING: later("Loading the model"),
+    Stage.LOADING: later("Loading {name}"),
     Stage.ENCODING: later("Reading the prompt"),
     Stage.DENOISING: later("Drawing"),
     Stage.DECODING: later("Finishing"),
@@ -229,6 +230,11 @@ def unexpected(note: str) -> str:
     )
 
 
+def file_name(path: Path) -> str:
+    """Returns what a model's or a LoRA's file, or folder, is called; it may have dots."""
+    return plain(path.name.removesuffix(".safetensors"), 80)
+
+
 def mention(record: JobRecord) -> str:
     """Returns the asker as Discord links people, or the plain name."""
     kind, _, number = record.owner.id.partition(":")
@@ -264,7 +270,7 @@ def stand(view: JobView) -> str:
             return f"{tr('Next in the queue')}{_end(view)}"
         place = tr("In the queue: number {position}", position=view.position)
         return f"{place}{_before(view)}{_end(view)}"
-    return f"{_advance(view.progress)}{_end(view)}"
+    return f"{_advance(view.progress, view.record.request)}{_end(view)}"
 
 
 def _before(view: JobView) -> str:
@@ -306,10 +312,10 @@ def _place(position: int | None) -> str:
     return tr("you are number {position}", position=position)
 
 
-def _advance(progress: Progress | None) -> str:
+def _advance(progress: Progress | None, request: GenerationRequest) -> str:
     if progress is None:
         return tr("Starting")
-    words = tr(_STAGES[progress.stage])
+    words = tr(_STAGES[progress.stage], name=file_name(request.model.path))
     if progress.stage is not Stage.DENOISING or not progress.steps:
         return words
     full = int(progress.fraction * _BAR_CELLS)
@@ -376,7 +382,7 @@ def _words_of(mode: ModeConfig) -> Iterable[str]:
 def _model_lines(mode: ModeConfig) -> Iterable[str]:
     """Yields what belongs to the model, and what may be laid over it."""
     own = [
-        tr("{name} at {strength}", name=plain(lora.path.stem, 80), strength=f"{lora.strength:g}")
+        tr("{name} at {strength}", name=file_name(lora.path), strength=f"{lora.strength:g}")
         for lora in mode.model.loras
     ]
     if own:
@@ -385,7 +391,7 @@ def _model_lines(mode: ModeConfig) -> Iterable[str]:
         yield tr(
             "the last {share}% of the steps by {name}",
             share=round(100 * (1 - mode.refiner_from)),
-            name=plain(mode.refiner.path.name, 80),
+            name=file_name(mode.refiner.path),
         )
     if mode.model.vae:
         yield tr("decoded by {name}", name=plain(mode.model.vae.name, 80))

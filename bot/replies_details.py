@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from bot.phrasebook import retold
 from bot.records import JobRecord, Kinship
-from bot.replies import cut, headline, plain
+from bot.replies import cut, file_name, headline, plain
 from bot.speech import later, named, tr, trn
 from engine.jobs import GenerationRequest
 from modes.request_fields import size_text
@@ -64,7 +64,7 @@ def _lines(job: JobRecord) -> Iterator[str]:
     request = job.request
     facts = [
         plain(request.mode, 80),
-        plain(request.model.path.stem, 80),
+        file_name(request.model.path),
         size_text((request.width, request.height)),
         trn("{count} step", "{count} steps", count=request.steps),
         tr("guidance {scale}", scale=f"{request.guidance_scale:g}"),
@@ -100,7 +100,7 @@ def _seeds(seeds: Sequence[str]) -> str:
 def _more(request: GenerationRequest) -> Iterator[str]:
     """Yields what few requests have."""
     for lora in request.model.loras:
-        name, strength = plain(lora.path.stem, 60), f"{lora.strength:g}"
+        name, strength = file_name(lora.path), f"{lora.strength:g}"
         yield f"LoRA {tr('{name} at {strength}', name=name, strength=strength)}"
     if request.variation_seed is not None:
         yield tr(
@@ -117,6 +117,6 @@ def _more(request: GenerationRequest) -> Iterator[str]:
     if request.refiner is not None:
         yield tr(
             "refiner {name} from {share}",
-            name=plain(request.refiner.path.stem, 60),
+            name=file_name(request.refiner.path),
             share=f"{request.refiner_from:.0%}",
         )

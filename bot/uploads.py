@@ -1,7 +1,8 @@
 """Pictures made to fit: Discord refuses files over a server's limit.
 
 What people notice least comes first: the PNG itself, then the same pixels as lossless WebP, then
-WebP that loses a little, then smaller pictures. All of them carry the picture's parameters.
+WebP that loses a little, then smaller pictures. All of them carry the picture's parameters. There
+is no JPEG among them: every client of Discord's shows WebP, which looks better at the same size.
 """
 
 import io

@@ -110,7 +110,7 @@ def test_a_waiting_job_says_who_is_before_it_and_when_it_will_be_done() -> None:
 @pytest.mark.parametrize(
     ("stage", "step", "words"),
     [
-        (Stage.LOADING, 0, "Loading the model"),
+        (Stage.LOADING, 0, "Loading x"),
         (Stage.ENCODING, 0, "Reading the prompt"),
         (Stage.DENOISING, 0, "▱▱▱▱▱▱▱▱▱▱ Drawing, step 0 of 20"),
         (Stage.DENOISING, 12, "▰▰▰▰▰▰▱▱▱▱ Drawing, step 12 of 20"),
@@ -288,3 +288,8 @@ def _printed(text: str) -> str:
         " " if unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") else character
         for character in text
     )
+
+
+def test_a_models_name_may_have_dots() -> None:
+    assert replies.file_name(Path("checkpoints/sd_xl_base_1.0.safetensors")) == r"sd\_xl\_base\_1.0"
+    assert replies.file_name(Path("diffusers/dreamshaper-8.1")) == "dreamshaper-8.1"
