@@ -391,12 +391,17 @@ class WorkerHost:
         return self._shelf.load(model, on_load, others_draw=bool(self._jobs))
 
     def _warm(self, request: GenerationRequest) -> None:
-        """Prepares a model that has just been loaded for what it will be asked."""
+        """Prepares a model that has just been loaded for what it will be asked.
+
+        Nothing has to leave the device for it.
+        """
         worker = self._shelf[request.model.key]
         try:
-            [drawing] = self._shelf.relieved(lambda: worker.begin(replace(request, count=1)))
+            [drawing] = worker.begin(replace(request, count=1))
             self._times.warm(worker, drawing)
         except Exception as error:
+            if is_out_of_memory(error):
+                let_go(error)
             self._told(error)  # it is loaded all the same; whoever draws with it meets it again
 
     def _cancel(self, run_id: int) -> None:

@@ -820,6 +820,26 @@ def test_out_of_memory_while_loading_drops_what_is_idle_and_tries_again(tmp_path
     bench.host.close()
 
 
+def test_out_of_memory_while_a_model_is_prepared_drops_nothing(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, room=9)
+    bench.host.handle(Load(1, with_loras(bench, "old", "ink")))
+    bench.finish()
+
+    def short(request: GenerationRequest) -> list[Drawing]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    model = with_loras(bench, "one", "oil")
+    bench.host.handle(Load(2, model))
+    bench.finish()
+    bench.workers["one"].begin = short  # type: ignore[method-assign] # a CPU has no such error
+    bench.host.handle(Load(3, model, ask(model=model)))
+    bench.finish()
+
+    assert bench.answer(3).error is None
+    assert stats(bench) == {"old": ["ink"], "one": ["oil"]}
+    bench.host.close()
+
+
 def test_out_of_memory_while_a_lora_is_laid_drops_what_is_idle_but_nothing_that_it_needs(
     tmp_path: Path,
 ) -> None:
