@@ -1,4 +1,4 @@
-"""What all buttons of an answer are made of: their ids name a job, everything else is looked up."""
+"""What all buttons are made of: their ids name a job or the like, everything else is looked up."""
 
 import re
 from abc import abstractmethod
@@ -28,22 +28,17 @@ USED = " ✓"
 _CHILD = re.compile(rf"dream:(?P<kinship>vary|upscale):{JOB}:{NUMBER}")
 
 
-class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:never"):
-    """A button under a job's message."""
+class LastingButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:nothing"):
+    """A button that survives restarts: it is made anew of its id when it is pressed."""
 
-    verb: str
-    label: str
     style: discord.ButtonStyle = discord.ButtonStyle.secondary
 
-    def __init__(self, job_id: str, *rest: str) -> None:
-        """Makes the button of a job; ``rest`` is what its id says beside."""
+    def __init__(self, custom_id: str, label: str) -> None:
+        """Makes a button; its id matches the template."""
         button: discord.ui.Button[Any] = discord.ui.Button(
-            label=tr(self.label),
-            style=self.style,
-            custom_id=":".join(("dream", self.verb, job_id, *rest)),
+            label=label or None, style=self.style, custom_id=custom_id
         )
         super().__init__(button)
-        self.job_id = job_id
 
     @classmethod
     async def from_custom_id(  # type: ignore[override] # discord.py leaves the client open, we don't
@@ -53,9 +48,9 @@ class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:
         return cls.from_match(match)
 
     @classmethod
+    @abstractmethod
     def from_match(cls, match: re.Match[str]) -> Self:
         """Makes the button of an id."""
-        return cls(match["job"])
 
     async def callback(self, interaction: Interaction) -> Any:  # type: ignore[override] # as above
         """Does what the button says; what goes wrong is told to whoever pressed it."""
@@ -63,15 +58,32 @@ class JobButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template="dream:
         async with client.explaining(interaction):
             await self.press(interaction, client)
 
+    @abstractmethod
+    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
+        """Does what the button says."""
+
+
+class JobButton(LastingButton, template="dream:never"):
+    """A button under a job's message."""
+
+    verb: str
+    label: str
+
+    def __init__(self, job_id: str, *rest: str) -> None:
+        """Makes the button of a job; ``rest`` is what its id says beside."""
+        super().__init__(":".join(("dream", self.verb, job_id, *rest)), tr(self.label))
+        self.job_id = job_id
+
+    @classmethod
+    def from_match(cls, match: re.Match[str]) -> Self:
+        """Makes the button of an id."""
+        return cls(match["job"])
+
     async def is_looked_after(self, interaction: Interaction, client: "DreamClient") -> bool:
         """Says whether whoever pressed it moderates the place where the job was asked for."""
         job = (await client.studio.view(self.job_id)).record
         moderates = interaction.permissions.manage_messages
         return policy.looks_after(job, client.place(interaction), moderator=moderates)
-
-    @abstractmethod
-    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
-        """Does what the button says."""
 
 
 def is_private(interaction: Interaction) -> bool:

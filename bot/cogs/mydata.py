@@ -3,12 +3,13 @@
 import asyncio
 import io
 import re
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import discord
 from discord import app_commands
 
 from bot import replies_members
+from bot.buttons import LastingButton
 from bot.preferences import Preferences
 from bot.speech import tr
 from bot.uploads import share_of
@@ -27,60 +28,45 @@ mydata = app_commands.Group(
 )
 
 
-class PartButton(
-    discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"dream:export:(?P<number>\d{1,6})"
-):
+class PartButton(LastingButton, template=r"dream:export:(?P<number>\d{1,6})"):
     """Brings the next archive."""
 
     def __init__(self, number: int) -> None:
         """Makes the button of an archive."""
-        button: discord.ui.Button[Any] = discord.ui.Button(
-            label=tr("Next part"), custom_id=f"dream:export:{number}"
-        )
-        super().__init__(button)
+        super().__init__(f"dream:export:{number}", tr("Next part"))
         self._number = number
 
     @classmethod
-    async def from_custom_id(  # type: ignore[override] # discord.py leaves the client open, we don't
-        cls, interaction: Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Makes the button that was pressed."""
+    def from_match(cls, match: re.Match[str]) -> Self:
+        """Makes the button of an id."""
         return cls(int(match["number"]))
 
-    async def callback(self, interaction: Interaction) -> Any:  # type: ignore[override] # as above
+    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Brings whoever pressed it a part of their own."""
-        async with interaction.client.explaining(interaction):
-            await _bring(interaction, self._number)
+        await _bring(interaction, self._number)
 
 
-class ForgetButton(discord.ui.DynamicItem[discord.ui.Button[Any]], template=r"dream:forget-me"):
+class ForgetButton(LastingButton, template=r"dream:forget-me"):
     """Deletes all that is kept of whoever presses it."""
+
+    style = discord.ButtonStyle.danger
 
     def __init__(self) -> None:
         """Makes the button."""
-        button: discord.ui.Button[Any] = discord.ui.Button(
-            label=tr("Delete all of it"),
-            style=discord.ButtonStyle.danger,
-            custom_id="dream:forget-me",
-        )
-        super().__init__(button)
+        super().__init__("dream:forget-me", tr("Delete all of it"))
 
     @classmethod
-    async def from_custom_id(  # type: ignore[override] # discord.py leaves the client open, we don't
-        cls, interaction: Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Makes the button that was pressed."""
+    def from_match(cls, match: re.Match[str]) -> Self:
+        """Makes the button of an id."""
         return cls()
 
-    async def callback(self, interaction: Interaction) -> Any:  # type: ignore[override] # as above
+    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Deletes, and says what was."""
-        client = interaction.client
-        async with client.explaining(interaction):
-            await interaction.response.defer()
-            requests, pictures = await client.studio.forget(client.owner(interaction))
-            await interaction.edit_original_response(
-                content=replies_members.forgotten(requests, pictures), view=None
-            )
+        await interaction.response.defer()
+        requests, pictures = await client.studio.forget(client.owner(interaction))
+        await interaction.edit_original_response(
+            content=replies_members.forgotten(requests, pictures), view=None
+        )
 
 
 @mydata.command(name="export")

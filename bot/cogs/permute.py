@@ -4,13 +4,14 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import aiohttp
 import discord
 
 from bot import replies, replies_asking, views
 from bot.asking import Asked
+from bot.buttons import LastingButton
 from bot.records import JobRecord
 from bot.speech import tr
 from bot.studio import NotAllowedError
@@ -23,45 +24,33 @@ log = logging.getLogger(__name__)
 Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 
 
-class WishButton(
-    discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"dream:wish:(?P<verb>draw|drop):(?P<wish>[\w-]{1,64})",
-):
+class WishButton(LastingButton, template=r"dream:wish:(?P<verb>draw|drop):(?P<wish>[\w-]{1,64})"):
     """Confirms a wish that waits, or takes it back; its id names the wish."""
 
     def __init__(self, verb: str, wish_id: str, label: str = "") -> None:
         """Makes the button that draws, or drops."""
-        button: discord.ui.Button[Any] = discord.ui.Button(
-            label=label,
-            style=discord.ButtonStyle.primary if verb == "draw" else discord.ButtonStyle.secondary,
-            custom_id=f"dream:wish:{verb}:{wish_id}",
-        )
-        super().__init__(button)
+        super().__init__(f"dream:wish:{verb}:{wish_id}", label)
+        if verb == "draw":
+            self.item.style = discord.ButtonStyle.primary
         self._verb = verb
         self._wish_id = wish_id
 
     @classmethod
-    async def from_custom_id(  # type: ignore[override] # discord.py leaves the client open, we don't
-        cls, interaction: Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Makes the button that was pressed."""
+    def from_match(cls, match: re.Match[str]) -> Self:
+        """Makes the button of an id."""
         return cls(match["verb"], match["wish"])
 
-    async def callback(self, interaction: Interaction) -> Any:  # type: ignore[override] # as above
+    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Does what the button says, for whoever asked."""
-        client = interaction.client
-        async with client.explaining(interaction):
-            owner_id, _ = await client.asking.kept(self._wish_id)
-            if owner_id != client.owner(interaction).id:
-                raise NotAllowedError(tr("Only who asked for this may confirm it."))
-            await interaction.response.defer()
-            if self._verb == "draw":
-                await self._draw(interaction)
-            else:
-                await client.asking.take(self._wish_id)
-                await interaction.edit_original_response(
-                    content=replies_asking.taken_back(), view=None
-                )
+        owner_id, _ = await client.asking.kept(self._wish_id)
+        if owner_id != client.owner(interaction).id:
+            raise NotAllowedError(tr("Only who asked for this may confirm it."))
+        await interaction.response.defer()
+        if self._verb == "draw":
+            await self._draw(interaction)
+        else:
+            await client.asking.take(self._wish_id)
+            await interaction.edit_original_response(content=replies_asking.taken_back(), view=None)
 
     async def _draw(self, interaction: Interaction) -> None:
         """Submits all of it and answers each request with a message of its own."""

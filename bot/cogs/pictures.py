@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Self, TypeAlias
 
 import discord
 from discord import app_commands
 
 from bot import replies, replies_members, views
 from bot.attachments import attachments
+from bot.buttons import JOB, LastingButton
 from bot.cogs.autocomplete import quietly
 from bot.cogs.details import DetailsButton
 from bot.members import PAGE, Page
@@ -26,40 +27,30 @@ Interaction: TypeAlias = "discord.Interaction[DreamClient]"
 _OFFERED = 100
 
 
-class PageButton(
-    discord.ui.DynamicItem[discord.ui.Button[Any]],
-    template=r"dream:history:(?P<way>older|newer):(?P<job>[\w-]{1,64})",
-):
+class PageButton(LastingButton, template=rf"dream:history:(?P<way>older|newer):{JOB}"):
     """Turns to the next page; its id names the job beyond which that begins."""
 
     def __init__(self, way: str, job_id: str) -> None:
         """Makes the button that leads away from a job, ``older`` or ``newer``."""
         label = tr("Older") if way == "older" else tr("Newer")
-        button: discord.ui.Button[Any] = discord.ui.Button(
-            label=label, custom_id=f"dream:history:{way}:{job_id}"
-        )
-        super().__init__(button)
+        super().__init__(f"dream:history:{way}:{job_id}", label)
         self._way = way
         self._job_id = job_id
 
     @classmethod
-    async def from_custom_id(  # type: ignore[override] # discord.py leaves the client open, we don't
-        cls, interaction: Interaction, item: discord.ui.Item[Any], match: re.Match[str], /
-    ) -> Self:
-        """Makes the button that was pressed."""
+    def from_match(cls, match: re.Match[str]) -> Self:
+        """Makes the button of an id."""
         return cls(match["way"], match["job"])
 
-    async def callback(self, interaction: Interaction) -> Any:  # type: ignore[override] # as above
+    async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Shows the page in place of this one; always of whoever pressed it."""
-        client = interaction.client
-        async with client.explaining(interaction):
-            await interaction.response.defer()
-            owner_id = client.owner(interaction).id
-            if self._way == "older":
-                page = await client.studio.members.page(owner_id, before=self._job_id)
-            else:
-                page = await client.studio.members.page(owner_id, after=self._job_id)
-            await _show_page(interaction, page)
+        await interaction.response.defer()
+        owner_id = client.owner(interaction).id
+        if self._way == "older":
+            page = await client.studio.members.page(owner_id, before=self._job_id)
+        else:
+            page = await client.studio.members.page(owner_id, after=self._job_id)
+        await _show_page(interaction, page)
 
 
 @app_commands.command()
