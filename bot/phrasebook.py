@@ -189,8 +189,8 @@ _ALLOWED = (
 """Parts of sentences: what would have been fine."""
 
 _NOTES = (
-    later("{name}: the option's {said} counts, not --{parameter}"),
-    later("{name}: {most} instead of {said}, the most in this mode"),
+    later("{field}: the option's {said} counts, not --{parameter}"),
+    later("{field}: {most} instead of {said}, the most in this mode"),
     later("guidance: 1 instead of {said}, the least there is"),
     later("size: {size} instead of {asked}; sides are multiples of 8 from {least} to {most}"),
     later("size: {size}, as near to {asked} as this mode comes"),

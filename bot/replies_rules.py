@@ -18,8 +18,11 @@ _CHANGE = 180
 def rules(current: Rules) -> str:
     """Returns all settings of a server."""
     lines = [
-        f"**{retold(TITLES[field.name])}:** "
-        f"{_links(retold(told(field.name, getattr(current, field.name))))}"
+        tr(
+            "**{title}:** {value}",
+            title=retold(TITLES[field.name]),
+            value=_links(retold(told(field.name, getattr(current, field.name)))),
+        )
         for field in fields(Rules)
     ]
     return cut("\n".join(lines))

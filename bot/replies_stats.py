@@ -30,7 +30,7 @@ def stats(course: Course, waiting: int, running: int) -> str:
             requests=requests(waiting),
             running=running,
         ),
-        f"**{period}:** {drawn}{_failed(course)}",
+        tr("**{title}:** {value}", title=period, value=f"{drawn}{_failed(course)}"),
     ]
     waits = [seconds for seconds in course.longest_wait if seconds is not None]
     steps = [seconds for seconds in course.step if seconds is not None]
