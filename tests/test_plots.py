@@ -16,6 +16,7 @@ from PIL import Image
 from bot.history import Course, Hours, Memory, Sample, course
 from bot.plots import FRESH, ON_DISCORD, Name, PlotError, Plotter, plots
 from bot.records import Ended
+from bot.speech import speaking
 
 NOW = 1_800_000_000.0
 HOSTILE = "cuda:0\"><script>alert('&')</script>"
@@ -68,6 +69,20 @@ def test_every_name_has_a_plot_and_those_on_discord_are_among_them() -> None:
     ]
     assert {plot.name for plot in plots(busy())} == set(get_args(Name))
     assert set(ON_DISCORD) <= set(get_args(Name))
+
+
+async def test_plots_are_described_in_the_readers_language_and_drawn_in_one() -> None:
+    titles = (
+        "import sys, json, base64; told = json.load(sys.stdin)['plots'][0]['title'].encode(); "
+        "print(json.dumps({'all': base64.b64encode(told).decode()}))"
+    )
+    async with plotter(busy(), titles) as drawing:
+        with speaking("de"):
+            described = (await drawing.all(1))[0].alt
+            drawn = await drawing.png(1)
+
+    assert described.startswith("Bilder pro Minute in der letzten Stunde: zuletzt ")
+    assert drawn == b"Pictures per minute"
 
 
 def test_plots_say_in_words_what_they_show() -> None:
