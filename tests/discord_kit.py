@@ -69,19 +69,24 @@ class Bot:
 
 def settings_for(discord: DiscordDouble, folder: Path, modes: str = MODES, **more: Any) -> Settings:
     """Returns settings that point at the double; the modes' files are made."""
-    for name in ("small", "other"):
-        (folder / f"{name}.safetensors").touch()
-    modes_file = folder / "modes.yaml"
-    if not modes_file.exists():
-        modes_file.write_text(modes.format(root=folder), encoding="utf-8")
     values: dict[str, Any] = {
         "data": folder,
-        "modes_file": modes_file,
+        "modes_file": write_modes(folder, modes),
         "discord_token": SecretStr(discord.token),
         "discord_api_url": discord.api_url,
         "discord_gateway_url": discord.gateway_url,
     }
     return Settings(**(values | more))
+
+
+def write_modes(folder: Path, modes: str = MODES) -> Path:
+    """Makes the modes file, unless there is one, and the models that it names; returns its path."""
+    for name in ("small", "other"):
+        (folder / f"{name}.safetensors").touch()
+    path = folder / "modes.yaml"
+    if not path.exists():
+        path.write_text(modes.format(root=folder), encoding="utf-8")
+    return path
 
 
 @asynccontextmanager
