@@ -31,6 +31,7 @@ class Start:
         ledger: the file of what was measured, memory and time; None keeps none.
         host_cache: bytes of the host's memory for models that must leave the device; None leaves it
             to the device.
+        workers: how many share the machine's memory; None where each of its GPUs has one.
     """
 
     device: str
@@ -39,6 +40,7 @@ class Start:
     max_rows: int | None
     ledger: Path | None = None
     host_cache: int | None = None
+    workers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,8 +78,17 @@ class ProcessExecutor(ABC):
             WorkerDiedError: it can't, with the reason that it gave.
         """
 
+    async def _prepare(self, worker: LivingWorker, job_id: str, request: GenerationRequest) -> None:
+        """Sees to it that a worker has what it is about to draw with and from.
+
+        Raises:
+            JobCancelledError: the job was cancelled meanwhile.
+        """
+        del job_id
+        await self._make_known(worker, models_of(request))
+
     async def _make_known(  # noqa: B027 - one on this machine knows it
-        self, worker: LivingWorker, models: Sequence[ModelSpec], request: GenerationRequest | None
+        self, worker: LivingWorker, models: Sequence[ModelSpec]
     ) -> None:
         """Sees to it that a worker knows where the files are that it is about to need."""
 
@@ -144,8 +153,7 @@ class ProcessExecutor(ABC):
             ValueError: a job of this id is under way.
         """
         worker = self._living()
-        models = [request.model] + ([request.refiner] if request.refiner else [])
-        await self._make_known(worker, models, request)
+        await self._prepare(worker, job_id, request)
         events = worker.dialogue.open_run(job_id, request)
         try:
             while True:
@@ -166,7 +174,7 @@ class ProcessExecutor(ABC):
     async def load(self, model: ModelSpec, warm: GenerationRequest | None = None) -> LoadReport:
         """See `Executor.load`."""
         worker = self._living()
-        await self._make_known(worker, [model], None)
+        await self._make_known(worker, [model])
         report: LoadReport = await worker.dialogue.call(
             lambda call_id: messages.Load(call_id, model, warm)
         )
@@ -202,3 +210,8 @@ class ProcessExecutor(ABC):
         if self._worker.dialogue.death is not None:
             raise self._worker.dialogue.obituary()
         return self._worker
+
+
+def models_of(request: GenerationRequest) -> list[ModelSpec]:
+    """Returns what a request is drawn with."""
+    return [request.model] + ([request.refiner] if request.refiner else [])

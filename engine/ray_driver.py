@@ -218,19 +218,27 @@ class _Life:
             self._talking.cancel()
 
     async def run(self) -> None:
-        actor = self._driver.actor(self._command)
+        try:
+            actor = self._driver.actor(self._command)
+        except Exception as error:  # its class can't be imported, say, or Ray refuses it
+            log.warning("A worker on %s can't start", self._command.place.device, exc_info=True)
+            lost = Lost(self._number, f"can't start: {_short(error)}", is_machine=False)
+        else:
+            lost = await self._live(actor)
+            self._driver.kill(actor)
+        self._driver.forget(self._number)
+        self._driver.say(lost)
+
+    async def _live(self, actor: Any) -> Lost:
+        """Hands on what is said with a worker until it ends, and returns why it did."""
         self._talking = asyncio.create_task(self._talk(actor))
         await asyncio.wait([self._talking])
-        self._driver.kill(actor)
-        self._driver.forget(self._number)
         if self._talking.cancelled():
-            lost = Lost(self._number, "was shut down", is_machine=False)
-        elif (error := self._talking.exception()) is not None:
+            return Lost(self._number, "was shut down", is_machine=False)
+        if (error := self._talking.exception()) is not None:
             log.info("A worker on %s is gone", self._command.place.device, exc_info=error)
-            lost = Lost(self._number, *_explained(error))
-        else:
-            lost = Lost(self._number, "ended", is_machine=False)
-        self._driver.say(lost)
+            return Lost(self._number, *_explained(error))
+        return Lost(self._number, "ended", is_machine=False)
 
     async def _talk(self, actor: Any) -> None:
         try:

@@ -21,6 +21,7 @@ from engine.child_process import ChildProcess, ended
 from engine.dialogue import Dialogue
 from engine.errors import (
     DrawingError,
+    JobCancelledError,
     ModelElsewhereError,
     ModelNotFoundError,
     WorkerDiedError,
@@ -32,7 +33,7 @@ from engine.jobs import GenerationRequest, GenerationResult, ModelSpec
 from engine.model_contents import Content, Contents, visible_files
 from engine.pace import Pace
 from engine.patience import Patience
-from engine.process_executor import LivingWorker, ProcessExecutor
+from engine.process_executor import LivingWorker, ProcessExecutor, models_of
 from engine.ray_messages import (
     Connect,
     Connected,
@@ -179,6 +180,10 @@ class RayFleet:
                 log.info("The Ray cluster at %s answers", self._connect.address)
             case Places(places):
                 self._places = {place.key: place for place in places}
+                nodes = {place.node for place in places}
+                for node, digest in [each for each in self._sending if each[0] not in nodes]:
+                    if not self._sending[node, digest].locked():
+                        del self._sending[node, digest]
                 is_empty = not places and not self._size.is_elastic
                 self._trouble = _nothing_there(self._connect) if is_empty else None
                 self._lose_those_without_a_place()
@@ -309,10 +314,13 @@ class RayExecutor(ProcessExecutor):
         super().__init__(place.device, kind=place.kind, **options)
         self.place = place
         self._fleet = fleet
+        self._preparing: dict[str, asyncio.Task[None]] = {}  # by job id
 
     @property
     def is_idle(self) -> bool:
         """Whether nobody draws with it."""
+        if self._preparing:
+            return False
         return self._worker is None or self._worker.dialogue.is_idle
 
     async def _spawn(self) -> "_RayWorker":
@@ -321,19 +329,40 @@ class RayExecutor(ProcessExecutor):
             may_fall_back=False,
             log_level=logging.getLogger().getEffectiveLevel(),
             max_rows=self._max_rows,
+            workers=self.place.workers,
         )
         worker = _RayWorker(self._fleet, self.place, self._patience, self._pace, self._max_rows)
         await worker.begin(start, self._start_seconds)
         return worker
 
-    async def _make_known(
-        self, worker: LivingWorker, models: Sequence[ModelSpec], request: GenerationRequest | None
-    ) -> None:
+    async def cancel(self, job_id: str) -> None:
+        """See `Executor.cancel`. It ends what is sent for a job as well."""
+        if preparing := self._preparing.get(job_id):
+            preparing.cancel()
+        await super().cancel(job_id)
+
+    async def _prepare(self, worker: LivingWorker, job_id: str, request: GenerationRequest) -> None:
+        preparing = asyncio.create_task(self._bring(worker, job_id, request))
+        self._preparing[job_id] = preparing
+        try:
+            await asyncio.wait([preparing])
+            if preparing.cancelled():
+                raise JobCancelledError(job_id)
+            preparing.result()
+        finally:
+            preparing.cancel()
+            del self._preparing[job_id]
+
+    async def _bring(self, worker: LivingWorker, job_id: str, request: GenerationRequest) -> None:
+        assert isinstance(worker, _RayWorker)  # noqa: S101 - made above
+        await self._make_known(worker, models_of(request))
+        if request.source is not None:
+            await worker.bring_source(job_id, request.source)
+
+    async def _make_known(self, worker: LivingWorker, models: Sequence[ModelSpec]) -> None:
         assert isinstance(worker, _RayWorker)  # noqa: S101 - made above
         paths = [path for model in models for path in _files_of(model)]
         await worker.locate(list(dict.fromkeys(paths)))
-        if request is not None and request.source is not None:
-            await worker.bring_source(request.source)
 
 
 class _RayWorker:
@@ -342,6 +371,7 @@ class _RayWorker:
     Attributes:
         dialogue: what is said with it.
         place: where it draws.
+        sources: pictures to draw from, by the id of the job that they will travel with.
     """
 
     def __init__(
@@ -368,7 +398,7 @@ class _RayWorker:
         self._watcher: asyncio.Task[None] | None = None
         self._located: dict[Path, Content | None] = {}
         self._looked: dict[Path, float] = {}
-        self._sources: dict[Path, bytes] = {}
+        self.sources: dict[str, bytes] = {}
 
     async def begin(self, start: messages.Start, seconds: float) -> None:
         """Starts it and waits until it can draw.
@@ -433,20 +463,20 @@ class _RayWorker:
 
     def _send(self, message: object) -> None:
         if isinstance(message, messages.Run) and (source := message.request.source):
-            picture = self._sources.pop(source, None)
+            picture = self.sources.pop(message.job_id, None)
             message = SourcedRun(message, source.read_bytes() if picture is None else picture)
         self._fleet.send(Tell(self._number, messages.frame(message)))
 
     # Files --------------------------------------------------------------------------------------
 
-    async def bring_source(self, source: Path) -> None:
-        """Reads a picture that will be drawn from, since its machine doesn't have it.
+    async def bring_source(self, job_id: str, source: Path) -> None:
+        """Reads a picture that a job will be drawn from, since its machine doesn't have it.
 
         Raises:
             DrawingError: it can't be read.
         """
         try:
-            self._sources[source] = await asyncio.to_thread(source.read_bytes)
+            self.sources[job_id] = await asyncio.to_thread(source.read_bytes)
         except OSError as error:
             raise DrawingError(
                 f"The picture to draw from can't be read: {error.strerror or error}."

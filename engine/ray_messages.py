@@ -21,12 +21,14 @@ class Place:
         node: Ray's id of its machine.
         device: what people call it, such as ``attic cuda:0``.
         kind: what torch calls it within the worker's process, ``cuda:0`` or ``cpu``.
+        workers: how many its machine has place for, which share memory and cores.
     """
 
     key: str
     node: str
     device: str
     kind: str
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,8 @@ def places_of(
             count, kind = math.floor(resources.get("GPU", 0) / gpus_per_worker + 1e-6), "cuda:0"
         for number in range(count):
             device = f"{name} {kind if kind == 'cpu' else f'gpu {number}'}"
-            places.append(Place(f"{node['NodeID']}:{number}", node["NodeID"], device, kind))
+            key = f"{node['NodeID']}:{number}"
+            places.append(Place(key, node["NodeID"], device, kind, workers=count))
     return tuple(places)
 
 

@@ -22,6 +22,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from engine import messages
 from engine.child_process import ENVIRONMENT
 from engine.errors import DreamLabError, ModelError
@@ -35,6 +37,9 @@ MODELS = "DREAMLAB_MODELS"
 
 FOLDER = "DREAMLAB_WORKER_FOLDER"
 """Likewise the folder for what a worker keeps: measurements, digests, models that were sent."""
+
+THREADS = "OMP_NUM_THREADS"
+"""Likewise how many threads a worker draws with; its share of the cores unless it is set."""
 
 LISTENING = 5.0
 """Longest that `RayWorker.listen` waits for something to say, in seconds."""
@@ -56,6 +61,17 @@ def version() -> str:
         return metadata.version("dream-lab")
     except metadata.PackageNotFoundError:
         return "unknown"
+
+
+def threads_of(workers: int, cores: int | None = None) -> int:
+    """Returns how many threads one of so many workers on a machine draws with.
+
+    Args:
+        workers: that share its cores, at least 1.
+        cores: of the machine; None asks it, and counts a core with two threads once.
+    """
+    found = cores or psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    return max(1, found // workers)
 
 
 class RayWorker:
@@ -100,6 +116,9 @@ class RayWorker:
         for name, value in (ENVIRONMENT | {"HF_HUB_OFFLINE": "1"}).items():
             os.environ.setdefault(name, value)
         said: messages.Start = messages.unframe(start[messages.HEADER.size :])
+        # Where nobody said it when the process began, Ray has said one: it gives actors no cores.
+        if THREADS not in psutil.Process().environ():
+            os.environ[THREADS] = str(threads_of(said.workers or 1))
         logging.getLogger().setLevel(said.log_level)
         self._contents = await asyncio.to_thread(Contents, self._folder / "contents.json")
         start_here = replace(said, ledger=self._folder / "measured.json")
@@ -153,7 +172,9 @@ class RayWorker:
     def _serve(self, start: messages.Start) -> None:
         try:
             from engine.worker_process import work  # here, since it imports what takes seconds
+            from engine.workers.light_imports import import_lightly
 
+            import_lightly()
             work(start, self._commands, self._say)
         except Exception as error:
             log.exception("The step loop failed")

@@ -85,7 +85,7 @@ def work(
             send,
             ledger=Ledger(device, start.ledger),
             measured=MeasuredFile(start.ledger),
-            cache=_cache(device, start.host_cache),
+            cache=_cache(device, start),
             max_rows=start.max_rows,
         )
         _serve(host, commands)
@@ -93,11 +93,12 @@ def work(
         send(Unusable(str(error)))
 
 
-def _cache(device: str, budget: int | None) -> "HostCache":
+def _cache(device: str, start: Start) -> "HostCache":
     from engine.workers.host_cache import HostCache, default_budget
 
+    budget = start.host_cache
     if budget is None:
-        budget = default_budget(device, cuda_count())
+        budget = default_budget(device, start.workers or cuda_count())
     return HostCache(device, budget)
 
 

@@ -19,11 +19,12 @@ from engine.jobs import (
     Sampler,
 )
 from engine.lane import LaneState
+from engine.model_contents import visible_files
 from engine.ray_executor import RayFleet
 from engine.worker_pool import WorkerPool
 from tests.ray_kit import Island, RayCluster
 from tests.test_worker_pool import PLAIN, SomeModes
-from tests.worker_kit import ask
+from tests.worker_kit import ask, copy_demo
 
 pytest.importorskip("ray", reason="the ray extra is not installed")
 
@@ -223,19 +224,24 @@ async def test_a_node_dies_its_picture_is_drawn_elsewhere_and_another_node_joins
     assert "shed cpu" in {result.device for result in results}
 
 
-async def test_a_machine_that_is_cut_off_in_the_middle_of_a_picture_loses_and_doubles_nothing(
-    pool: WorkerPool, cluster: RayCluster, island: Island | None
+async def test_a_machine_is_sent_a_model_and_cut_off_in_the_middle_of_its_picture(
+    pool: WorkerPool, fleet: RayFleet, cluster: RayCluster, island: Island | None, tmp_path: Path
 ) -> None:
     if island is None:
         pytest.skip("no network namespaces can be made here; root may")
     others = [Story(pool, owner=f"member {n}", **ENDLESS, seed=n) for n in range(4)]
     for each in others:
         await each.drawing()  # two machines are full
-    await cluster.join("island", host=island.host, within=island.within)
+    model = copy_demo(tmp_path)
+    await cluster.join("island", host=island.host, within=island.without(tmp_path))
     await cluster.until(lambda: "island cpu" in ready(pool))
-    story = Story(pool, owner="islander", **ENDLESS)
+    fleet.sends_models = True
+    story = Story(pool, owner="islander", model=model, **ENDLESS)
     await story.drawing()
+    fleet.sends_models = False
     assert story.device == "island cpu"
+    [sent] = (cluster.folder / "island" / "models").iterdir()
+    assert len(list(visible_files(sent))) == len(list(visible_files(model.path)))
 
     island.cut()
 

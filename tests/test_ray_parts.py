@@ -9,16 +9,18 @@ import pytest
 
 from engine import messages
 from engine.dialogue import Dialogue
-from engine.errors import WorkerLostError
-from engine.jobs import LoraSpec, ModelSpec
+from engine.errors import JobCancelledError, WorkerDiedError, WorkerLostError
+from engine.jobs import GenerationResult, LoraSpec, ModelSpec, Progress, Stage
 from engine.messages import Answer, Load, Run
 from engine.model_contents import Contents
 from engine.pace import Pace
 from engine.patience import Patience
 from engine.process_executor import LivingWorker, ProcessExecutor
-from engine.ray_messages import Keep, Locate, SourcedRun
+from engine.ray_driver import _Life
+from engine.ray_executor import RayExecutor, RayFleet
+from engine.ray_messages import Keep, Locate, Lost, Open, Place, SourcedRun, Tell
 from engine.ray_places import places_of
-from engine.ray_worker import FOLDER, MODELS, RayWorker, version
+from engine.ray_worker import FOLDER, MODELS, THREADS, RayWorker, threads_of, version
 from tests.test_model_contents import same_header
 from tests.worker_kit import ask
 
@@ -51,7 +53,13 @@ def test_a_machine_has_a_place_for_each_worker_that_fits(gpus: float, devices: l
 
     assert [place.device for place in places] == devices
     assert len({place.key for place in places}) == len(devices)
+    assert all(place.workers == len(devices) for place in places)
     assert {place.kind for place in places} <= {"cpu" if gpus == 0 else "cuda:0"}
+
+
+def test_workers_of_a_machine_share_its_cores() -> None:
+    assert [threads_of(workers, cores=16) for workers in (1, 3, 16, 99)] == [16, 5, 1, 1]
+    assert threads_of(1) >= 1
 
 
 def test_only_living_machines_with_the_labels_count() -> None:
@@ -89,6 +97,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Another machine's folder of models; its worker keeps its own things beside it."""
     monkeypatch.setenv(MODELS, str(tmp_path / "worker"))
     monkeypatch.setenv(FOLDER, str(tmp_path / "kept"))
+    monkeypatch.setenv(THREADS, "1")  # put back after the worker has set it
     return tmp_path / "worker"
 
 
@@ -225,6 +234,26 @@ async def test_its_last_words_are_heard_also_while_others_travel(
     await asyncio.gather(*worker._tasks, return_exceptions=True)
 
 
+async def test_progress_waits_a_moment_for_what_comes_next_and_an_end_does_not(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.ray_worker.GATHERED", 60.0)
+    worker = await a_worker()
+    worker._say(messages.JobEvent(1, Progress("job", Stage.DENOISING, 1, 2)))
+    hearing = asyncio.create_task(worker.listen())
+    await asyncio.sleep(0)
+    worker._say(messages.JobEvent(1, Progress("job", Stage.DENOISING, 2, 2)))
+    worker._say(messages.JobEvent(1, GenerationResult("job", (), 0.0, "cpu")))
+
+    async with asyncio.timeout(30):
+        frames, _ = await hearing
+
+    assert len(frames) == 3
+    for task in worker._tasks:
+        task.cancel()
+    await asyncio.gather(*worker._tasks, return_exceptions=True)
+
+
 async def test_silence_is_answered_so_that_the_way_is_known_to_be_open(
     machine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +286,7 @@ class DiesEarly(ProcessExecutor):
 
         return Worker()
 
-    async def _make_known(self, worker: LivingWorker, *_: object) -> None:
+    async def _make_known(self, worker: LivingWorker, models: object) -> None:
         worker.dialogue.die("is gone: its machine has left the cluster", WorkerLostError)
 
 
@@ -272,3 +301,107 @@ async def test_who_asks_a_worker_that_has_just_gone_is_told_so() -> None:
             async with asyncio.timeout(5):
                 await ask_it(executor)
         await executor.close()
+
+
+class NearFleet(RayFleet):
+    """A fleet whose one worker is the test."""
+
+    def __init__(self) -> None:
+        super().__init__("nowhere", gpus_per_worker=0, sends_models=True)
+        self.told: asyncio.Queue[Any] = asyncio.Queue()
+        self.worker: Any = None
+        self.start: messages.Start | None = None
+
+    def open(self, worker: Any, start: messages.Start, seconds: float) -> int:
+        self.worker, self.start = worker, start
+        self.say(messages.Ready("cpu"))
+        return 1
+
+    def send(self, message: object) -> None:
+        if isinstance(message, Tell):
+            told = messages.unframe(message.frame[messages.HEADER.size :])
+            if not isinstance(told, messages.Ping):
+                self.told.put_nowait(told)
+
+    def say(self, message: object) -> None:
+        self.worker.hear((messages.frame(message),))
+
+
+async def test_a_cancel_ends_what_is_sent_for_a_request_and_the_next_may_send_it(
+    tmp_path: Path,
+) -> None:
+    model = ModelSpec(same_header(tmp_path / "dream.safetensors", b"1"))
+    fleet = NearFleet()
+    executor = RayExecutor(fleet, Place("key", "node", "attic gpu 0", "cpu", workers=3))
+    await executor.start()
+    assert fleet.start is not None
+    assert fleet.start.workers == 3
+
+    async def until_sent(job_id: str) -> tuple[asyncio.Task[Any], Keep]:
+        events = executor.run(job_id, ask(model=model))
+        drawing = asyncio.ensure_future(anext(events))
+        while True:
+            async with asyncio.timeout(30):
+                told = await fleet.told.get()
+            if isinstance(told, Keep):
+                return drawing, told
+            assert isinstance(told, Locate)
+            fleet.say(Answer(told.call_id, (model.path,)))
+
+    drawing, _ = await until_sent("unwanted")
+    await executor.cancel("unwanted")
+
+    with pytest.raises(JobCancelledError):
+        await drawing
+    drawing, keep = await until_sent("wanted")
+    fleet.say(Answer(keep.call_id))
+    async with asyncio.timeout(30):
+        run = await fleet.told.get()
+    assert run.job_id == "wanted"
+    fleet.say(messages.JobEvent(run.run_id, GenerationResult("wanted", (), 0.0, "cpu")))
+    assert (await drawing).device == "attic gpu 0"
+    await executor.close()
+
+
+async def test_a_picture_to_draw_from_is_held_until_it_travels_and_no_longer(
+    tmp_path: Path,
+) -> None:
+    source = tmp_path / "source.png"
+    source.write_bytes(b"pixels")
+    fleet = NearFleet()
+    executor = RayExecutor(fleet, Place("key", "node", "attic gpu 0", "cpu"))
+    await executor.start()
+    drawing = asyncio.ensure_future(anext(executor.run("job", ask(source=source))))
+    async with asyncio.timeout(30):
+        located = await fleet.told.get()
+        fleet.say(Answer(located.call_id, ()))
+        sourced = await fleet.told.get()
+
+    assert sourced.source == b"pixels"
+    assert not fleet.worker.sources
+    await executor.close()
+    with pytest.raises(WorkerDiedError):
+        await drawing
+
+
+async def test_an_actor_that_can_not_be_made_is_told_as_lost() -> None:
+    class NoActors:
+        def __init__(self) -> None:
+            self.said: list[object] = []
+            self.forgotten: list[int] = []
+
+        def actor(self, command: Open) -> Any:
+            raise AttributeError("module 'engine.ray_worker' has no attribute 'Nobody'\nmore")
+
+        def say(self, message: object) -> None:
+            self.said.append(message)
+
+        def forget(self, number: int) -> None:
+            self.forgotten.append(number)
+
+    driver = NoActors()
+    await _Life(driver, Open(4, Place("key", "node", "attic cpu", "cpu"), b"", 1.0)).run()
+
+    reason = "can't start: module 'engine.ray_worker' has no attribute 'Nobody'"
+    assert driver.said == [Lost(4, reason, is_machine=False)]
+    assert driver.forgotten == [4]
