@@ -252,17 +252,19 @@ _CHANGES = (
 PHRASES = (*_ERRORS, *_REASONS, *_VALUES, *_ALLOWED, *_NOTES, *_CHANGES)
 """All of them, with values' places named in braces."""
 
-_NUMBERS = frozenset(
-    ("code", "count", "free", "least", "most", "needed", "number", "pixels", "seconds", "total")
-)
-"""Places of numbers; in others may stand anything."""
-
-_NUMBER = r"-?\d[\d.]*"
+_SHAPES = dict.fromkeys(
+    ("code", "count", "free", "least", "most", "needed", "number", "pixels", "seconds", "total"),
+    r"-?\d[\d.]*",
+) | dict.fromkeys(("field", "title"), "[^:]+")
+"""What stands in some places, numbers and names before a colon; in others may stand anything."""
 
 _PHRASES_WITHIN = frozenset(
     ("after", "allowed", "before", "fate", "longest", "reason", "time", "title", "value")
 )
 """Places of what is said by another phrase."""
+
+_DEEPEST = 4
+"""Phrases within one another; what somebody typed may look like many."""
 
 
 def retold(text: str) -> str:
@@ -271,21 +273,23 @@ def retold(text: str) -> str:
     Args:
         text: of an error, of a note with a job, or of the audit.
     """
-    if is_english():
-        return text
-    for phrase, pattern in _patterns():
+    return text if is_english() else _retold(text, _DEEPEST)
+
+
+def _retold(text: str, depth: int) -> str:
+    for phrase, pattern in _patterns() if depth else ():
         if match := pattern.fullmatch(text):
-            values = match.groupdict()
-            return tr(phrase, **{name: _value(name, said) for name, said in values.items()})
+            said = match.groupdict()
+            return tr(phrase, **{name: _value(name, said[name], depth - 1) for name in said})
     return text
 
 
-def _value(name: str, said: str) -> str:
+def _value(name: str, said: str, depth: int) -> str:
     if name == "field":
         return named(said)
     if name == "value" and len(said) > 2 and said[0] == said[-1] == "'":
-        return f"'{retold(said[1:-1])}'"
-    return retold(said) if name in _PHRASES_WITHIN else said
+        return f"'{_retold(said[1:-1], depth)}'"
+    return _retold(said, depth) if name in _PHRASES_WITHIN else said
 
 
 @cache
@@ -302,5 +306,5 @@ def _pattern(parts: list[tuple[str, str | None, str | None, str | None]]) -> re.
     for literal, name, _, _ in parts:
         pieces.append(re.escape(literal))
         if name is not None:
-            pieces.append(f"(?P<{name}>{_NUMBER if name in _NUMBERS else '.+?'})")
+            pieces.append(f"(?P<{name}>{_SHAPES.get(name, '.+?')})")
     return re.compile("".join(pieces), re.DOTALL)

@@ -357,6 +357,8 @@ def test_what_somebody_typed_stays_as_it_is() -> None:
             "taille : 'so groß' n'est pas permis. Permis : au plus 7."
         )
         assert retold("a cat is not a phrase") == "a cat is not a phrase"
+        nested = "x" + ", without control characters" * 999
+        assert retold(nested).endswith(", sans caractères de contrôle")
     finally:
         speak(None)
 
