@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
 
 import discord
 
@@ -24,9 +26,9 @@ def job_of(message: discord.Message) -> str | None:
     return None
 
 
-def seed_of(attachment: discord.Attachment) -> int | None:
-    """Returns the seed of one of the bot's own pictures, as its file is named after it."""
-    match = _FILE.fullmatch(attachment.filename)
+def seed_of(url: str) -> int | None:
+    """Returns the seed of one of the bot's own pictures, as the file at an address is named."""
+    match = _FILE.fullmatch(PurePosixPath(urlsplit(url).path).name)
     return int(match["seed"]) if match else None
 
 

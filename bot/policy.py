@@ -230,6 +230,11 @@ def looks_after(record: JobRecord, place: str | None, *, moderator: bool) -> boo
     return moderator and place is not None and record.origin.place == place
 
 
+def is_endable(record: JobRecord, asker: Owner, place: str | None, *, moderator: bool) -> bool:
+    """Says whether somebody may know of a job that they may end: of private ones, too."""
+    return is_visible(record, asker, place) or looks_after(record, place, moderator=moderator)
+
+
 def job_refusal(record: JobRecord, asker: Owner, verb: str, *, moderator: bool) -> str | None:
     """Returns why somebody may not end or remove a job; None where they may.
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from bot.members import Page
 from bot.phrasebook import retold
-from bot.records import Figures, JobRecord, JobView
+from bot.policy import is_hidden
+from bot.records import Figures, JobRecord, JobView, Owner
 from bot.replies import CONTENT_LIMIT, cut, failure, plain, stand, whom_before
 from bot.speech import later, named, tr, trn
 from engine.fair_queue import MOST_OVERTAKINGS, Place
@@ -36,18 +37,20 @@ def history(page: Page, notes: Iterable[str] = ()) -> str:
     return cut("\n".join([*lines, *(f"-# {note}" for note in small)]))
 
 
-def job_label(job: JobRecord, asker_id: str) -> str:
+def job_label(job: JobRecord, asker: Owner) -> str:
     """Returns a job as a choice among others, at most 100 characters; not for markdown."""
-    whose = "" if job.owner.id == asker_id else f"{job.owner.name}: "
-    words = " ".join(f"{whose}{job.request.shown_prompt}".split())
+    whose = "" if job.owner.id == asker.id else f"{job.owner.name}: "
+    shown = tr("a private request") if is_hidden(job, asker) else job.request.shown_prompt
+    words = " ".join(f"{whose}{shown}".split())
     if not job.status.is_final:
         words = f"{tr(_UNDER_WAY[job.status])}: {words}"
     return words[:_LABEL] or job.id
 
 
-def cancelled(job: JobRecord) -> str:
+def cancelled(job: JobRecord, asker: Owner) -> str:
     """Returns what somebody reads who took a job back."""
-    return tr("Cancelled: {words}", words=_words(job))
+    words = tr("a private request") if is_hidden(job, asker) else _words(job)
+    return tr("Cancelled: {words}", words=words)
 
 
 def queue(

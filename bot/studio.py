@@ -487,6 +487,19 @@ class Studio:
             raise UnknownJobError(job_id)
         return record
 
+    async def endable(
+        self, job_id: str, asker: Owner, place: str | None, *, moderator: bool
+    ) -> JobRecord:
+        """Returns a job as `visible` does; moderators may end private ones without seeing them.
+
+        Raises:
+            UnknownJobError: likewise.
+        """
+        record = await self._record(job_id)
+        if not policy.is_endable(record, asker, place, moderator=moderator):
+            raise UnknownJobError(job_id)
+        return record
+
     def is_visible(self, job: JobRecord, asker: Owner, place: str | None) -> bool:
         """Says whether somebody may look at a job where they are, as `visible` does."""
         return policy.is_visible(job, asker, place)

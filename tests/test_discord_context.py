@@ -85,6 +85,29 @@ async def test_one_of_several_of_the_bots_own_pictures_is_remixed_after_a_restar
         assert source.getpixel((0, 0)) == kept.getpixel((0, 0))
 
 
+async def test_a_picture_is_known_by_its_file_where_another_one_was_taken_away(bot: Bot) -> None:
+    message = await bot.discord.picture(await bot.imagine("a cat", values={"count": 3}))
+    del message.attachments[0]
+
+    asked = await bot.discord.menu(REMIX, message)
+    await bot.discord.picture(await bot.discord.submit(asked, {WHICH: "1", WORDS: "a dog"}))
+
+    job, _ = await bot.app.studio.history(f"discord:{bot.discord.user.id}")
+    assert job.parent is not None
+    assert job.parent.number == 2
+
+
+async def test_a_form_is_drawn_for_whom_it_was_shown_to_alone(bot: Bot) -> None:
+    asked = await bot.discord.menu(REMIX, await post(bot, png()))
+    eve = bot.discord.world.add_user("eve")
+
+    sent = await bot.discord.submit(asked, {WORDS: "a fox"}, user=eve)
+
+    word = await bot.discord.private_word(sent)
+    assert word.content == "Only who asked for this may confirm it."
+    assert not bot.executor.requests
+
+
 async def test_a_picture_behind_a_link_is_taken_from_discords_own_copy(bot: Bot) -> None:
     copy = bot.discord.attach("copy.png", png())
     hostile = "http://169.254.169.254/latest"

@@ -270,13 +270,20 @@ async def test_moderators_cancel_anybodys_in_their_server_alone(held: Bot) -> No
     assert done == "Cancelled: **a red circle**"
 
 
-async def test_moderators_are_not_told_what_somebody_asks_for_in_private(held: Bot) -> None:
+async def test_moderators_cancel_what_is_private_without_being_told_what_it_is(held: Bot) -> None:
     await held.discord.answer(await held.imagine("a secret", values={"private": True}))
     await under_way(held)
     mod = {"user": held.discord.world.add_user("mod"), "permissions": MANAGE_MESSAGES}
 
-    assert await held.discord.complete("cancel", "id", "", **mod) == []
-    assert len(await held.discord.complete("cancel", "id", "")) == 1
+    (own,) = await held.discord.complete("cancel", "id", "")
+    (choice,) = await held.discord.complete("cancel", "id", "", **mod)
+    shown = await word(held, await held.discord.slash("show", values={"id": own["value"]}, **mod))
+    values = {"id": choice["value"]}
+    done = await word(held, await held.discord.slash("cancel", values=values, **mod))
+
+    assert choice == {"name": "drawing: ada: a private request", "value": own["value"]}
+    assert shown.startswith("job: ")
+    assert done == "Cancelled: a private request"
 
 
 async def test_cancelling_what_has_ended_says_so(bot: Bot) -> None:

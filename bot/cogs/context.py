@@ -15,7 +15,7 @@ from bot.cogs.details import show_details
 from bot.cogs.wishing import grant
 from bot.downloads import DownloadError, download
 from bot.forms import Form
-from bot.pointing import job_of, pictures
+from bot.pointing import job_of, pictures, seed_of
 from bot.records import JobRecord
 from bot.source_images import MAX_BYTES
 from bot.speech import tr
@@ -81,7 +81,9 @@ class RemixForm(Form):
         self, interaction: Interaction, client: "DreamClient", values: Mapping[str, str]
     ) -> None:
         """Makes it whoever filled it in's own request."""
-        _, wish = await client.asking.kept(self._wish_id)
+        owner_id, wish = await client.asking.kept(self._wish_id)
+        if owner_id != client.owner(interaction).id:
+            raise NotAllowedError(tr("Only who asked for this may confirm it."))
         index = int(values.get("which") or 0)
         wish = await _chosen(client, wish, index)
         strength = values.get("strength", "").strip()
@@ -145,13 +147,16 @@ async def _job(client: "DreamClient", message: discord.Message) -> JobRecord | N
 
 async def _chosen(client: "DreamClient", wish: Wish, index: int) -> Wish:
     """Returns a wish with one of its pictures: the bot's own file where there is one."""
-    job = await client.studio.remixable(wish.parent_id) if wish.parent_id else None
-    if job and index < len(job.images):
-        image = job.images[index]
-        return replace(wish, image_id=image.id, parent_number=image.number, image_urls=())
     if index >= len(wish.image_urls):
         raise RequestError("picture", index + 1, f"one of {len(wish.image_urls)}")
-    return replace(wish, image_url=wish.image_urls[index], image_urls=(), parent_id=None)
+    url = wish.image_urls[index]
+    job = await client.studio.remixable(wish.parent_id) if wish.parent_id else None
+    # By its name: a message need not show all that was drawn.
+    seed = seed_of(url)
+    image = next((image for image in job.images if image.seed == seed), None) if job else None
+    if image:
+        return replace(wish, image_id=image.id, parent_number=image.number, image_urls=())
+    return replace(wish, image_url=url, image_urls=(), parent_id=None)
 
 
 async def _words(url: str) -> str:

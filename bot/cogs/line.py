@@ -47,7 +47,7 @@ async def suggest_unfinished(interaction: Interaction, typed: str) -> list[Optio
     client = interaction.client
     owner = client.owner(interaction)
     jobs = await _cancellable(interaction)
-    return best(typed, [(replies_members.job_label(job, owner.id), job.id) for job in jobs])
+    return best(typed, [(replies_members.job_label(job, owner), job.id) for job in jobs])
 
 
 @app_commands.command()
@@ -60,14 +60,14 @@ async def cancel(interaction: Interaction, job_id: str) -> None:
     client = interaction.client
     async with client.explaining(interaction):
         owner, place = client.owner(interaction), client.place(interaction)
-        job = await client.studio.visible(job_id.strip(), owner, place)
         moderates = interaction.permissions.manage_messages
+        job = await client.studio.endable(job_id.strip(), owner, place, moderator=moderates)
         # A worker may take a step's time to let go of it.
         await interaction.response.defer(ephemeral=True, thinking=True)
         done = await client.studio.cancel(
             job.id, owner, moderator=policy.looks_after(job, place, moderator=moderates)
         )
-        text = replies_members.cancelled(job) if done else tr("This had ended already.")
+        text = replies_members.cancelled(job, owner) if done else tr("This had ended already.")
         await interaction.edit_original_response(content=text)
 
 
@@ -78,8 +78,6 @@ async def _cancellable(interaction: Interaction) -> list[JobRecord]:
     place = client.place(interaction)
     if place is not None and interaction.permissions.manage_messages:
         others = await client.studio.members.unfinished_at(place)
-        jobs += [
-            job for job in others if job not in jobs and client.studio.is_visible(job, owner, place)
-        ]
+        jobs += [job for job in others if job not in jobs]
     # As they are now: the store learns a moment later that a job runs.
     return [(await client.studio.view(job.id)).record for job in jobs]

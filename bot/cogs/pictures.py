@@ -71,7 +71,7 @@ async def suggest_pictures(interaction: Interaction, typed: str) -> list[Option]
     client = interaction.client
     owner = client.owner(interaction)
     jobs = await client.studio.history(owner.id, _OFFERED)
-    drawn = [(replies_members.job_label(job, owner.id), job.id) for job in jobs if job.images]
+    drawn = [(replies_members.job_label(job, owner), job.id) for job in jobs if job.images]
     return best(typed, drawn)
 
 
