@@ -170,7 +170,8 @@ class FinishedJob:
     Attributes:
         id: whose.
         finished_at: when it ended.
-        paths: its pictures, as in `ImageRecord`.
+        paths: the files that go with it where all older ones have gone: its pictures, as in
+            `ImageRecord`, and the one that it starts from unless a job that stays longer does too.
     """
 
     id: str

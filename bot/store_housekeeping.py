@@ -16,6 +16,15 @@ _DISPOSABLE = (
     "  AND parent_id IS NOT NULL)"
 )
 
+# A job's pictures, and the one that it starts from where it is the last to go of all that hold it.
+_FREED = (
+    "SELECT path FROM images WHERE job_id = old.id UNION ALL"  # noqa: S608 # ours
+    " SELECT path FROM sources AS own WHERE job_id = old.id AND NOT EXISTS"
+    "  (SELECT 1 FROM sources AS other JOIN jobs ON jobs.id = other.job_id"
+    "   WHERE other.path = own.path"
+    f"   AND (NOT ({_DISPOSABLE}) OR (finished_at, sequence) > (old.finished_at, old.sequence)))"
+)
+
 
 class HousekeepingRows(StoreAccess):
     """What may go, and what is left then."""
@@ -26,9 +35,10 @@ class HousekeepingRows(StoreAccess):
         In use is what an unfinished job repeats or varies.
         """
         rows = await self._rows(
-            "SELECT id, finished_at, (SELECT json_group_array(path) FROM images"  # noqa: S608 # ours
-            f" WHERE job_id = jobs.id) AS paths FROM jobs WHERE {_DISPOSABLE}"
-            " ORDER BY finished_at, sequence LIMIT ?",
+            "SELECT id, finished_at,"  # noqa: S608 # ours
+            f" (SELECT json_group_array(path) FROM ({_FREED})) AS paths FROM"
+            f" (SELECT id, finished_at, sequence FROM jobs WHERE {_DISPOSABLE}"
+            "  ORDER BY finished_at, sequence LIMIT ?) AS old ORDER BY finished_at, sequence",
             limit,
         )
         return [

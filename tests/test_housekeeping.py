@@ -104,16 +104,28 @@ class House:
         await keeper.tidy(NOW)
 
     async def finished(
-        self, days: int, *, carried: bool = False, size: int = 1000, front_end: str = "web"
+        self,
+        days: int,
+        *,
+        carried: bool = False,
+        size: int = 1000,
+        front_end: str = "web",
+        source: Path | None = None,
     ) -> JobRecord:
         """Draws a job that ended so many days ago."""
         ended = NOW - days * DAY
-        job = a_job(front_end, created_at=ended)
+        job = a_job(front_end, created_at=ended, request=a_request(source=source))
         await self.store.add(job)
         drawn = GeneratedImage(b"x" * size, 1, 8, 8)
         images = self.images.keep(GenerationResult(job.id, (drawn,), 1.0, "cpu"), ended.date())
         await self.store.settle(replace(done(job), finished_at=ended), images, carried=carried)
         return job
+
+    def source(self, content: bytes) -> Path:
+        """Keeps a picture to draw from."""
+        picture = SourceImage(content, 8, 8)
+        self.images.keep_source(picture)
+        return self.images.source_of(picture)
 
     async def left(self, *jobs: JobRecord) -> list[bool]:
         """Says which jobs are still known; each has its rows and files, or neither."""
@@ -145,6 +157,50 @@ async def test_what_is_too_much_goes_oldest_first(house: House) -> None:
     await house.tidy(Limits(size=2500))
 
     assert await house.left(*jobs) == [True, False, False, True]
+
+
+async def test_pictures_to_draw_from_count_when_it_is_decided_what_is_too_much(
+    house: House,
+) -> None:
+    sources = [house.source(bytes([number]) * 2000) for number in range(4)]
+    jobs = [await house.finished(9 - days, source=source) for days, source in enumerate(sources)]
+
+    await house.tidy(Limits(size=3 * 3000))
+
+    assert await house.left(*jobs) == [False, True, True, True]
+    found = [house.images.source_path(source).is_file() for source in sources]
+    assert found == [False, True, True, True]
+
+
+async def test_a_picture_to_draw_from_makes_no_room_before_the_last_job_that_has_it_goes(
+    house: House,
+) -> None:
+    shared = house.source(b"x" * 2000)
+    jobs = [await house.finished(days, source=shared) for days in (9, 8, 7)]
+    jobs.append(await house.finished(6))
+    file = house.images.source_path(shared)
+
+    await house.tidy(Limits(size=4500))
+    assert await house.left(*jobs) == [False, False, True, True]
+    assert file.is_file()
+
+    await house.tidy(Limits(size=1500))
+    assert await house.left(*jobs) == [False, False, False, True]
+    assert not file.exists()
+
+
+async def test_a_picture_to_draw_from_makes_no_room_while_a_job_that_stays_has_it(
+    house: House,
+) -> None:
+    shared = house.source(b"x" * 2000)
+    stays = await house.finished(9, source=shared, carried=True, front_end="discord")
+    jobs = [await house.finished(days, source=shared) for days in (8, 7)]
+    await house.store.add(a_job(request=a_request(source=shared), created_at=NOW))
+
+    await house.tidy(Limits(size=3999))
+
+    assert await house.left(stays, *jobs) == [True, False, False]
+    assert house.images.source_path(shared).is_file()
 
 
 async def test_by_default_everything_is_kept(house: House) -> None:
@@ -186,9 +242,7 @@ async def test_what_is_undelivered_unfinished_or_repeated_stays_whatever_the_lim
 
 
 async def test_a_picture_to_draw_from_goes_with_the_last_job_that_has_it(house: House) -> None:
-    source = SourceImage(b"a picture", 8, 8)
-    house.images.keep_source(source)
-    path = house.images.source_of(source)
+    path = house.source(b"a picture")
     file = house.images.source_path(path)
     old, young = (
         a_job(request=a_request(source=path), created_at=NOW - days * DAY) for days in (9, 1)
