@@ -112,6 +112,7 @@ _VALUES = (
     later("{{ }} {count} deep"),
     later("{count} characters"),
     later("{count} words"),
+    later("a prompt of {count} tokens"),
     later("{count} LoRAs"),
     later("{count} channels"),
     later("{count} roles"),

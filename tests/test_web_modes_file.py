@@ -9,6 +9,7 @@ import pytest
 
 from bot.web.difference import differences
 from bot.web.mode_edits import version_of
+from engine.errors import RequestError
 from engine.testing import FakeExecutor
 from tests.web_kit import Page, open_page
 
@@ -218,6 +219,30 @@ async def test_what_failed_is_told_to_its_owner_and_to_admins(tmp_path: Path) ->
             answer = await page.client.get("/api/failures")
             assert [failure["is_yours"] for failure in answer.json()["failures"]] == expected
             assert "secret" not in answer.text
+
+
+@pytest.mark.parametrize("field", ["prompt", "negative"])
+async def test_an_error_that_quotes_a_prompt_is_told_whole_to_its_owner_alone(
+    tmp_path: Path, field: str
+) -> None:
+    admin, ada = "a" * 16, "ada-" + "0" * 16
+    typed = "my secret is not allowed. Allowed: nobody else's " + "x" * 99
+    tokens = {"web_token": admin, "web_artist_token": (ada,)}
+    async with open_page(tmp_path, FakeExecutor(hold=True), **tokens) as page:
+        page.client.headers["Authorization"] = f"Bearer {ada}"
+        job = await page.submit("a fox")
+        await page.executor.until(lambda: bool(page.executor.running))
+        page.executor.fail(job["id"], RequestError(field, typed, "about 8 tokens"))
+        async with page.events(f"/api/jobs/{job['id']}/events") as events:
+            assert [data["status"] async for _, data in events][-1] == "failed"
+
+        told = {}
+        for token in (ada, admin):
+            page.client.headers["Authorization"] = f"Bearer {token}"
+            [failure] = (await page.client.get("/api/failures")).json()["failures"]
+            told[token] = failure["error"]
+    assert told[ada] == str(RequestError(field, typed, "about 8 tokens"))
+    assert told[admin] == f"{field}: what was typed is not allowed. Allowed: about 8 tokens."
 
 
 def test_a_difference_shows_lines_around_what_changed_and_nothing_else() -> None:

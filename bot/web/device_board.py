@@ -6,6 +6,7 @@ from datetime import datetime
 import psutil
 from pydantic import BaseModel, Field
 
+from bot.records import JobRecord
 from bot.studio import Studio
 from bot.web.mode_schemas import DeviceOut
 from bot.web.roles import Role, Visitor
@@ -18,6 +19,8 @@ LOOK_EVERY = 2.0
 MOST_FAILURES = 20
 """Of the requests that failed, how many are told of."""
 
+_TYPED = ("prompt", "negative")  # fields whose values are what somebody typed
+_REFUSED = " is not allowed. Allowed: "
 _PATIENCE = 1.0  # seconds that a device has to say what it holds
 _GIB = 2**30
 
@@ -73,19 +76,13 @@ class DeviceBoard:
         return seen if visitor.role is Role.ADMIN else seen.model_copy(update={"troubles": []})
 
     async def failures(self, visitor: Visitor) -> FailuresOut:
-        """Returns what failed lately."""
-        whose = None if visitor.role is Role.ADMIN else visitor.owner.id
-        records = await self._studio.members.failed(MOST_FAILURES, whose)
+        """Returns what failed lately; what others typed stays theirs."""
+        own = visitor.owner.id
+        records = await self._studio.members.failed(
+            MOST_FAILURES, None if visitor.role is Role.ADMIN else own
+        )
         return FailuresOut(
-            failures=[
-                FailureOut(
-                    at=record.finished_at or record.created_at,
-                    mode=record.request.mode,
-                    error=record.error or "",
-                    is_yours=record.owner.id == visitor.owner.id,
-                )
-                for record in records
-            ]
+            failures=[_failure(record, record.owner.id == own) for record in records]
         )
 
     async def _look(self) -> DevicesOut:
@@ -106,3 +103,22 @@ class DeviceBoard:
                 if lane.last_error is not None
             ],
         )
+
+
+def _failure(record: JobRecord, is_yours: bool) -> FailureOut:
+    error = record.error or ""
+    return FailureOut(
+        at=record.finished_at or record.created_at,
+        mode=record.request.mode,
+        error=error if is_yours else _without_words(error),
+        is_yours=is_yours,
+    )
+
+
+def _without_words(error: str) -> str:
+    """Returns an error without the prompt that it may quote, as earlier versions stored it."""
+    field = error.partition(":")[0]
+    if field not in _TYPED:
+        return error
+    _, refused, allowed = error.rpartition(_REFUSED)
+    return f"{field}: what was typed{refused}{allowed}" if refused else f"{field}: what was typed"

@@ -251,8 +251,13 @@ class PromptEncoder:
         own = [reader.chunks(prompt, self._length) for reader in self._readers]
         chunks = list(zip_longest(*own, fillvalue=Words()))
         if len(chunks) > MAX_CHUNKS:
-            most = MAX_CHUNKS * (self._length - 2)
-            raise RequestError(field, prompt, f"about {most} tokens for this model; it is longer")
+            room = self._length - 2
+            # Whoever reads what failed, in a log or on the page, is not to read the words.
+            raise RequestError(
+                field,
+                f"a prompt of {len(chunks) * room} tokens",
+                f"about {MAX_CHUNKS * room} tokens for this model; it is longer",
+            )
         return chunks
 
     def _checked(self, layer: int) -> int:
