@@ -1,7 +1,6 @@
 """The composition root: the one place where the parts meet. Opens everything, closes everything."""
 
 import asyncio
-import gc
 import importlib
 import logging
 import signal
@@ -10,10 +9,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
+from bot import garbage
 from bot.housekeeping import Housekeeper, Limits
 from bot.image_folder import ImageFolder
 from bot.loop_lag import LoopLag
@@ -219,9 +220,9 @@ async def _start(
     else:
         say("Without DISCORD_TOKEN it serves this page alone. Ctrl-C ends it.")
     _load(app, app.pool.get_current_mode())
-    # What was imported stays. Searching it for garbage would stop the event loop for a quarter of a
-    # second each time.
-    gc.freeze()
+    # What was imported stays: searching it stops the event loop for a quarter of a second.
+    idle = partial(_is_idle, app.studio)
+    running.append(tasks.create_task(garbage.search(idle), name="garbage"))
     return running
 
 
@@ -247,6 +248,10 @@ async def _watch_pool(pool: WorkerPool) -> None:
     """Raises what broke the pool: the program must not seem to work without it."""
     await asyncio.shield(pool.failed)
     await asyncio.Event().wait()  # closed in good order
+
+
+def _is_idle(studio: Studio) -> bool:
+    return not studio.load()
 
 
 def _limits(settings: Settings) -> Limits:
