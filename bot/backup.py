@@ -163,7 +163,8 @@ def _pack(snapshot: Path, images: Path, archive: Path, tell: Tell) -> Contents:
                     missing.append(path)
                 done += _size(images / path)
                 tell(done, total)
-            # A restored row has its file.
+            # A restored row has its file, and what points at a picture goes with it.
+            db.execute("PRAGMA foreign_keys=ON")
             db.executemany("DELETE FROM images WHERE path = ?", [(path,) for path in missing])
             # Who has signed out since shall stay so.
             db.execute("DELETE FROM sessions")
@@ -212,6 +213,8 @@ def _unpack(source: Path, fresh: Path, tell: Tell) -> Contents:
     if reason := problem(database):
         raise BackupError(f"{source}: its database is not sound ({reason}).")
     with closing(open_database(database)) as db:
+        # Earlier versions left these in backups beside pictures whose files were lost.
+        db.execute("DELETE FROM samples WHERE image_id NOT IN (SELECT id FROM images)")
         paths = _pictures(db)
         (jobs,) = db.execute("SELECT count(*) FROM jobs").fetchone()
         needed = [str(path) for (path,) in db.execute("SELECT path FROM images")]

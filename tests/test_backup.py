@@ -175,6 +175,50 @@ async def test_a_picture_whose_file_is_lost_is_left_out(data: Path, file: Path) 
     assert len(pictures) == 3
 
 
+async def samples(data: Path) -> dict[str, str]:
+    async with await Store.open(data / "dreamlab.db") as store:
+        return await store.samples()
+
+
+async def test_a_sample_whose_file_is_lost_is_no_sample_after_a_restore(
+    data: Path, file: Path, tmp_path: Path
+) -> None:
+    chosen = [job.images[0] for job in await fill(data, jobs=2) if job.images]
+    async with await Store.open(data / "dreamlab.db") as store:
+        await store.choose_sample("lost", chosen[0].id)
+        await store.choose_sample("kept", chosen[1].id)
+    ImageFolder(data / "images").path(chosen[0]).unlink()
+
+    back_up(data, file)
+
+    with zipfile.ZipFile(file) as zipped:
+        packed = Path(zipped.extract("dreamlab.db", tmp_path / "packed"))
+    assert await samples(packed.parent) == {"kept": chosen[1].id}
+    restore(file, tmp_path / "new")
+    assert await samples(tmp_path / "new") == {"kept": chosen[1].id}
+
+
+async def test_samples_that_an_older_backup_left_without_a_picture_do_not_come_back(
+    data: Path, file: Path, tmp_path: Path
+) -> None:
+    await fill(data)
+    back_up(data, file)
+
+    def leave_a_sample(name: str, content: bytes) -> bytes:
+        if name != "dreamlab.db":
+            return content
+        path = tmp_path / name
+        path.write_bytes(content)
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("INSERT INTO samples VALUES ('lost', 'an image that is gone')")
+        return path.read_bytes()
+
+    repack(file, leave_a_sample)
+    restore(file, tmp_path / "new")
+
+    assert await samples(tmp_path / "new") == {}
+
+
 async def kept_after_restore(file: Path, data: Path) -> tuple[list[JobRecord], list[bytes]]:
     new = data.with_name("new")
     restore(file, new)
