@@ -9,6 +9,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -56,14 +57,22 @@ class StoreThread:
 
         Raises:
             sqlite3.Error: the database refuses.
+            RuntimeError: it is closed.
             Exception: what the work itself raised.
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
         self._waiting.append((work, future))
         if not self._is_asked:
-            self._is_asked = True
-            self._thread.submit(self._visit, loop)
+            self._is_asked = True  # before the visit, which takes it back
+            try:
+                self._thread.submit(self._visit, loop)
+            except RuntimeError:
+                self._is_asked = False
+                future.cancel()  # a last visit that is still under way passes it by
+                with suppress(ValueError):
+                    self._waiting.remove((work, future))
+                raise
         return await future
 
     async def close(self) -> None:

@@ -116,6 +116,15 @@ async def test_an_error_that_is_not_of_the_database_is_the_callers(group: GroupC
     assert await group.write(insert(1)) == 1
 
 
+async def test_all_that_is_asked_for_after_the_end_is_refused(group: GroupCommit) -> None:
+    await group.close()
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="shutdown"):
+            async with asyncio.timeout(10):
+                await group.write(insert(1))
+
+
 async def test_who_is_cancelled_while_waiting_has_written_nothing(
     group: GroupCommit, path: Path
 ) -> None:
