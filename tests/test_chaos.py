@@ -16,7 +16,7 @@ pytestmark = [
 
 
 async def test_every_request_is_answered_once_whatever_is_killed(tmp_path: Path) -> None:
-    report = await chaos.run(tmp_path / "chaos", 9)
+    report = await chaos.run(tmp_path / "chaos", 14)
     assert not report.wrong, report
     assert report.pictures
 
