@@ -1,5 +1,6 @@
 """The database file: opened, examined, migrated; and what SQLite refuses, in words for people."""
 
+import json
 import logging
 import sqlite3
 from collections.abc import Iterable
@@ -102,15 +103,21 @@ def open_database(path: Path) -> sqlite3.Connection:
 def open_for_reading(path: Path) -> sqlite3.Connection:
     """Opens a database that exists, to look only. Readers wait for nobody. Blocks.
 
-    Its SQL has ``folded(text)``, as `str.casefold` does it: SQLite knows ASCII's capitals alone.
+    Its SQL has ``holds(text, words)``: whether each of the words, a JSON list of them as
+    `str.casefold` leaves them, stands in the text, in capitals or not. SQLite knows ASCII's alone.
 
     Raises:
         sqlite3.Error: it can't be read.
     """
     db = _connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
     db.execute("PRAGMA query_only=ON")
-    db.create_function("folded", 1, str.casefold, deterministic=True)
+    db.create_function("holds", 2, _holds, deterministic=True)
     return db
+
+
+def _holds(text: str, words: str) -> bool:
+    folded = text.casefold()
+    return all(word in folded for word in json.loads(words))
 
 
 def problem(path: Path) -> str | None:

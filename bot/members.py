@@ -1,8 +1,11 @@
 """What is whose: a member's pictures, page by page, and what is still theirs to have."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from weakref import WeakValueDictionary
 
 from bot.preferences import Preferences
 from bot.records import Figures, JobRecord, Search
@@ -37,6 +40,7 @@ class Members:
     def __init__(self, store: Store) -> None:
         """Takes the store, open."""
         self._store = store
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def page(
         self,
@@ -56,9 +60,12 @@ class Members:
             size: requests on a page, at most.
             search: which of them; all unless told.
         """
-        found = await self._store.pictured(
-            owner_id, size + 1, before=before, after=after, search=search
-        )
+        # A search reads all of their prompts: the others' reads go between two of them.
+        turn = self._turns.setdefault(owner_id, asyncio.Lock()) if search.words else nullcontext()
+        async with turn:
+            found = await self._store.pictured(
+                owner_id, size + 1, before=before, after=after, search=search
+            )
         if not found and (before or after):
             return await self.page(owner_id, size=size, search=search)
         more = len(found) > size

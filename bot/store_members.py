@@ -41,12 +41,12 @@ class MemberRows(StoreAccess):
         """
         conditions = ["owner_id = ? AND id IN (SELECT job_id FROM images)"]
         values: list[object] = [owner_id]
-        for word in search.words:
-            conditions.append(f"instr(folded({_PROMPT}), ?)")
-            values.append(word.casefold())
         if search.mode is not None:
             conditions.append(f"{_MODE} = ?")
             values.append(search.mode)
+        if search.words:
+            conditions.append(f"holds({_PROMPT}, ?)")
+            values.append(json.dumps([word.casefold() for word in search.words]))
         is_newer = after is not None
         anchor = after if is_newer else before
         if anchor is not None:

@@ -10,6 +10,9 @@ import httpx
 import pytest
 from PIL import Image
 
+from bot.members import Members
+from bot.records import JobRecord, Search
+from bot.store import Store
 from bot.web.thumbnails import SIDE, Thumbnails
 from tests.web_kit import Page, open_page
 
@@ -89,11 +92,42 @@ async def test_pages_lead_there_and_back(page: Page) -> None:
     assert gone["jobs"] == first["jobs"]  # the newest page
 
 
+async def test_a_word_that_is_said_again_is_looked_for_once(page: Page) -> None:
+    await page.finished("a red fox")
+    assert await prompts(page, q="fox Fox FOX " * 9) == ["a red fox"]
+    assert await prompts(page, q="a b c d e f g h") == []
+
+
 @pytest.mark.parametrize(
-    "query", [{"limit": 0}, {"limit": 101}, {"limit": "many"}, {"q": "x" * 201}]
+    "query",
+    [{"limit": 0}, {"limit": 101}, {"limit": "many"}, {"q": "x" * 201}, {"q": "a b c d e f g h i"}],
 )
 async def test_what_can_not_be_looked_for_is_refused(page: Page, query: dict[str, Any]) -> None:
     assert (await page.client.get("/api/gallery", params=query)).status_code == 422
+
+
+async def test_somebody_who_searches_again_and_again_takes_turns_with_everybody(
+    tmp_path: Path,
+) -> None:
+    searching: list[str] = []
+    together: set[tuple[str, ...]] = set()
+
+    class Watched(Store):
+        async def pictured(self, owner_id: str, *args: Any, **named: Any) -> list[JobRecord]:
+            searching.append(owner_id)
+            together.add(tuple(sorted(searching)))
+            try:
+                return await super().pictured(owner_id, *args, **named)
+            finally:
+                searching.remove(owner_id)
+
+    async with await Watched.open(tmp_path / "dreamlab.db") as store:
+        members, search = Members(store), Search(("fox",))
+        asked = [members.page(who, search=search) for who in ("ada", "ada", "ada", "bob")]
+        await asyncio.gather(*asked)
+
+    assert ("ada", "bob") in together
+    assert not any(who.count("ada") > 1 for who in together)
 
 
 async def test_failed_and_deleted_requests_are_no_pictures(page: Page) -> None:

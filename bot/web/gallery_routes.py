@@ -9,11 +9,15 @@ from bot.records import Search
 from bot.web.problems import PROBLEMS
 from bot.web.schemas import JobOut
 from bot.web.services import TheStudio, TheVisitor
+from engine.errors import RequestError
 
 gallery = APIRouter(prefix="/api", responses=PROBLEMS)
 
 PAGE = 24
 """Requests on a page, unless told."""
+
+MOST_WORDS = 8
+"""That may be looked for at once: all of them are, in each of one's prompts."""
 
 
 class GalleryOut(BaseModel):
@@ -30,7 +34,11 @@ async def get_gallery(
     studio: TheStudio,
     visitor: TheVisitor,
     q: Annotated[
-        str, Query(max_length=200, description="Words that stand in the prompt, in any order.")
+        str,
+        Query(
+            max_length=200,
+            description=f"Up to {MOST_WORDS} words that stand in the prompt, in any order.",
+        ),
     ] = "",
     mode: Annotated[str | None, Query(max_length=100, description="What drew them.")] = None,
     before: Annotated[str | None, Query(max_length=100, description="Older than this job.")] = None,
@@ -38,7 +46,10 @@ async def get_gallery(
     limit: Annotated[int, Query(ge=1, le=100)] = PAGE,
 ) -> GalleryOut:
     """A page of your pictures; the newest page where the one that is asked for is empty."""
-    search = Search(tuple(q.split()), mode or None)
+    words = tuple(dict.fromkeys(q.casefold().split()))
+    if len(words) > MOST_WORDS:
+        raise RequestError("q", f"{len(words)} words", f"at most {MOST_WORDS} words")
+    search = Search(words, mode or None)
     members = studio.members
     page = await members.page(
         visitor.owner.id, before=before, after=after, size=limit, search=search
