@@ -44,7 +44,7 @@ THREADS = "OMP_NUM_THREADS"
 LISTENING = 5.0
 """Longest that `RayWorker.listen` waits for something to say, in seconds."""
 
-GATHERED = 0.05
+GATHERED = 0.1
 """Seconds that progress waits for what comes next, so that they travel together: each call between
 machines takes processor time of both, which is the step loop's while a picture is drawn."""
 
