@@ -5,6 +5,7 @@ import base64
 import io
 import logging
 import re
+import socket
 import struct
 import zipfile
 import zlib
@@ -21,6 +22,7 @@ from PIL import Image, PngImagePlugin
 from bot.settings import Settings
 from bot.web.access import MOST_FAILURES, Access, TooFastError
 from bot.web.events import MOST_OF_ONE
+from bot.web.guard import MAX_SIGN_IN
 from bot.web.pace import Pace
 from bot.web.roles import RULES, Role
 from tests.web_kit import PATIENCE, UNUSED, Page, open_page
@@ -369,12 +371,11 @@ async def test_requests_of_one_token_are_bounded_and_of_others_are_not(
     monkeypatch.setattr("bot.web.access.BURST", 5)
     monkeypatch.setattr("bot.web.access.PER_SECOND", 1e-3)
     async with open_page(tmp_path, **SECRETS) as page, browser(page, ADA) as client:
-        # A browser's session and a program's token are one token.
+        # A browser's session, with its beginning, and a program's token are one token.
         for _ in range(2):
             assert (await client.get("/api/session")).status_code == 200
             answer = await page.client.get("/api/session", headers=bearer(ADA))
             assert answer.status_code == 200
-        assert (await client.get("/api/session")).status_code == 200
         for answer in (
             await client.get("/api/session"),
             await page.client.get("/api/session", headers=bearer(ADA)),
@@ -384,6 +385,8 @@ async def test_requests_of_one_token_are_bounded_and_of_others_are_not(
             assert answer.status_code == 429
             assert int(answer.headers["retry-after"]) > 0
         assert "Too many requests" in answer.json()["error"]["message"]
+        again = await page.client.post("/api/session", json={"token": ADA})
+        assert again.status_code == 429
         other = await page.client.get("/api/session", headers=bearer(BOB))
         assert other.status_code == 200
 
@@ -435,6 +438,7 @@ async def test_who_does_not_say_what_they_want_is_hung_up_on(
                 assert await reader.read() == b""  # it is closed
             writer.close()
             await writer.wait_closed()
+        monkeypatch.undo()
         # Whoever has said it is not: the stream is as open as before.
         await page.client.post("/api/jobs", json={"prompt": "later"}, headers=bearer(ADA))
         async with asyncio.timeout(PATIENCE):
@@ -457,6 +461,59 @@ async def test_who_trickles_a_body_is_told_that_it_took_too_long(
     answer = await raw(page, request + b"{")
     assert answer.split()[1] == b"408"
     assert b"took too long" in answer
+
+
+async def trickle(writer: asyncio.StreamWriter) -> None:
+    """Sends a byte at a time, as long as it may."""
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0)
+
+
+async def test_who_goes_on_with_a_body_after_its_answer_is_hung_up_on(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.web.connections.REST_SECONDS", 0.05)
+    for target in ("POST /api/jobs", "GET /healthz"):
+        lines = (f"{target} HTTP/1.1", f"Host: 127.0.0.1:{page.port}", *JSON_LINES)
+        reader, writer = await asyncio.open_connection("127.0.0.1", page.port)
+        writer.write("\r\n".join([*lines, "Content-Length: 100000000", "", "x"]).encode())
+        async with asyncio.timeout(PATIENCE):
+            await reader.readuntil(b"}")  # the answer
+            with pytest.raises(ConnectionError):
+                await trickle(writer)
+        writer.close()
+
+
+async def pour(ours: socket.socket, requests: bytes) -> None:
+    """Sends requests as long as it may, and reads no answer."""
+    while True:
+        await asyncio.get_running_loop().sock_sendall(ours, requests)
+
+
+async def test_who_reads_no_answer_is_hung_up_on(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bot.web.connections.READ_SECONDS", 0.05)
+    lines = ("GET /static/page.css HTTP/1.1", f"Host: 127.0.0.1:{page.port}", "", "")
+    with socket.socket() as ours:
+        ours.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(ours, ("127.0.0.1", page.port))
+        async with asyncio.timeout(PATIENCE):
+            with pytest.raises(ConnectionError):
+                await pour(ours, "\r\n".join(lines).encode() * 1000)
+
+
+async def test_a_token_that_trickles_or_is_long_is_refused_soon(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = await page.client.post("/api/session", json={"token": "x" * MAX_SIGN_IN})
+    assert long.status_code == 413
+    assert "4 KiB" in long.json()["detail"]
+    monkeypatch.setattr("bot.web.guard.SIGN_IN_SECONDS", 0.05)
+    request = request_of(page, "/api/session", *JSON_LINES, "Content-Length: 1000", method="POST")
+    assert (await raw(page, request + b"{")).split()[1] == b"408"
 
 
 # Secrets ------------------------------------------------------------------------------------------

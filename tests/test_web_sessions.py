@@ -1,12 +1,13 @@
 """Browsers that are signed in: how long, how many, and what a store that refuses does to it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from bot.database import StoreUnavailableError
-from bot.records import Session
+from bot.records import Owner, Session
 from bot.sessions import KeptSessions
 from bot.store import Store
 from bot.web.access import YOU
@@ -78,6 +79,20 @@ async def test_the_oldest_ends_where_there_are_too_many_here_and_after_a_restart
     for known in (sessions, again):
         assert known.find(oldest) is None
         assert None not in [known.find(secret) for secret in others]
+
+
+async def test_who_signs_in_often_signs_out_nobody_with_another_token(kept: Kept) -> None:
+    viewer = Visitor(Role.VIEWER, Owner("web:viewer", "viewer"), token="viewer's")
+    visitors = {"fingerprint": ADMIN, "viewer's": viewer}
+    sessions = Sessions(kept, visitors.get, Clock(), most=3, most_of_one=2)
+    admins = await sessions.begin(ADMIN)
+    first = await sessions.begin(viewer)
+    others = await asyncio.gather(*(sessions.begin(viewer) for _ in range(2)))
+    again = Sessions(kept, visitors.get, Clock())
+    await again.recall()
+    for known in (sessions, again):
+        assert known.find(first) is None
+        assert None not in [known.find(secret) for secret in (admins, *others)]
 
 
 async def test_what_comes_back_ends_when_it_would_have(kept: Kept) -> None:

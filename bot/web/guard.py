@@ -34,7 +34,11 @@ MAX_MODES_FILE = 256 * 1024
 MAX_MODES_DRAFT = 2 * MAX_MODES_FILE + MAX_BODY
 """Likewise for one within JSON, where quotes and line ends take two characters."""
 
+MAX_SIGN_IN = 4 * 1024
+"""Likewise for a token, which anybody may send."""
+
 _LIMITS = {
+    ("POST", "/api/session"): MAX_SIGN_IN,
     ("POST", "/api/jobs"): MAX_DRAFT,
     ("POST", "/generate"): MAX_DRAFT,
     ("POST", "/sdapi/v1/img2img"): MAX_DRAFT,
@@ -58,6 +62,9 @@ _BRINGS_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 MOST_SECONDS = 300
 """Seconds that a body may take to arrive; a phone sends the largest in a third of it."""
+
+SIGN_IN_SECONDS = 10
+"""Likewise for a token: without one nobody may keep a connection busy for long."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 """Names that a browser uses for this machine and no other site can take."""
@@ -174,6 +181,11 @@ def limit_of(method: str, path: str) -> int:
     return _LIMITS.get((method, path), MAX_BODY)
 
 
+def seconds_of(method: str, path: str) -> float:
+    """Returns how long the body that an address takes may take to arrive."""
+    return SIGN_IN_SECONDS if (method, path) == ("POST", "/api/session") else MOST_SECONDS
+
+
 def _too_large(limit: int) -> str:
     return f"The request is too large. Allowed: at most {limit // 1024} KiB."
 
@@ -203,7 +215,8 @@ class Guard:
             return
         scope["scheme"] = ours.partition("://")[0]
         try:
-            await self._app(scope, _limited(receive, limit_of(method, path)), answer)
+            limited = _limited(receive, limit_of(method, path), seconds_of(method, path))
+            await self._app(scope, limited, answer)
         except Exception:
             logger.exception("A request to the web page failed unexpectedly.")
             if answer.begun:
@@ -229,11 +242,11 @@ class _Answer:
         await self._send(message)
 
 
-def _limited(receive: Receive, limit: int) -> Receive:
+def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
     """Counts a body whose length nobody announced, and the seconds that it takes."""
     taken = 0
     has_more = True
-    due = asyncio.get_running_loop().time() + MOST_SECONDS
+    due = asyncio.get_running_loop().time() + seconds
 
     async def limited() -> Message:
         nonlocal taken, has_more
@@ -243,9 +256,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
             async with asyncio.timeout_at(due):
                 message = await receive()
         except TimeoutError:
-            detail = (
-                f"The request took too long to arrive. Allowed: at most {MOST_SECONDS} seconds."
-            )
+            detail = f"The request took too long to arrive. Allowed: at most {seconds} seconds."
             raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from None
         has_more = message.get("more_body", False)
         taken += len(message.get("body", b""))

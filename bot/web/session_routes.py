@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from bot.web.access import TooManyGuessesError, WrongTokenError
+from bot.web.access import TooFastError, TooManyGuessesError, WrongTokenError
 from bot.web.gate import address_of, cookie_name, is_private, refusal_of
 from bot.web.problems import PROBLEMS, ConflictError
 from bot.web.schemas import Sent
@@ -50,7 +50,8 @@ async def sign_in(
     try:
         token = body.token if isinstance(body.token, str) else ""
         visitor = access.by_token(token.strip(), address_of(request))
-    except (WrongTokenError, TooManyGuessesError) as error:
+        access.count(visitor)
+    except (WrongTokenError, TooManyGuessesError, TooFastError) as error:
         return refusal_of(error)
     answer = Response(status_code=HTTPStatus.NO_CONTENT)
     answer.set_cookie(

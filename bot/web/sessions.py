@@ -27,6 +27,9 @@ LIFE = 7 * 24 * 3600
 MOST = 1000
 """Browsers signed in at once; one more ends the oldest."""
 
+MOST_OF_ONE = 100
+"""Likewise with one token, so that nobody signs out who has another."""
+
 
 class Sessions:
     """Turns a session's secret into a visitor."""
@@ -37,6 +40,7 @@ class Sessions:
         by_fingerprint: Callable[[str], Visitor | None],
         clock: Callable[[], float] = time.monotonic,
         most: int = MOST,
+        most_of_one: int = MOST_OF_ONE,
     ) -> None:
         """Takes where they are kept.
 
@@ -45,13 +49,16 @@ class Sessions:
             by_fingerprint: returns who has a token now, by `Visitor.token`.
             clock: seconds since some moment, never set back.
             most: of them at once.
+            most_of_one: likewise, with one token.
         """
         self._kept = kept
         self._by_fingerprint = by_fingerprint
         self._clock = clock
         self._most = most
+        self._most_of_one = most_of_one
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()  # by the hash of the secret
         self._recalling = asyncio.Lock()
+        self._beginning = asyncio.Lock()
         self._is_recalled = False
 
     async def recall(self) -> None:
@@ -80,14 +87,16 @@ class Sessions:
         secret = secrets.token_urlsafe(32)
         key = _key(secret)
         expires_at = datetime.now(UTC) + timedelta(seconds=LIFE)
-        await self._kept.add(Session(key, visitor.token, expires_at), self._most)
-        now = self._clock()
-        for old, known in tuple(self._visitors.items()):
-            if known.expires is not None and known.expires <= now:
-                del self._visitors[old]
-        self._visitors[key] = replace(visitor, session=key, expires=now + LIFE)
-        while len(self._visitors) > self._most:
-            self._visitors.popitem(last=False)
+        async with self._beginning:
+            await self._make_room(visitor.token)
+            await self._kept.add(Session(key, visitor.token, expires_at), self._most)
+            now = self._clock()
+            for old, known in tuple(self._visitors.items()):
+                if known.expires is not None and known.expires <= now:
+                    del self._visitors[old]
+            self._visitors[key] = replace(visitor, session=key, expires=now + LIFE)
+            while len(self._visitors) > self._most:
+                self._visitors.popitem(last=False)
         return secret
 
     async def end(self, visitor: Visitor) -> None:
@@ -99,6 +108,11 @@ class Sessions:
         if visitor.session is not None:
             await self._kept.remove(visitor.session)
             self._visitors.pop(visitor.session, None)
+
+    async def _make_room(self, token: str) -> None:
+        same = [known for known in self._visitors.values() if known.token == token]
+        for oldest in same[: max(0, len(same) + 1 - self._most_of_one)]:
+            await self.end(oldest)
 
     async def _recall_all(self) -> None:
         if self._is_recalled:
