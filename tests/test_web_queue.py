@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from bot.records import JobRecord, JobView, Origin, Owner, Setback
+from bot.web.access import Access
 from bot.web.queue_board import reason
-from engine.jobs import GenerationRequest, JobStatus, ModelSpec, Sampler
+from engine.jobs import GenerationRequest, JobStatus, ModelSpec, RequestDraft, Sampler
 from engine.lane import LaneState, LaneStatus
 from engine.testing import FakeExecutor
 from tests.web_kit import Page, open_page
@@ -66,6 +67,21 @@ async def test_what_others_ask_for_is_told_to_nobody(held: Page) -> None:
     assert "secret" not in answer.text
     told = [entry["who"] for entry in answer.json()["running"] + answer.json()["waiting"]]
     assert told == ["artist on the page, by the page"] * 2
+
+
+async def test_what_roles_count_is_told_to_who_has_them_and_admins(
+    held: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(held.studio, "_weights", {"Boosters": 2.0})
+    access: Access = held.front_end.app.state.access
+    ada = replace(access.by_token(ADA, "nowhere").owner, roles=frozenset({"Boosters"}))
+    for _ in range(2):
+        await held.studio.submit(RequestDraft("a fox"), ada, Origin("web"))
+    await held.executor.until(lambda: bool(held.executor.running))
+    for token, is_told in ((ADA, True), (BOB, False), (VIEWER, False), (ADMIN, True)):
+        act_as(held, token)
+        (waits,) = (await queue(held))["waiting"]
+        assert ("its turns count 2 times as much" in waits["why"]) is is_told
 
 
 async def test_artists_take_back_their_own_and_admins_anybodys(held: Page) -> None:
@@ -168,4 +184,4 @@ async def test_loads_are_told_beside_requests(tmp_path: Path) -> None:
     ],
 )
 def test_why_a_request_waits(view: JobView, lanes: list[LaneStatus], told: str) -> None:
-    assert reason(view, lanes) == told
+    assert reason(view, lanes, shows_weight=True) == told

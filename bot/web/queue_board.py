@@ -133,10 +133,11 @@ class QueueBoard:
         record = view.record
         request = record.request
         is_yours = record.owner.id == visitor.owner.id
+        may_know = is_yours or visitor.role is Role.ADMIN
         runs = record.status is JobStatus.RUNNING
         mode = self._catalog.modes.get(request.mode)
         return EntryOut(
-            id=record.id if is_yours or visitor.role is Role.ADMIN else None,
+            id=record.id if may_know else None,
             is_yours=is_yours,
             who=_who(record, visitor, is_yours=is_yours),
             prompt=request.shown_prompt if is_yours else None,
@@ -146,7 +147,7 @@ class QueueBoard:
             count=request.count,
             runs=runs,
             position=view.position,
-            why=None if runs else reason(view, lanes),
+            why=None if runs else reason(view, lanes, shows_weight=may_know),
             device=self._pool.device_of(record.id),
             progress=AdvanceOut.of(view.progress) if view.progress else None,
             created_at=record.created_at,
@@ -162,12 +163,13 @@ class QueueBoard:
         return f"{verb} {model.path.name if model else 'a model'}"
 
 
-def reason(view: JobView, lanes: Sequence[LaneStatus]) -> str:
+def reason(view: JobView, lanes: Sequence[LaneStatus], *, shows_weight: bool) -> str:
     """Returns why a request waits, in a sentence or two.
 
     Args:
         view: the request, as it waits.
         lanes: what each device is doing.
+        shows_weight: whether what its owner's role counts may be known.
     """
     told = [_SETBACKS[view.setback]] if view.setback else []
     ready = [lane for lane in lanes if lane.state is LaneState.READY]
@@ -183,7 +185,7 @@ def reason(view: JobView, lanes: Sequence[LaneStatus]) -> str:
         told.append(f"Next, as soon as {devices} has room.")
     else:
         told.append("Next.")
-    if view.record.weight != 1:
+    if shows_weight and view.record.weight != 1:
         told.append(f"By its owner's role, its turns count {view.record.weight:g} times as much.")
     if ready and not any(view.record.request.model.key in lane.models for lane in ready):
         told.append("Its model must be loaded first.")
