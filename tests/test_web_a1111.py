@@ -248,6 +248,12 @@ def test_clients_say_nothing_in_many_ways(value: object, asks: bool) -> None:
     assert asks_for_something(value) is asks
 
 
+@pytest.mark.parametrize(("within", "asks"), [("", False), ("1", True)])
+def test_what_is_nested_as_deep_as_json_goes_is_looked_through(within: str, asks: bool) -> None:
+    depth = 900
+    assert asks_for_something(json.loads("[" * depth + within + "]" * depth)) is asks
+
+
 # How far it is ------------------------------------------------------------------------------------
 
 

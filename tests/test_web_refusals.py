@@ -131,6 +131,7 @@ async def test_a_body_of_the_wrong_shape_is_refused(
         b"[" * 60_000,
         b'{"prompt": "x", "steps": ' + b"9" * 5000 + b"}",
         b'{"prompt": "\\ud800"}',
+        b'{"prompt": "x", "made_of": "\\ud800"}',
     ],
 )
 async def test_what_is_no_json_is_refused_and_not_echoed(page: Page, body: bytes) -> None:

@@ -278,11 +278,16 @@ def mode_in(
 
 def asks_for_something(value: object) -> bool:
     """Whether a value is more than a client's way to say nothing, in lists and groups likewise."""
-    if isinstance(value, Mapping):
-        return any(map(asks_for_something, value.values()))
-    if isinstance(value, list):
-        return any(map(asks_for_something, value))
-    return value not in _NOTHING
+    left = [value]
+    while left:  # a call for each level would end where Python's stack does
+        value = left.pop()
+        if isinstance(value, Mapping):
+            left.extend(value.values())
+        elif isinstance(value, list):
+            left.extend(value)
+        elif value not in _NOTHING:
+            return True
+    return False
 
 
 def progress_of(view: JobView, waiting: int, now: datetime, *, with_image: bool) -> ProgressOut:

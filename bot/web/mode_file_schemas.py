@@ -1,27 +1,14 @@
 """What travels over HTTP about drafts of the modes file."""
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import AfterValidator, BaseModel, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
 from bot.web.difference import DiffLineOut
 from bot.web.mode_routes import EXAMPLE
-from bot.web.schemas import Sent
+from bot.web.schemas import Sent, Text
 from modes.yaml_reader import Problem
-
-
-def _whole(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("string_unicode", "text in valid Unicode") from None
-    return text
-
-
-Text = Annotated[str, AfterValidator(_whole)]
-"""Text without half a character, which no file and no answer can hold."""
 
 
 class ChangeIn(Sent):

@@ -31,6 +31,18 @@ class Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
 
+def _whole(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError("string_unicode", "text in valid Unicode") from None
+    return text
+
+
+Text = Annotated[str, AfterValidator(_whole)]
+"""Text without half a character, which no file and no answer can hold."""
+
+
 def _plain(value: object) -> object:
     if isinstance(value, dict | list):
         raise PydanticCustomError("plain", "one number or one text")
@@ -75,7 +87,7 @@ class DraftIn(Sent):
     loras: list[LoraIn] = Field(
         default_factory=list, description="Laid over the model, as the mode allows."
     )
-    made_of: str | None = Field(
+    made_of: Text | None = Field(
         default=None,
         description="The job of yours that this one changes; they are shown as a family.",
     )
