@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from bot.web import keys
+from bot.web.access import YOU
 from engine.testing import FakeExecutor
 from tests.web_kit import PATIENCE, UNUSED, Page, open_page
 
@@ -57,6 +59,15 @@ async def test_who_waits_for_the_picture_gets_the_one_that_there_is(page: Page, 
     assert len(page.executor.requests) == 1
     other = await page.client.post(path, json={"prompt": "y"}, headers=headers)
     assert other.status_code == 409
+
+
+@pytest.mark.parametrize("path", ["/api/jobs", "/generate", "/v1/images/generations"])
+async def test_a_key_outlives_an_upgrade_that_adds_a_field(page: Page, path: str) -> None:
+    headers = {"Idempotency-Key": "k-1"}
+    await page.client.post(path, json={"prompt": "x"}, headers=headers)
+    (record,) = await page.studio.history(YOU.id)
+    # What a client sent, and nothing that it knows nothing of.
+    assert record.origin.address["body"] == sha256(b'{"prompt": "x"}').hexdigest()
 
 
 async def test_who_hangs_up_and_has_a_key_finds_the_picture_later(tmp_path: Path) -> None:

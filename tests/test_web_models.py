@@ -199,6 +199,16 @@ async def test_a_drawing_that_fails_is_a_problem_and_no_picture(
     assert "Traceback" not in caplog.text  # it is told where it happened, once
 
 
+@pytest.mark.parametrize("path", ["/generate", "/v1/images/generations", "/sdapi/v1/txt2img"])
+async def test_a_picture_that_is_deleted_as_it_is_done_is_told(
+    page: Page, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    monkeypatch.setattr(page.studio, "image_path", lambda _: tmp_path / "deleted.png")
+    answer = await page.client.post(path, json={"prompt": "x"})
+    assert answer.status_code == 404
+    assert "the id of a picture that was not deleted" in answer.text
+
+
 async def test_a_drawing_that_is_cancelled_is_told(held: Page) -> None:
     asking = asyncio.create_task(held.client.post("/generate", json={"prompt": "x"}))
     await held.executor.until(lambda: bool(held.executor.running))

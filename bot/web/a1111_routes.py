@@ -6,7 +6,6 @@ import io
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
@@ -34,6 +33,7 @@ from bot.web.a1111_schemas import (
     samplers,
 )
 from bot.web.events import Feeds
+from bot.web.image_routes import content_of
 from bot.web.model_routes import ended
 from bot.web.problems import PROBLEMS
 from bot.web.roles import Visitor
@@ -217,8 +217,8 @@ async def _drawn(
     record = await studio.submit(draft, visitor.owner, HERE)
     feeds.announce(record.id, visitor.owner)
     final = await ended(record, request, studio)
-    paths = [studio.image_path(image) for image in final.images]
-    images, infotexts = await asyncio.to_thread(_read, paths)
+    contents = [await content_of(image, studio) for image in final.images]
+    images, infotexts = await asyncio.to_thread(_read, contents)
     return ImagesOut(
         images=images if body.send_images else [],
         parameters=body.echo(),
@@ -237,11 +237,10 @@ def _current(unfinished: list[JobRecord]) -> JobRecord:
     return next(running, unfinished[0])
 
 
-def _read(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
+def _read(contents: Sequence[bytes]) -> tuple[list[str], list[str]]:
     """Returns pictures as base64, and how each was drawn as its file says."""
     images, infotexts = [], []
-    for path in paths:
-        content = path.read_bytes()
+    for content in contents:
         images.append(base64.b64encode(content).decode())
         with Image.open(io.BytesIO(content), formats=["PNG"]) as picture:
             infotexts.append(str(picture.info.get("parameters", "")))

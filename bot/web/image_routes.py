@@ -43,10 +43,7 @@ async def image(
     download: Annotated[bool, Query(description="Have it saved instead of shown.")] = False,
 ) -> Response:
     """A picture as PNG, its parameters in the text chunk ``parameters``."""
-    try:
-        content = await asyncio.to_thread(studio.image_path(record).read_bytes)
-    except FileNotFoundError:
-        raise UnknownImageError(record.id) from None
+    content = await content_of(record, studio)
     name = f'filename="dream-lab-{record.seed}.png"'
     headers = {
         # A picture never changes under its id.
@@ -54,6 +51,18 @@ async def image(
         "Content-Disposition": f"{'attachment' if download else 'inline'}; {name}",
     }
     return Response(content, media_type="image/png", headers=headers)
+
+
+async def content_of(image: ImageRecord, studio: Studio) -> bytes:
+    """Returns a picture's file.
+
+    Raises:
+        UnknownImageError: it was deleted a moment ago.
+    """
+    try:
+        return await asyncio.to_thread(studio.image_path(image).read_bytes)
+    except FileNotFoundError:
+        raise UnknownImageError(image.id) from None
 
 
 @images.get("/{image_id}/small", response_class=Response, responses=SMALL)

@@ -49,7 +49,7 @@ async def submit(
     response: Response,
 ) -> JobOut:
     """Asks for pictures; the request is stored when this answers."""
-    async with once.use(body.model_dump()) as (known, origin):
+    async with once.use(body.model_dump(exclude_defaults=True)) as (known, origin):
         record = known
         if record is None:
             parent = await own_parent(body, studio, visitor)
@@ -108,7 +108,10 @@ async def again(
 ) -> JobOut:
     """Asks for the same once more with a fresh seed, or for a variation of it."""
     earlier = view.record.id
-    async with once.use({"again": earlier, **body.model_dump()}) as (known, origin):
+    async with once.use({"again": earlier, **body.model_dump(exclude_defaults=True)}) as (
+        known,
+        origin,
+    ):
         record = known
         if record is None:
             record = await studio.again(earlier, visitor.owner, origin, vary=body.vary)

@@ -44,7 +44,8 @@ class Keys:
 
         Args:
             key: as the client sent it; None where it sent none, and then every request is new.
-            what: is asked for, as plain JSON.
+            what: is asked for, as plain JSON. What was left out is left out, so that a field
+                that is new some day changes nothing.
             owner: whose key it is; those of others are others.
 
         Raises:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from bot.records import JobRecord
 from bot.studio import Studio
+from bot.web.image_routes import content_of
 from bot.web.keys import TheOnce
 from bot.web.mode_schemas import (
     DeviceOut,
@@ -127,7 +128,7 @@ async def generate(
     """
     if body.count not in (None, 1):
         raise RequestError("count", body.count, "1 here; /api/jobs draws several")
-    async with once.use(body.model_dump()) as (known, origin):
+    async with once.use(body.model_dump(exclude_defaults=True)) as (known, origin):
         record = known
         if record is None:
             parent = await own_parent(body, studio, visitor)
@@ -138,7 +139,7 @@ async def generate(
                 await studio.switch_mode(other, HERE.place, visitor.owner)
     final = await ended(record, request, studio, goes_on=once.has_key)
     image = final.images[0]
-    content = await asyncio.to_thread(studio.image_path(image).read_bytes)
+    content = await content_of(image, studio)
     # A header takes no letter beyond ASCII; a mode's name may have some.
     headers = {"X-Mode": quote(final.request.mode), "X-Seed": str(image.seed)}
     return Response(content, media_type="image/png", headers=headers)

@@ -1,6 +1,5 @@
 """OpenAI's images API, for programs that speak it already: a mode is a model, the rest is ours."""
 
-import asyncio
 import base64
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field
 
+from bot.web.image_routes import content_of
 from bot.web.keys import TheOnce
 from bot.web.model_routes import ended
 from bot.web.problems import answer_for, answer_for_invalid, as_openai
@@ -135,7 +135,7 @@ async def generate_images(
     Whoever hangs up first takes the request back, unless it had a key to ask for it again.
     """
     draft = body.draft()
-    async with once.use(draft.model_dump()) as (known, origin):
+    async with once.use(draft.model_dump(exclude_defaults=True)) as (known, origin):
         record = known
         if record is None:
             record = await studio.submit(draft.draft(), visitor.owner, origin)
@@ -147,8 +147,7 @@ async def generate_images(
         if body.response_format != "b64_json":
             url = f"{request.base_url}api/images/{image.id}"
         if body.response_format != "url":
-            content = await asyncio.to_thread(studio.image_path(image).read_bytes)
-            encoded = base64.b64encode(content).decode()
+            encoded = base64.b64encode(await content_of(image, studio)).decode()
         data.append(ImageData(url=url, b64_json=encoded))
     finished = final.finished_at or final.created_at
     size = f"{final.request.width}x{final.request.height}"
