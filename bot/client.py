@@ -41,6 +41,9 @@ AT_ONCE = 16
 """Requests that are submitted at the same time. Who comes while it is as many is told so by
 "thinking" and waits for a turn: in a burst, all would be answered together, at its end."""
 
+LISTEN_SECONDS = 3.0
+"""Longest that turns wait for others to be told "thinking": Discord gives up on these then."""
+
 CONNECTIONS = 100
 """Most connections to Discord's API. A burst uses those that are there instead of opening more."""
 
@@ -304,7 +307,7 @@ class DreamClient(discord.Client):
     async def _listened(self) -> None:
         """Waits, for a while, until not many are left whom Discord gives up on in seconds."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(ACKNOWLEDGE_SECONDS):
+            async with asyncio.timeout(LISTEN_SECONDS):
                 await self._calm.wait()
 
     async def _answer(
