@@ -71,4 +71,4 @@ def test_every_child_has_a_button_that_says_what_it_is(
     label = kin(a_job(parent=Parent("p", number, kinship)))
 
     assert 0 < len(label) <= 80
-    assert label.endswith(" of 4") == (number == 3)
+    assert label.endswith("picture 4") == (number == 3)
