@@ -48,8 +48,9 @@ from engine.worker_host import prepare_device
 from engine.workers.host_cache import HostCache
 
 DEMO = Path(__file__).parent.parent / "models" / "diffusers" / "dream-demo"
-LOADS = (0.5, 0.95, 1.5)
-"""Arrivals, as shares of what the stock pipeline can serve."""
+LOADS = {0.5: 0.25, 0.95: 0.5, 1.5: 1.0}
+"""How fast people come, as a share of what the stock pipeline can serve, and the share of
+`Profile.arrivals` that come so: the fewer come, the less there is to see."""
 
 Figure = dict[str, Any]
 
@@ -64,14 +65,13 @@ class Profile:
         users: crowds of the closed loop.
         steps: of each picture.
         each: pictures that each user of a closed loop asks for.
-        arrivals: requests of the open loop in which most come; the others have as many fewer as
-            fewer come. 0 leaves them out. The more there are, the longer is the line that grows
-            where more come than are served.
+        arrivals: requests of the open loop in which most come; 0 leaves all of them out. The more
+            there are, the longer is the line that grows where more come than are served.
         flood: requests of the member who floods; 0 leaves that out.
         modes: requests of the run with eight models; 0 leaves that out.
         returns: how often a model comes back from the host's memory.
-        rounds: how often all of it is done, but for what is compared with nobody: the eight models,
-            and the returns from the host's memory.
+        rounds: how often all of it is done, but for what takes long or is compared with nobody:
+            the flood, the eight models, and the returns from the host's memory.
     """
 
     family: Family | None
@@ -79,7 +79,7 @@ class Profile:
     users: tuple[int, ...] = (1, 2, 4, 8)
     steps: int = 12
     each: int = 3
-    arrivals: int = 40
+    arrivals: int = 60
     flood: int = 200
     modes: int = 40
     returns: int = 5
@@ -90,7 +90,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = {
     # Latents of 8 x 8, where calling the UNet costs more than what it computes, and of 32 x 32.
     "tiny": (
         Profile(None, 64),
-        Profile(None, 256, users=(1, 8), each=2, arrivals=0, flood=0, modes=0),
+        Profile(None, 256, users=(1, 8), each=2, arrivals=0, flood=0, modes=0, rounds=2),
     ),
     "gpu": (
         Profile(
@@ -261,8 +261,8 @@ class Bench:
         """Users who know nothing of each other, with settings of their own."""
         if not self._profile.arrivals:
             return
-        for load in LOADS:
-            count = max(1, round(self._profile.arrivals * load / max(LOADS)))
+        for load, share in LOADS.items():
+            count = max(1, round(self._profile.arrivals * share))
             asked = poisson(load * self._capacity, count, self._mixed, seed=number)
             for server in self._in_turn(number):
                 served = drive(server, Arrivals(asked))
@@ -276,7 +276,7 @@ class Bench:
     def _flood(self, number: int) -> Iterator[Figure]:
         """One who asks for very much, and another's single request, as it comes a moment later."""
         count = self._profile.flood
-        if not count:
+        if number or not count:
             return
         for server in (self._stock, QueuedServer(self._ours)):
             alone = drive(server, Arrivals(self._many(1)))[-1].latency

@@ -9,6 +9,7 @@ transactions. Rounds alternate, so that whatever else the machine does meets bot
 
 import argparse
 import asyncio
+import itertools
 import sqlite3
 import statistics
 import tempfile
@@ -35,11 +36,18 @@ _REQUEST = GenerationRequest(
 )
 
 
+MEMBERS = 200
+"""Who asks, in turn: what a member has asked for today is counted with each request."""
+
+_numbers = itertools.count()
+
+
 def a_job() -> JobRecord:
-    """Returns a new request."""
+    """Returns a new request, of the next member."""
+    member = 80351110224678912 + next(_numbers) % MEMBERS
     return JobRecord(
         id=new_job_id(),
-        owner=Owner("discord:80351110224678912", "Ada"),
+        owner=Owner(f"discord:{member}", "Ada"),
         origin=Origin("discord", "discord:1", {"channel_id": 1, "token": "t" * 200}),
         request=_REQUEST,
         status=JobStatus.QUEUED,
