@@ -24,6 +24,8 @@ from engine.jobs import GenerationRequest, JobStatus
 
 log = logging.getLogger(__name__)
 
+_READ_TOGETHER = 16  # a few milliseconds' work, which is as long as one waits for the others
+
 T = TypeVar("T")
 REQUEST = TypeAdapter(GenerationRequest)
 
@@ -49,7 +51,8 @@ class StoreAccess:
         """
         writer = await asyncio.to_thread(open_database, path)
         reader = await asyncio.to_thread(open_for_reading, path)
-        return cls(GroupCommit(writer), StoreThread(reader, "store-reader", each_by_itself))
+        reads = StoreThread(reader, "store-reader", each_by_itself, _READ_TOGETHER)
+        return cls(GroupCommit(writer), reads)
 
     async def close(self) -> None:
         """Closes the connections; what was committed is safe without it, too."""

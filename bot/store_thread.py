@@ -1,7 +1,7 @@
 """The thread that a connection to the database belongs to; what waits for it goes in one visit.
 
-Waking a thread takes as long as most statements do. So all that waits when it is free is worked
-off together, and all who asked hear of theirs at once.
+Waking a thread takes as long as most statements do. So what waits when it is free is worked off
+together, and all who asked hear of theirs at once.
 """
 
 import asyncio
@@ -38,15 +38,19 @@ Together: TypeAlias = Callable[[sqlite3.Connection, Sequence[Work[Any]]], list[O
 class StoreThread:
     """A connection that one thread uses, for any number of coroutines."""
 
-    def __init__(self, db: sqlite3.Connection, name: str, together: Together) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, name: str, together: Together, most: int | None = None
+    ) -> None:
         """Takes a connection in autocommit mode; nobody else may use it afterwards.
 
         Args:
             db: the connection.
             name: of the thread.
             together: does what waits.
+            most: of what waits, at a time: the first need not wait for the last. None is all.
         """
         self._db = db
+        self._most = most
         self._together = together
         self._waiting: deque[tuple[Work[Any], asyncio.Future[Any]]] = deque()
         self._is_asked = False
@@ -82,15 +86,18 @@ class StoreThread:
 
     def _visit(self, loop: asyncio.AbstractEventLoop) -> None:
         self._is_asked = False  # before the look: who comes after it asks anew
-        group = []
-        while self._waiting:
-            work, future = self._waiting.popleft()
-            if not future.cancelled():
-                group.append((work, future))
-        if group:
+        while group := self._next_group():
             outcomes = self._together(self._db, [work for work, _ in group])
             futures = [future for _, future in group]
             loop.call_soon_threadsafe(_tell, futures, outcomes)
+
+    def _next_group(self) -> list[tuple[Work[Any], asyncio.Future[Any]]]:
+        group: list[tuple[Work[Any], asyncio.Future[Any]]] = []
+        while self._waiting and (self._most is None or len(group) < self._most):
+            work, future = self._waiting.popleft()
+            if not future.cancelled():
+                group.append((work, future))
+        return group
 
 
 def each_by_itself(db: sqlite3.Connection, works: Sequence[Work[Any]]) -> list[Outcome]:

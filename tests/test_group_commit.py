@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.group_commit import GroupCommit, commit_together
+from bot.store_thread import StoreThread, each_by_itself
 
 
 def connect(path: Path | str) -> sqlite3.Connection:
@@ -172,6 +173,19 @@ async def test_closing_finishes_what_was_asked_for(path: Path) -> None:
 
     assert await asyncio.gather(*asked) == [1] * 20
     assert stored(path) == list(range(20))
+
+
+async def test_the_first_of_a_crowd_need_not_wait_until_the_last_is_served(path: Path) -> None:
+    gate = threading.Event()
+    reads = StoreThread(connect(path), "reader", each_by_itself, most=2)
+    asked = [asyncio.create_task(reads.run(lambda _: True)) for _ in range(4)]
+    last = asyncio.create_task(reads.run(lambda _: gate.wait(20)))
+    await asked[0]
+
+    assert not last.done()
+    gate.set()
+    assert all(await asyncio.gather(*asked, last))
+    await reads.close()
 
 
 async def test_a_lock_refuses_all_and_nothing_when_it_is_gone(
