@@ -246,10 +246,15 @@ class Bench:
             }
 
     def _users(self, number: int) -> Iterator[Figure]:
-        """Users who ask again as soon as they have a picture; all with the same settings."""
+        """Users who ask again as soon as they have a picture; all with the same settings.
+
+        A single one's pictures are drawn by all servers in turn, one by one: what a shared machine
+        gives to one of them and not to the next would be more than what they differ by.
+        """
         for users in self._profile.users:
-            for server in self._in_turn(number):
-                served = drive(server, ClosedLoop(users, self._profile.each, self._alike))
+            times, each = (1, self._profile.each) if users > 1 else (2 * self._profile.each, 1)
+            for _, server in itertools.product(range(times), self._in_turn(number)):
+                served = drive(server, ClosedLoop(users, each, self._alike))
                 yield {
                     "section": "users",
                     "server": server.name,
