@@ -1,7 +1,8 @@
 """How long a connection's other end may keep the page waiting."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import socket
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import h11
@@ -65,7 +66,8 @@ class Transport(asyncio.Transport):
     """A connection whose other end has read as much as the test says."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self.socket = socket.socket()
+        super().__init__({"socket": self.socket})
         self.unread = 0
         self.is_aborted = False
 
@@ -100,8 +102,10 @@ def loop() -> Loop:
 
 
 @pytest.fixture
-def transport() -> Transport:
-    return Transport()
+def transport() -> Iterator[Transport]:
+    transport = Transport()
+    with transport.socket:
+        yield transport
 
 
 @pytest.fixture
@@ -111,6 +115,12 @@ def protocol(loop: Loop, transport: Transport) -> PatientProtocol:
     opened = PatientProtocol(config, ServerState(), {}, fake)
     opened.connection_made(transport)
     return opened
+
+
+def test_a_short_answer_waits_for_nobody_to_confirm_its_head(
+    protocol: PatientProtocol, transport: Transport
+) -> None:
+    assert transport.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(("rest", "is_aborted"), [(b"x", True), (b"xx", False)])

@@ -6,6 +6,7 @@ what it asked for. Some hundreds of those would keep everybody else out.
 """
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +41,10 @@ class PatientProtocol(H11Protocol):
         super().connection_made(transport)
         # So that it is told of whatever the other end leaves unread, however little.
         transport.set_write_buffer_limits(high=0)
+        # Else a short answer waits 40 ms for the other end to confirm its head; asyncio does it for
+        # sockets alone whose protocol was named, which Python's own servers' is not.
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._look()
 
     def data_received(self, data: bytes) -> None:
