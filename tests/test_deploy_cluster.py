@@ -1,5 +1,6 @@
 """The files for a cluster: sound, and in step with each other and the program."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,8 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
+from jsonschema import Draft202012Validator, ValidationError
 
 from bot.settings import Settings, names
 from engine.ray_worker import FOLDER, MODELS
@@ -17,26 +20,21 @@ ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 COMPOSE = DEPLOY / "compose.cluster.yaml"
 TOOLS = Path(sys.executable).parent
-# ray.io/v1: the fields of RayClusterSpec that are used here; KubeRay refuses what it doesn't know.
-SPEC = {"rayVersion": str, "enableInTreeAutoscaling": bool, "autoscalerOptions": dict}
-GROUP = {
-    "groupName": str,
-    "replicas": int,
-    "minReplicas": int,
-    "maxReplicas": int,
-    "rayStartParams": dict,
-    "template": dict,
-}
+RAY_CLUSTER = ROOT / "tests" / "raycluster.schema.json"
+KUBERNETES = "1.37"
 
 
 def documents() -> list[dict[str, Any]]:
     return list(yaml.safe_load_all((DEPLOY / "kuberay.yaml").read_text()))
 
 
-def cluster() -> dict[str, Any]:
+def ray_cluster() -> dict[str, Any]:
     [found] = [each for each in documents() if each["kind"] == "RayCluster"]
-    assert found["apiVersion"] == "ray.io/v1"
-    spec: dict[str, Any] = found["spec"]
+    return found
+
+
+def cluster() -> dict[str, Any]:
+    spec: dict[str, Any] = ray_cluster()["spec"]
     return spec
 
 
@@ -99,17 +97,64 @@ def test_nobody_sends_statistics_to_rays_makers() -> None:
             assert values["RAY_USAGE_STATS_ENABLED"] == "0"
 
 
-def test_the_manifest_has_the_fields_of_a_ray_cluster_and_no_others() -> None:
-    spec = cluster()
-    assert set(spec) == {*SPEC, "headGroupSpec", "workerGroupSpecs"}
-    assert all(isinstance(spec[name], kind) for name, kind in SPEC.items())
-    assert set(spec["headGroupSpec"]) == {"rayStartParams", "template"}
-    for group in spec["workerGroupSpecs"]:
-        assert {name: type(value) for name, value in group.items()} == GROUP
-        assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+def validate_ray_cluster(document: dict[str, Any]) -> None:
+    """Raises where KubeRay, or Kubernetes for the pods in it, would refuse a document."""
+    Draft202012Validator(json.loads(RAY_CLUSTER.read_text())).validate(document)
+    spec = document["spec"]
     for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
-        params = group["rayStartParams"]
-        assert all(isinstance(value, str) for value in params.values())
+        pods = {"apiVersion": "v1", "kind": "PodTemplate", "template": group["template"]}
+        kubernetes_validate.validate(pods, KUBERNETES, strict=True)
+
+
+def test_the_manifest_is_of_the_schemas_that_kuberay_and_kubernetes_publish() -> None:
+    validate_ray_cluster(ray_cluster())
+    for document in documents():
+        if document["apiVersion"] == "v1":
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("headGroupSpec.rayStartParams.num-cpus", 0),
+        ("headGroupSpec.replicas", 1),
+        ("workerGroupSpecs.0.maxReplicas", "8"),
+        ("workerGroupSpecs.0.groupName", None),
+        ("workerGroupSpecs.0.template.spec.containers.0.volumemounts", []),
+        ("workerGroupSpecs.0.template.spec.containers.0.name", None),
+        ("headGroupSpec.template.spec.securityContext.runAsUser", "root"),
+        ("headGroupSpec.template.spec.volumes.0.emptyDir.sizeLimit", ["1Gi"]),
+        ("autoscalerOptions.idleTimeoutSeconds", "5m"),
+        ("autoscaling", True),
+    ],
+)
+def test_a_manifest_that_kuberay_would_refuse_is_refused_here(path: str, value: object) -> None:
+    document = ray_cluster()
+    *way, last = path.split(".")
+    at: Any = document["spec"]
+    for step in way:
+        at = at[int(step) if step.isdigit() else step]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    with pytest.raises(ValidationError):
+        validate_ray_cluster(document)
+
+
+def test_there_are_as_many_workers_as_the_bot_counts_on() -> None:
+    [group] = cluster()["workerGroupSpecs"]
+    assert group["minReplicas"] <= group["replicas"] <= group["maxReplicas"]
+    [bot] = [each for pod in pods() for each in pod["containers"] if each["name"] == "bot"]
+    [told] = [each["value"] for each in bot["env"] if each["name"] == "RAY_WORKERS"]
+    assert told == f"{group['minReplicas']}-{group['maxReplicas']}"
+
+
+def test_rays_folder_is_the_volume_that_the_autoscaler_beside_the_head_is_given() -> None:
+    # KubeRay mounts a volume of this name there, and makes it where there is none.
+    head = cluster()["headGroupSpec"]["template"]["spec"]
+    for container in head["containers"]:
+        assert {"name": "ray-logs", "mountPath": "/tmp/ray"} in container["volumeMounts"]
 
 
 def test_what_is_mounted_is_a_volume_and_what_is_claimed_is_there() -> None:
