@@ -4,18 +4,12 @@ The environment wins over ``.env``, and a setting that is left empty counts as n
 that is wrong is told at once: which setting, its value, where it stands and what is allowed.
 """
 
-import difflib
-import io
-import ipaddress
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlsplit
 
-from dotenv.parser import parse_stream
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -26,6 +20,8 @@ from pydantic import (
     field_validator,
 )
 
+from bot.environment import Given, read_given
+from bot.hosts import check_address, is_loopback, private_url, web_name
 from bot.priorities import ALLOWED as ALLOWED_WEIGHTS
 from bot.priorities import parse_weights
 from engine.devices import ALLOWED as ALLOWED_DEVICES
@@ -40,15 +36,9 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 _TOKEN = re.compile(r"[\w-]{20,}\.[\w-]{6,}\.[\w-]{20,}")
 _SECRETS = frozenset({"discord_token", "web_token", "web_artist_token", "web_viewer_token"})
 _WEB_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{16,}=*")  # RFC 6750's, of some length
-_HOST = re.compile(
-    r"(?:(?P<scheme>https?)://)?"
-    r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*)"
-    r"(?::(?P<port>\d{1,5}))?"
-)
 _MAKE_A_TOKEN = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'  # noqa: S105
 _A_WEB_TOKEN = f"16 or more of the characters A-Z a-z 0-9 . _ ~ + / -; {_MAKE_A_TOKEN} makes one"
 _NAMES_UNLIKE_THEIR_FIELD = {"data": "DREAMLAB_DATA"}
-_ALIKE = 0.8  # similarity from which a name in .env is taken for a slip of the pen
 
 
 class SettingsError(DreamLabError):
@@ -269,11 +259,7 @@ class Settings(BaseModel):
         """
         env_file = Path(".env") if env_file is None else env_file
         environ = os.environ if environ is None else environ
-        problems: list[str] = []
-        given = dict(_read_env_file(env_file, problems))
-        for name in names().values():
-            if environ.get(name, "").strip():
-                given[name] = _Given(environ[name].strip(), "environment")
+        given, problems = read_given(env_file, environ, tuple(names().values()))
         values = {field: given[name].text for field, name in names().items() if name in given}
         try:
             settings = cls.model_validate(values)
@@ -291,7 +277,7 @@ class Settings(BaseModel):
     @property
     def is_for_all(self) -> bool:
         """Whether other machines can reach the page."""
-        return not _is_loopback(self.web_host)
+        return not is_loopback(self.web_host)
 
     @field_validator("discord_token")
     @classmethod
@@ -304,12 +290,12 @@ class Settings(BaseModel):
     @field_validator("discord_api_url")
     @classmethod
     def _requests_are_private(cls, url: str) -> str:
-        return _private_url(url, "https", "http")
+        return private_url(url, "https", "http")
 
     @field_validator("discord_gateway_url")
     @classmethod
     def _events_are_private(cls, url: str | None) -> str | None:
-        return _private_url(url, "wss", "ws") if url else None
+        return private_url(url, "wss", "ws") if url else None
 
     @field_validator("data", "modes_file", "model_root", mode="after")
     @classmethod
@@ -353,7 +339,7 @@ class Settings(BaseModel):
     def _others_need_a_token(cls, host: str, info: ValidationInfo) -> str:
         if not host.isprintable() or " " in host:
             raise ValueError("it is no address")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             _need_web_token(info)
         return host
 
@@ -380,7 +366,7 @@ class Settings(BaseModel):
     def _names_are_plain(cls, names: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         if names:
             _need_web_token(info)
-        return tuple(map(_web_name, names))
+        return tuple(map(web_name, names))
 
     @field_validator("devices", mode="before")
     @classmethod
@@ -405,11 +391,7 @@ class Settings(BaseModel):
     def _head_is_an_address(cls, address: str) -> str:
         if address == "auto":
             return address
-        host, _, port = address.rpartition(":")
-        if not _HOST.fullmatch(host.lower()) or "/" in host or not port.isdecimal():
-            raise ValueError("it is no such address")
-        if not 1 <= int(port) <= 65_535:
-            raise ValueError("there is no such port")
+        check_address(address)
         return address
 
     @field_validator("ray_labels", mode="before")
@@ -455,47 +437,7 @@ def names() -> dict[str, str]:
     }
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A value as it was written, and where."""
-
-    text: str
-    place: str
-
-
-def _read_env_file(path: Path, problems: list[str]) -> Iterator[tuple[str, _Given]]:
-    """Yields our settings of the file; what can't be read is added to the problems."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        problems.append(f"{path}: can't be read: {error.strerror}.")
-        return
-    except UnicodeDecodeError:
-        problems.append(f"{path}: not UTF-8 text. Save the file with the encoding UTF-8.")
-        return
-    known = tuple(names().values())
-    for binding in parse_stream(io.StringIO(text)):
-        # A binding begins with the blank lines before it.
-        written = binding.original.string
-        line = binding.original.line + len(written[: -len(written.lstrip())].splitlines())
-        place = f"{path.name} line {line}"
-        if binding.error:
-            problems.append(f"{path}, line {line}: can't be read. Allowed: NAME=value.")
-        elif binding.key in known:
-            if binding.value and binding.value.strip():
-                yield binding.key, _Given(binding.value.strip(), place)
-        elif binding.key and (meant := _meant(binding.key, known)):
-            problems.append(f"{binding.key} ({place}): unknown. Did you mean {meant}?")
-
-
-def _meant(key: str, known: tuple[str, ...]) -> str | None:
-    """Returns the setting that somebody probably meant; None for a name that is not ours."""
-    return next(iter(difflib.get_close_matches(key.upper(), known, 1, _ALIKE)), None)
-
-
-def _problems(error: ValidationError, given: Mapping[str, _Given]) -> Iterator[str]:
+def _problems(error: ValidationError, given: Mapping[str, Given]) -> Iterator[str]:
     for detail in error.errors(include_url=False, include_input=False):
         field = str(detail["loc"][0])
         name = names()[field]
@@ -535,44 +477,3 @@ def _need_web_token(info: ValidationInfo) -> None:
             "others could reach the page, so that it needs WEB_TOKEN, which people sign in with; "
             f"{_MAKE_A_TOKEN} makes one"
         )
-
-
-def _web_name(text: str) -> str:
-    """Returns a name as browsers send it: in small letters, without the scheme's own port."""
-    found = _HOST.fullmatch(text.lower().removesuffix("/"))
-    if found is None or int(found["port"] or 1) not in range(1, 65536):
-        raise ValueError("one of them is no name")
-    scheme = found["scheme"] or ("http" if found["port"] else None)
-    if scheme is None:
-        return found["host"]
-    is_default = found["port"] in (None, {"http": "80", "https": "443"}[scheme])
-    return f"{scheme}://{found['host']}" + ("" if is_default else f":{int(found['port'])}")
-
-
-def _private_url(url: str, private: str, plain: str) -> str:
-    """Returns the address without a trailing slash.
-
-    The token travels to it, so that an open connection is fine on this machine alone.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port  # a bad one raises
-    except ValueError:
-        raise ValueError("it is no address") from None
-    if parts.scheme not in (private, plain) or not host or not url.isprintable() or " " in url:
-        raise ValueError("it is no such address")
-    if parts.username or parts.password:
-        raise ValueError("it holds a user name or password")
-    if parts.scheme == plain and not _is_loopback(host):
-        raise ValueError("the token would travel unencrypted")
-    return url.rstrip("/")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
