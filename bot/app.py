@@ -116,7 +116,7 @@ async def open_app(
             on_settled=outbox.wake,
             weights=settings.role_weights,
         ) as studio:
-            housekeeper = Housekeeper(store, images, studio.remove_sources, _limits(settings))
+            housekeeper = Housekeeper(store, images, studio.sources.remove, _limits(settings))
             await pool.start()
             try:
                 yield App(settings, catalog, store, pool, outbox, studio, housekeeper)
@@ -251,7 +251,7 @@ async def _watch_pool(pool: WorkerPool) -> None:
 
 
 def _is_idle(studio: Studio) -> bool:
-    return not studio.load()
+    return not studio.live.load()
 
 
 def _limits(settings: Settings) -> Limits:

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 
 from bot import policy
 from bot.downloads import download
+from bot.errors import NotAllowedError
 from bot.permutations import expand
 from bot.preferences import Preferences
 from bot.records import JobRecord, Kinship, Origin, Owner, Parent
 from bot.source_images import MAX_BYTES
 from bot.speech import tr
-from bot.studio import NotAllowedError, Studio
+from bot.studio import Studio
 from bot.wishes import Wish, fitted, read_wish
 from engine.errors import DreamLabError
 from engine.jobs import RequestDraft
@@ -181,7 +182,7 @@ class Asking:
                 or policy.nsfw_refusal(rules, mode, origin)
             ):
                 return mode, ()
-        mode = await self._studio.mode_of(origin.place, origin.channels)
+        mode = await self._studio.choices.mode_of(origin.place, origin.channels)
         if not wanted:
             return mode, ()
         return mode, (f"mode: {mode.title} instead of {wanted[0]}, which is not to be had here",)

@@ -22,13 +22,14 @@ from bot.cogs.mentions import Mentions
 from bot.cogs.registered import BUTTONS, COMMANDS, FORMS
 from bot.cogs.translator import Translator
 from bot.courier import Acknowledgements, DiscordCourier
+from bot.errors import NotAllowedError
 from bot.followers import EDIT_SECONDS, Followers
 from bot.forms import take_back
 from bot.phrasebook import retold
 from bot.records import JobRecord, Origin, Owner
 from bot.settings import Settings, SettingsError
 from bot.speech import speak, tr
-from bot.studio import NotAllowedError, Studio
+from bot.studio import Studio
 from engine.errors import DreamLabError, ModelError
 from modes.catalog import ModeCatalog
 

@@ -236,7 +236,7 @@ class DiscordCourier:
                 limit = discord.utils.DEFAULT_FILE_SIZE_LIMIT_BYTES
                 # Where it was asked for may be for adults; this is not.
                 private = Origin("discord", None, is_restricted=False)
-                covered = client.studio.is_covered(job, private)
+                covered = client.studio.admission.is_covered(job, private)
                 await self._send(job, limit, write, link, covered=covered)
         except discord.HTTPException as error:
             if error.code == _UNKNOWN_MESSAGE:

@@ -97,7 +97,7 @@ class Housekeeper:
         remove_sources: Callable[[Sequence[str]], Awaitable[None]],
         limits: Limits,
     ) -> None:
-        """Takes what it uses, `Studio.remove_sources` included, and the owner's limits."""
+        """Takes what it uses, `SourceFiles.remove` included, and the owner's limits."""
         self._store = store
         self._images = images
         self._remove_sources = remove_sources

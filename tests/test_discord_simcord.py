@@ -58,7 +58,7 @@ class Bot:
         if self.outbox is None:
             with self.env.time_context():  # what it brings goes through simcord, too
                 self.outbox = asyncio.create_task(self.app.outbox.run())
-        for job in self.app.studio.under_way():
+        for job in self.app.studio.live.under_way():
             async for _ in self.app.studio.watch(job.record.id):
                 pass
         await self.app.outbox.rest()

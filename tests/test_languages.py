@@ -55,8 +55,9 @@ _UNREAD = ("re.compile", "log.", "logging.", "asyncio.create_task", "app_command
 """Calls whose texts no member reads; of commands Discord is told by the translator."""
 
 _SPEAKING = (
-    "asking attachments blocked_words buttons client downloads forms parameters permutations "
-    "plots policy remakes rules settings_line source_images steward studio uploads views wishes"
+    "asking attachments blocked_words buttons client downloads errors forms intake live_jobs "
+    "mode_choices parameters permutations plots policy remakes rules settings_line settling "
+    "source_files source_images steward studio uploads views wishes"
 )
 """Files of ``bot/`` with sentences for members, beside the replies and the commands."""
 

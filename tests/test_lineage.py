@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bot.errors import NotAllowedError, UnknownImageError
 from bot.records import ImageRecord, JobRecord, Kinship, Parent
 from bot.remakes import LARGEST_SIDE, enlarged
-from bot.studio import NotAllowedError, UnknownImageError
 from engine.errors import (
     DrawingError,
     ModelFormatError,
@@ -50,7 +50,7 @@ WITHOUT_SMALL = MODES.replace("  small:", "  gone:").replace(": small", ": other
 async def test_a_picture_is_varied_alone_with_its_own_seed(room: Room) -> None:
     image = await second(room)
 
-    child = await room.studio.vary(image.id, BOB, WEB)
+    child = await room.studio.remaker.vary(image.id, BOB, WEB)
     await room.ended(child.job)
 
     request = room.executor.requests[-1]
@@ -64,7 +64,7 @@ async def test_a_picture_is_varied_alone_with_its_own_seed(room: Room) -> None:
 async def test_a_picture_is_enlarged_by_its_own_model_from_itself(room: Room) -> None:
     image = await second(room)
 
-    child = await room.studio.upscale(image.id, ADA, WEB)
+    child = await room.studio.remaker.upscale(image.id, ADA, WEB)
     ended = await room.ended(child.job)
 
     request = room.executor.requests[-1]
@@ -83,7 +83,7 @@ async def test_a_picture_is_enlarged_by_its_own_model_from_itself(room: Room) ->
 @pytest.mark.parametrize("how", ["vary", "upscale"])
 async def test_many_who_press_at_once_get_one_child(room: Room, how: str) -> None:
     image = await second(room)
-    press = getattr(room.studio, how)
+    press = getattr(room.studio.remaker, how)
 
     children = await asyncio.gather(*(press(image.id, owner, WEB) for owner in [ADA, BOB] * 5))
     later = await press(image.id, BOB, WEB)
@@ -98,11 +98,11 @@ async def test_pictures_of_one_request_have_children_of_their_own(room: Room) ->
     job = await drawn(room)
 
     children = [
-        (await room.studio.vary(job.images[0].id, ADA, WEB)).job,
-        (await room.studio.vary(job.images[1].id, ADA, WEB)).job,
-        (await room.studio.upscale(job.images[1].id, ADA, WEB)).job,
-        await room.studio.again(job.id, ADA, WEB),
-        await room.studio.again(job.id, ADA, WEB),
+        (await room.studio.remaker.vary(job.images[0].id, ADA, WEB)).job,
+        (await room.studio.remaker.vary(job.images[1].id, ADA, WEB)).job,
+        (await room.studio.remaker.upscale(job.images[1].id, ADA, WEB)).job,
+        await room.studio.remaker.again(job.id, ADA, WEB),
+        await room.studio.remaker.again(job.id, ADA, WEB),
     ]
 
     found = await room.studio.lineage.children(job.id)
@@ -118,7 +118,7 @@ async def test_what_came_to_nothing_can_be_asked_for_again(tmp_path: Path, end: 
         await room.drawing(job)
         room.executor.finish(job.id)
         image = (await room.ended(job)).images[0]
-        first = (await room.studio.vary(image.id, ADA, WEB)).job
+        first = (await room.studio.remaker.vary(image.id, ADA, WEB)).job
         await room.drawing(first)
         if end == "cancelled":
             await room.studio.cancel(first.id, ADA)
@@ -130,7 +130,7 @@ async def test_what_came_to_nothing_can_be_asked_for_again(tmp_path: Path, end: 
         if end == "deleted":
             await room.studio.delete(first.id, ADA)
 
-        other = await room.studio.vary(image.id, ADA, WEB)
+        other = await room.studio.remaker.vary(image.id, ADA, WEB)
 
         assert other.is_new
         assert other.job.id != first.id
@@ -139,10 +139,10 @@ async def test_what_came_to_nothing_can_be_asked_for_again(tmp_path: Path, end: 
 
 async def test_an_enlarged_picture_is_varied_and_repeated_as_it_was_before(room: Room) -> None:
     image = await second(room)
-    large = await room.ended((await room.studio.upscale(image.id, ADA, WEB)).job)
+    large = await room.ended((await room.studio.remaker.upscale(image.id, ADA, WEB)).job)
 
-    varied = (await room.studio.vary(large.images[0].id, ADA, WEB)).job
-    again = await room.studio.again(large.id, ADA, WEB)
+    varied = (await room.studio.remaker.vary(large.images[0].id, ADA, WEB)).job
+    again = await room.studio.remaker.again(large.id, ADA, WEB)
 
     assert varied.parent == Parent(large.id, 0, Kinship.VARY)
     for job in (varied, again):
@@ -152,22 +152,22 @@ async def test_an_enlarged_picture_is_varied_and_repeated_as_it_was_before(room:
 
 async def test_an_enlarged_picture_outlives_its_parent(room: Room, tmp_path: Path) -> None:
     image = await second(room)
-    large = await room.ended((await room.studio.upscale(image.id, ADA, WEB)).job)
+    large = await room.ended((await room.studio.remaker.upscale(image.id, ADA, WEB)).job)
 
     await room.studio.delete(image.job_id, ADA)
 
     assert room.studio.image_path(large.images[0]).is_file()
-    source = room.studio.source_path(large.request)
+    source = room.studio.sources.path(large.request)
     assert source is not None
     assert source.is_file()
     with pytest.raises(UnknownImageError):
-        await room.studio.upscale(image.id, ADA, WEB)
+        await room.studio.remaker.upscale(image.id, ADA, WEB)
 
 
 async def test_what_is_too_large_for_the_mode_is_enlarged_without_it(room: Room) -> None:
     image = (await drawn(room, RequestDraft("x", seed=1, width=128, height=64))).images[0]
 
-    child = await room.studio.upscale(image.id, ADA, WEB)
+    child = await room.studio.remaker.upscale(image.id, ADA, WEB)
     ended = await room.ended(child.job)
 
     assert len(room.executor.requests) == 1
@@ -189,12 +189,12 @@ async def test_a_picture_whose_mode_is_gone_is_enlarged_without_it_but_not_varie
     async with a_room(tmp_path) as room:
         image = await second(room)
     async with a_room(tmp_path, modes=WITHOUT_SMALL) as room:
-        ended = await room.ended((await room.studio.upscale(image.id, ADA, WEB)).job)
+        ended = await room.ended((await room.studio.remaker.upscale(image.id, ADA, WEB)).job)
 
         assert ended.note == "Enlarged without a model: the mode small is gone."
         assert (ended.images[0].width, ended.images[0].height) == (128, 128)
         with pytest.raises(UnknownModeError):
-            await room.studio.vary(image.id, ADA, WEB)
+            await room.studio.remaker.vary(image.id, ADA, WEB)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_a_picture_that_the_model_can_not_draw_larger_is_enlarged_all_the_
         await room.drawing(job)
         room.executor.finish(job.id)
         image = (await room.ended(job)).images[0]
-        child = (await room.studio.upscale(image.id, ADA, WEB)).job
+        child = (await room.studio.remaker.upscale(image.id, ADA, WEB)).job
         await room.drawing(child)
         room.executor.fail(child.id, error)
 
@@ -228,7 +228,7 @@ async def test_other_errors_of_an_enlarged_picture_are_told(tmp_path: Path) -> N
         await room.drawing(job)
         room.executor.finish(job.id)
         image = (await room.ended(job)).images[0]
-        child = (await room.studio.upscale(image.id, ADA, WEB)).job
+        child = (await room.studio.remaker.upscale(image.id, ADA, WEB)).job
         await room.drawing(child)
         room.executor.fail(child.id, DrawingError("It drew no numbers."))
 
@@ -244,7 +244,7 @@ async def test_a_plain_enlargement_that_a_restart_interrupts_is_made_after_it(
     async with a_room(tmp_path, hold=True) as room:
         busy = await room.studio.submit(DRAFT, ADA, WEB)
         await room.drawing(busy)
-        child = (await room.studio.upscale(image.id, ADA, WEB)).job
+        child = (await room.studio.remaker.upscale(image.id, ADA, WEB)).job
     async with a_room(tmp_path) as room:
         await room.studio.recover()
 
@@ -255,10 +255,10 @@ async def test_a_plain_enlargement_that_a_restart_interrupts_is_made_after_it(
 
 async def test_who_may_not_draw_here_gets_not_even_an_old_child(room: Room) -> None:
     image = await second(room)
-    await room.studio.upscale(image.id, ADA, WEB)
+    await room.studio.remaker.upscale(image.id, ADA, WEB)
     await room.studio.house.block("discord:1", BOB, "spam", ADA)
 
-    for how in (room.studio.upscale, room.studio.vary):
+    for how in (room.studio.remaker.upscale, room.studio.remaker.vary):
         with pytest.raises(NotAllowedError, match=r"has blocked you from drawing.*spam"):
             await how(image.id, BOB, DISCORD)
 
@@ -268,7 +268,7 @@ async def test_a_picture_whose_file_is_gone_is_not_enlarged(room: Room) -> None:
     room.studio.image_path(image).unlink()
 
     with pytest.raises(UnknownImageError):
-        await room.studio.upscale(image.id, ADA, WEB)
+        await room.studio.remaker.upscale(image.id, ADA, WEB)
 
 
 def test_pictures_are_not_enlarged_without_end() -> None:

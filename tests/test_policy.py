@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot import policy
+from bot.errors import NotAllowedError
 from bot.records import Owner
-from bot.studio import NotAllowedError
 from engine.jobs import JobStatus, ModelSpec, RequestDraft
 from modes.mode_config import ModeConfig
 from tests.records_kit import a_job
@@ -95,10 +95,10 @@ async def test_who_has_the_role_submits_repeats_varies_and_switches(
     room: Room, owner: Owner
 ) -> None:
     job = await room.ended(await room.studio.submit(ASKED, owner, WEB))
-    again = await room.ended(await room.studio.again(job.id, owner, WEB))
-    varied = await room.ended(await room.studio.again(again.id, owner, WEB, vary=True))
+    again = await room.ended(await room.studio.remaker.again(job.id, owner, WEB))
+    varied = await room.ended(await room.studio.remaker.again(again.id, owner, WEB, vary=True))
     assert {job.status, again.status, varied.status} == {JobStatus.DONE}
-    assert (await room.studio.switch_mode("other", "discord:1", owner)).name == "other"
+    assert (await room.studio.choices.switch_mode("other", "discord:1", owner)).name == "other"
 
 
 async def test_submitting_without_the_role_is_refused_and_nothing_is_stored(room: Room) -> None:
@@ -109,7 +109,7 @@ async def test_submitting_without_the_role_is_refused_and_nothing_is_stored(room
 
 
 async def test_a_places_mode_is_no_way_around_it(room: Room) -> None:
-    await room.studio.switch_mode("other", "discord:1", ARTIST)
+    await room.studio.choices.switch_mode("other", "discord:1", ARTIST)
 
     with pytest.raises(NotAllowedError, match="Artists"):
         await room.studio.submit(RequestDraft("x"), ADA, DISCORD)
@@ -124,7 +124,7 @@ async def test_repeating_and_varying_anothers_picture_without_the_role_is_refuse
     job = await room.ended(await room.studio.submit(ASKED, ARTIST, WEB))
 
     with pytest.raises(NotAllowedError, match="Artists"):
-        await room.studio.again(job.id, BOB, WEB, vary=vary)
+        await room.studio.remaker.again(job.id, BOB, WEB, vary=vary)
 
     assert await room.studio.history(BOB.id) == []
 
@@ -133,7 +133,7 @@ async def test_a_role_that_was_lost_counts_no_longer(room: Room) -> None:
     job = await room.ended(await room.studio.submit(ASKED, ARTIST, WEB))
 
     with pytest.raises(NotAllowedError):
-        await room.studio.again(job.id, Owner(ARTIST.id, ARTIST.name), WEB)
+        await room.studio.remaker.again(job.id, Owner(ARTIST.id, ARTIST.name), WEB)
 
 
 @pytest.mark.parametrize("place", [None, "discord:1"])
@@ -141,9 +141,9 @@ async def test_switching_without_the_role_is_refused_and_changes_nothing(
     room: Room, place: str | None
 ) -> None:
     with pytest.raises(NotAllowedError, match="Artists"):
-        await room.studio.switch_mode("other", place, ADA)
+        await room.studio.choices.switch_mode("other", place, ADA)
 
-    assert (await room.studio.mode_of(place)).name == "small"
+    assert (await room.studio.choices.mode_of(place)).name == "small"
     assert room.pool.get_current_mode() == "small"
 
 

@@ -80,6 +80,6 @@ async def test_what_a_role_counts_outlives_a_restart_and_its_member_is_told(
         assert [job.weight for job in recovered] == [1, 1, 2, 2]
         assert [view.position for view in views] == [1, 4, 2, 3]
         for view, told in ((views[1], False), (views[3], True)):
-            own = [(view, app.studio.line_place(view.record.id))]
+            own = [(view, app.studio.live.line_place(view.record.id))]
             text = replies_members.queue(own, [], 4, view.record.owner.id, None)
             assert ("By your role, your turns count 2 times as much." in text) is told

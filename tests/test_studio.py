@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from bot.app import open_app
+from bot.errors import NotAllowedError, UnknownImageError, UnknownJobError
 from bot.records import JobRecord, JobView, Origin, Owner
 from bot.rules import Usage
 from bot.settings import Settings
 from bot.store import Store
-from bot.studio import NotAllowedError, Studio, UnknownImageError, UnknownJobError
+from bot.studio import Studio
 from engine.errors import (
     DrawingError,
     ModelFormatError,
@@ -336,12 +337,13 @@ async def test_an_unforeseen_error_ends_the_job_without_its_details(slow_room: R
 
 async def a_drawing_without_room(room: Room, folder: Path) -> JobRecord:
     """Returns a job that is drawn and whose picture can't be written, until `make_room`."""
-    room.studio._store_pause = 0.01
+    room.studio._settler.pause = 0.01
     (folder / "data" / "images").touch()  # a file where the folder should be
     job = await room.studio.submit(DRAFT, ADA, WEB)
     await room.drawing(job)
     room.executor.finish(job.id)
-    live = room.studio._live[job.id]
+    live = room.studio.live.get(job.id)
+    assert live is not None
     while not live.is_refused:
         await live.changed.wait()
     return job
@@ -503,7 +505,7 @@ async def test_again_draws_the_same_with_another_seed(room: Room) -> None:
     draft = RequestDraft("x", width=128, steps=9, guidance_scale=2.5, seed=7, negative_prompt="y")
     job = await room.ended(await room.studio.submit(draft, ADA, WEB))
 
-    child = await room.studio.again(job.id, BOB, DISCORD)
+    child = await room.studio.remaker.again(job.id, BOB, DISCORD)
 
     assert child.parent_id == job.id
     assert child.owner == BOB
@@ -522,8 +524,9 @@ async def test_again_adds_the_modes_own_words_once_and_shows_what_was_typed(
     modes = MODES.replace("default_steps: 4}", f"default_negative: fog, {added}}}")
     async with a_room(tmp_path, modes=modes) as room:
         job = await room.ended(await room.studio.submit(DRAFT, ADA, WEB))
-        child = await room.ended(await room.studio.again(job.id, ADA, WEB))
-        grandchild = await room.ended(await room.studio.again(child.id, ADA, WEB, vary=True))
+        child = await room.ended(await room.studio.remaker.again(job.id, ADA, WEB))
+        varied = await room.studio.remaker.again(child.id, ADA, WEB, vary=True)
+        grandchild = await room.ended(varied)
         # The owner changes the mode: what is asked again gets what it adds now.
         (tmp_path / "modes.yaml").write_text(
             modes.replace("pixel art of", "a photo of").replace(
@@ -531,7 +534,7 @@ async def test_again_adds_the_modes_own_words_once_and_shows_what_was_typed(
             )
         )
         assert room.catalog.reload()
-        changed = await room.studio.again(job.id, ADA, WEB)
+        changed = await room.studio.remaker.again(job.id, ADA, WEB)
 
     for record in (job, child, grandchild):
         assert record.request.prompt == "pixel art of a red circle, warm"
@@ -545,7 +548,7 @@ async def test_again_adds_the_modes_own_words_once_and_shows_what_was_typed(
 async def test_vary_keeps_the_seed_and_mixes_in_another(room: Room) -> None:
     job = await room.ended(await room.studio.submit(DRAFT, ADA, WEB))
 
-    child = await room.studio.again(job.id, ADA, WEB, vary=True)
+    child = await room.studio.remaker.again(job.id, ADA, WEB, vary=True)
 
     assert child.request.seed == 7
     assert child.request.variation_seed is not None
@@ -557,7 +560,7 @@ async def test_unknown_ids_are_refused_everywhere(room: Room) -> None:
         room.studio.view("nope"),
         room.studio.cancel("nope", ADA),
         room.studio.delete("nope", ADA),
-        room.studio.again("nope", ADA, WEB),
+        room.studio.remaker.again("nope", ADA, WEB),
         anext(room.studio.watch("../../etc/passwd")),
     ):
         with pytest.raises(UnknownJobError):
@@ -565,7 +568,7 @@ async def test_unknown_ids_are_refused_everywhere(room: Room) -> None:
 
 
 async def test_a_place_draws_with_the_mode_it_chose(room: Room) -> None:
-    await room.studio.switch_mode("other", "discord:1", ADA)
+    await room.studio.choices.switch_mode("other", "discord:1", ADA)
 
     assert (await room.studio.submit(DRAFT, ADA, DISCORD)).request.mode == "other"
     assert (await room.studio.submit(DRAFT, ADA, WEB)).request.mode == "small"
@@ -574,9 +577,9 @@ async def test_a_place_draws_with_the_mode_it_chose(room: Room) -> None:
 
 async def test_switching_to_an_unknown_mode_changes_nothing(room: Room) -> None:
     with pytest.raises(UnknownModeError, match="small, other"):
-        await room.studio.switch_mode("nope", "discord:1", ADA)
+        await room.studio.choices.switch_mode("nope", "discord:1", ADA)
 
-    assert (await room.studio.mode_of("discord:1")).name == "small"
+    assert (await room.studio.choices.mode_of("discord:1")).name == "small"
 
 
 async def test_a_place_whose_mode_was_removed_draws_with_the_default(
@@ -584,7 +587,7 @@ async def test_a_place_whose_mode_was_removed_draws_with_the_default(
 ) -> None:
     await room.store.choose_mode("discord:1", "gone")
 
-    assert (await room.studio.mode_of("discord:1")).name == "small"
+    assert (await room.studio.choices.mode_of("discord:1")).name == "small"
 
 
 async def test_after_a_restart_the_unfinished_goes_on_as_it_was_asked(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_a_picture_is_kept_as_it_was_read_before_the_request_is_acknowledg
 
         source = read_source(picture())
         assert files(tmp_path) == [f"{source.digest}.png"]
-        path = room.studio.source_path(job.request)
+        path = room.studio.sources.path(job.request)
         assert path is not None
         assert path.read_bytes() == source.png
         assert job.request.strength == 0.6
@@ -108,13 +108,13 @@ async def test_again_and_vary_draw_from_the_same_picture(
 ) -> None:
     job = await done(room)
 
-    child = await room.studio.again(job.id, BOB, DISCORD, vary=vary)
+    child = await room.studio.remaker.again(job.id, BOB, DISCORD, vary=vary)
 
     for name in ("source", "strength", "width", "height"):
         assert getattr(child.request, name) == getattr(job.request, name)
     assert (child.request.seed == 7) is vary
     await room.ended(child)
-    assert drawn(room).source == room.studio.source_path(job.request)
+    assert drawn(room).source == room.studio.sources.path(job.request)
     # It holds the picture on its own account.
     await room.studio.delete(job.id, ADA)
     assert len(files(tmp_path)) == 1
@@ -127,7 +127,7 @@ async def test_what_was_deleted_is_not_drawn_from_again(room: Room) -> None:
     await room.studio.delete(job.id, ADA)
 
     with pytest.raises(RequestError, match="one that was not deleted"):
-        await room.studio.again(job.id, ADA, WEB)
+        await room.studio.remaker.again(job.id, ADA, WEB)
 
     assert len(await room.studio.history(ADA.id)) == 1
 
@@ -140,7 +140,7 @@ async def test_deleting_and_asking_again_at_the_same_time_loses_no_picture(
     for _ in range(10):
         *answers, _ = await asyncio.gather(
             room.studio.submit(DRAFT, ADA, WEB),
-            room.studio.again(job.id, ADA, WEB),
+            room.studio.remaker.again(job.id, ADA, WEB),
             room.studio.delete(job.id, ADA),
             return_exceptions=True,
         )
@@ -148,7 +148,7 @@ async def test_deleting_and_asking_again_at_the_same_time_loses_no_picture(
         assert len(files(tmp_path)) == 1
         for child in children:
             assert (await room.ended(child)).status is JobStatus.DONE
-            path = room.studio.source_path(child.request)
+            path = room.studio.sources.path(child.request)
             assert path is not None
             assert path.is_file()
         for child in children[1:]:

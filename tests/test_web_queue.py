@@ -72,7 +72,7 @@ async def test_what_others_ask_for_is_told_to_nobody(held: Page) -> None:
 async def test_what_roles_count_is_told_to_who_has_them_and_admins(
     held: Page, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(held.studio, "_weights", {"Boosters": 2.0})
+    monkeypatch.setattr(held.studio._intake, "_weights", {"Boosters": 2.0})
     access: Access = held.front_end.app.state.access
     ada = replace(access.by_token(ADA, "nowhere").owner, roles=frozenset({"Boosters"}))
     for _ in range(2):

@@ -12,10 +12,10 @@ from bot import policy, replies, settings_line
 from bot.address import Address
 from bot.attachments import attachments
 from bot.buttons import JOB, NUMBER, Interaction, JobButton, is_private, marked
+from bot.errors import NotAllowedError
 from bot.forms import Form
 from bot.records import Child, JobRecord, Origin, Owner
 from bot.speech import tr
-from bot.studio import NotAllowedError
 from engine.errors import DreamLabError, RequestError
 from engine.jobs import MAX_SEED, GenerationRequest, RequestDraft
 from modes.request_fields import MAX_TEXT, read_size, size_text
@@ -87,7 +87,7 @@ class UpscaleButton(PictureButton, template=f"dream:upscale:{JOB}:{NUMBER}"):
 
     def make(self, client: "DreamClient") -> Callable[[str, Owner, Origin], Awaitable[Child]]:
         """Returns what makes the child."""
-        return client.studio.upscale
+        return client.studio.remaker.upscale
 
 
 class VaryButton(PictureButton, template=f"dream:vary:{JOB}:{NUMBER}"):
@@ -99,7 +99,7 @@ class VaryButton(PictureButton, template=f"dream:vary:{JOB}:{NUMBER}"):
 
     def make(self, client: "DreamClient") -> Callable[[str, Owner, Origin], Awaitable[Child]]:
         """Returns what makes the child."""
-        return client.studio.vary
+        return client.studio.remaker.vary
 
 
 class VaryAllButton(JobButton, template=f"dream:vary:{JOB}"):
@@ -112,7 +112,9 @@ class VaryAllButton(JobButton, template=f"dream:vary:{JOB}"):
         """Makes it whoever pressed it's own request."""
         await client.take(
             interaction,
-            lambda owner, origin: client.studio.again(self.job_id, owner, origin, vary=True),
+            lambda owner, origin: client.studio.remaker.again(
+                self.job_id, owner, origin, vary=True
+            ),
             private=is_private(interaction),
         )
 
@@ -128,7 +130,7 @@ class AgainButton(JobButton, template=f"dream:again:{JOB}"):
         """Makes it whoever pressed it's own request."""
         await client.take(
             interaction,
-            lambda owner, origin: client.studio.again(self.job_id, owner, origin),
+            lambda owner, origin: client.studio.remaker.again(self.job_id, owner, origin),
             private=is_private(interaction),
         )
 
@@ -177,7 +179,7 @@ class EditForm(Form):
         draft = edited(values)
         await client.take(
             interaction,
-            lambda owner, origin: client.studio.edit(self.job_id, draft, owner, origin),
+            lambda owner, origin: client.studio.remaker.edit(self.job_id, draft, owner, origin),
             private=is_private(interaction),
         )
 
@@ -253,7 +255,7 @@ async def _show_existing(interaction: Interaction, client: "DreamClient", job: J
             client.studio.image_path,
             job.request,
             interaction.filesize_limit,
-            spoiler=client.studio.is_covered(job, client.origin(interaction)),
+            spoiler=client.studio.admission.is_covered(job, client.origin(interaction)),
         )
     text = replies.outcome(job, notes) if job.status.is_final else replies.status(view)
     asked = tr("This was asked for already ({job}):", job=f"`{job.id}`")

@@ -91,7 +91,7 @@ async def _mode(interaction: Interaction) -> ModeConfig:
     client = interaction.client
     named = client.catalog.modes.get(interaction.namespace.mode or "")
     origin = client.origin(interaction)
-    return named or await client.studio.mode_of(origin.place, origin.channels)
+    return named or await client.studio.choices.mode_of(origin.place, origin.channels)
 
 
 @functools.lru_cache(maxsize=64)

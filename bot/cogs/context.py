@@ -14,12 +14,12 @@ from bot import replies_asking
 from bot.cogs.details import show_details
 from bot.cogs.wishing import grant
 from bot.downloads import DownloadError, download
+from bot.errors import NotAllowedError
 from bot.forms import Form
 from bot.pointing import job_of, pictures, seed_of
 from bot.records import JobRecord
 from bot.source_images import MAX_BYTES
 from bot.speech import tr
-from bot.studio import NotAllowedError
 from bot.wishes import Wish
 from engine.errors import RequestError
 from engine.images import Parameters, first_parameters, read_png

@@ -10,10 +10,10 @@ import discord
 from bot import replies_details, uploads
 from bot.attachments import attachments, filename
 from bot.buttons import JOB, Interaction, JobButton
+from bot.errors import UnknownJobError
 from bot.phrasebook import retold
 from bot.records import JobRecord
 from bot.speech import tr
-from bot.studio import UnknownJobError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -61,7 +61,7 @@ class WalkButton(JobButton, template=f"dream:walk:{JOB}"):
             client.studio.image_path,
             job.request,
             interaction.filesize_limit,
-            spoiler=client.studio.is_covered(job, client.origin(interaction)),
+            spoiler=client.studio.admission.is_covered(job, client.origin(interaction)),
         )
         text, view = await _told(interaction, client, job)
         await interaction.edit_original_response(content=text, attachments=files, view=view)
@@ -93,7 +93,7 @@ class OriginalButton(JobButton, template=f"dream:original:{JOB}"):
             file = discord.File(
                 io.BytesIO(upload.content),
                 upload.filename,
-                spoiler=client.studio.is_covered(job, origin),
+                spoiler=client.studio.admission.is_covered(job, origin),
             )
             await interaction.followup.send(retold(upload.note), file=file, ephemeral=True)
         if not told:

@@ -6,8 +6,8 @@ import discord
 from discord import app_commands
 
 from bot import replies_stats
+from bot.errors import NotAllowedError
 from bot.speech import tr
-from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -51,7 +51,8 @@ async def drain(interaction: Interaction, turn: str = "on", reason: str = "") ->
         if turn == "off":
             if not await steward.resume(by, place):
                 raise NotAllowedError(tr("Drawing is not paused."))
-            await interaction.response.send_message(replies_stats.resumed(client.studio.waiting()))
+            waiting = client.studio.live.waiting()
+            await interaction.response.send_message(replies_stats.resumed(waiting))
             return
         pause = await steward.drain(by, place, reason)
         text = replies_stats.paused(pause)
@@ -60,7 +61,7 @@ async def drain(interaction: Interaction, turn: str = "on", reason: str = "") ->
             return
         await steward.drained()
         if steward.pause == pause:
-            text = f"{text}\n{replies_stats.drained(client.studio.waiting())}"
+            text = f"{text}\n{replies_stats.drained(client.studio.live.waiting())}"
             await _edit(interaction, text)
 
 

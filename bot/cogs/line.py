@@ -26,13 +26,13 @@ async def queue(interaction: Interaction) -> None:
     async with client.explaining(interaction):
         studio, owner = client.studio, client.owner(interaction)
         own = [
-            (await studio.view(job.id), studio.line_place(job.id))
+            (await studio.view(job.id), studio.live.line_place(job.id))
             for job in await studio.members.unfinished(owner.id)
         ]
         text = replies_members.queue(
             [(view, place) for view, place in own if not view.record.status.is_final],
-            studio.drawn_now(),
-            studio.waiting(),
+            studio.live.drawn_now(),
+            studio.live.waiting(),
             owner.id,
             client.place(interaction),
         )

@@ -27,7 +27,7 @@ async def me(interaction: Interaction) -> None:
         text = replies_members.figures(
             await members.figures(owner.id),
             await members.unfinished(owner.id),
-            client.studio.waiting_bound(),
+            client.studio.live.waiting_bound(),
         )
         house, place = client.studio.house, client.place(interaction)
         standing = await house.standing(place, owner.id)

@@ -9,9 +9,9 @@ from bot import replies, replies_modes
 from bot.cogs.autocomplete import suggest_modes
 from bot.cogs.drain import refuse_others
 from bot.cogs.moderation import permission_refusal
+from bot.errors import NotAllowedError
 from bot.rules import read_mentions
 from bot.speech import tr
-from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -67,7 +67,7 @@ async def switch_mode(interaction: Interaction, mode: str, channel: Channel | No
     async with client.explaining(interaction):
         place = _place(interaction)
         where = str(channel.id) if channel else None
-        chosen = await client.studio.switch_mode(
+        chosen = await client.studio.choices.switch_mode(
             mode, place, client.owner(interaction), channel=where
         )
         await interaction.response.send_message(replies_modes.switched(chosen, where))
@@ -81,8 +81,8 @@ async def reset_mode(interaction: Interaction, channel: Channel | None = None) -
     async with client.explaining(interaction):
         place = _place(interaction)
         where = str(channel.id) if channel else None
-        was_chosen = await client.studio.reset_mode(place, client.owner(interaction), where)
-        current = await client.studio.mode_of(place, [where] if where else [])
+        was_chosen = await client.studio.choices.reset_mode(place, client.owner(interaction), where)
+        current = await client.studio.choices.mode_of(place, [where] if where else [])
         text = replies_modes.reset(current, where, was_chosen=was_chosen)
         await interaction.response.send_message(text, ephemeral=not was_chosen)
 
@@ -152,7 +152,7 @@ async def unload_mode(interaction: Interaction, mode: str) -> None:
 async def _list(interaction: Interaction) -> None:
     client = interaction.client
     origin = client.origin(interaction)
-    current = await client.studio.mode_of(origin.place, origin.channels)
+    current = await client.studio.choices.mode_of(origin.place, origin.channels)
     devices = await client.studio.steward.devices()
     manages = interaction.permissions.manage_guild
     # What the owner wrote wrong is of use to those alone who look after the modes.
@@ -160,7 +160,7 @@ async def _list(interaction: Interaction) -> None:
     text = replies.mode_list(
         client.catalog.modes.values(),
         current,
-        loaded=client.studio.loaded_models().union(*(device.loaded for device in devices)),
+        loaded=client.studio.choices.loaded_models().union(*(device.loaded for device in devices)),
         problems=[problem.brief for problem in problems],
         memory=replies_modes.memory(devices) if manages else (),
     )
@@ -170,7 +170,7 @@ async def _list(interaction: Interaction) -> None:
 async def _info(interaction: Interaction, mode: str | None) -> None:
     client = interaction.client
     origin = client.origin(interaction)
-    current = await client.studio.mode_of(origin.place, origin.channels)
+    current = await client.studio.choices.mode_of(origin.place, origin.channels)
     shown = client.catalog.get(mode) if mode else current
     lines = [replies.mode_info(shown, current)]
     standing = await client.studio.house.standing(origin.place, client.owner(interaction).id)

@@ -7,10 +7,10 @@ import discord
 from discord import app_commands
 
 from bot import policy, replies_rules
+from bot.errors import NotAllowedError
 from bot.records import Owner
 from bot.rules import read_reason
 from bot.speech import later, named, tr
-from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient
@@ -107,7 +107,7 @@ async def _reasons(interaction: Interaction, asker: Owner) -> tuple[list[str], s
     """Returns what keeps somebody from drawing one picture here, and the mode's title."""
     client, studio = interaction.client, interaction.client.studio
     origin = client.origin(interaction)
-    mode = await studio.mode_of(origin.place, origin.channels)
+    mode = await studio.choices.mode_of(origin.place, origin.channels)
     standing = await studio.house.standing(origin.place, asker.id)
     usage = await studio.house.usage(origin.place, asker.id)
     width, height = mode.default_size

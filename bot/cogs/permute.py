@@ -12,9 +12,9 @@ import discord
 from bot import replies, replies_asking, views
 from bot.asking import Asked
 from bot.buttons import LastingButton
+from bot.errors import NotAllowedError
 from bot.records import JobRecord
 from bot.speech import tr
-from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient

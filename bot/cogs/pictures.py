@@ -12,10 +12,10 @@ from bot.attachments import attachments
 from bot.buttons import JOB, LastingButton
 from bot.cogs.autocomplete import quietly
 from bot.cogs.details import DetailsButton
+from bot.errors import UnknownJobError
 from bot.members import PAGE, Page
 from bot.records import JobRecord
 from bot.speech import tr
-from bot.studio import UnknownJobError
 from bot.suggestions import Option, best
 from bot.uploads import share_of
 
@@ -94,14 +94,14 @@ async def show(interaction: Interaction, job_id: str) -> None:
             await interaction.response.send_message(text, ephemeral=True)
             return
         origin = client.origin(interaction)
-        await client.studio.refuse_to_show(job, owner, origin)
+        await client.studio.admission.enter_to_show(job, owner, origin)
         await interaction.response.defer(thinking=True)
         files, notes = await attachments(
             job.images,
             client.studio.image_path,
             job.request,
             interaction.filesize_limit,
-            spoiler=client.studio.is_covered(job, origin),
+            spoiler=client.studio.admission.is_covered(job, origin),
         )
         await interaction.edit_original_response(
             content=replies.outcome(job, notes),
@@ -161,7 +161,7 @@ async def _first_pictures(
             studio.image_path,
             job.request,
             limit,
-            spoiler=studio.is_covered(job, origin),
+            spoiler=studio.admission.is_covered(job, origin),
         )
         files += some
         notes += [note for note in said if note not in notes]

@@ -10,10 +10,10 @@ import discord
 
 from bot import policy, replies_report
 from bot.buttons import JOB, Interaction, JobButton
+from bot.errors import NotAllowedError
 from bot.forms import Form
 from bot.records import JobRecord
 from bot.speech import speaking, tr
-from bot.studio import NotAllowedError
 
 if TYPE_CHECKING:
     from bot.client import DreamClient

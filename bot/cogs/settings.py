@@ -8,9 +8,9 @@ from discord import app_commands
 
 from bot import policy, replies_asking
 from bot.cogs.autocomplete import suggest_modes, suggest_sizes
+from bot.errors import NotAllowedError
 from bot.preferences import Ping
 from bot.records import Owner
-from bot.studio import NotAllowedError
 from bot.wishes import check_size
 
 if TYPE_CHECKING:

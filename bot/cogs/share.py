@@ -10,9 +10,9 @@ from bot import replies, replies_asking
 from bot.address import Address
 from bot.attachments import attachments
 from bot.buttons import JOB, Interaction, JobButton
+from bot.errors import NotAllowedError
 from bot.records import JobRecord
 from bot.speech import tr
-from bot.studio import NotAllowedError
 from engine.errors import DreamLabError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class ShareButton(JobButton, template=f"dream:share:{JOB}"):
             raise NotAllowedError(
                 tr("This can be shared where you asked for it, and nowhere else.")
             )
-        await client.studio.refuse_to_show(job, owner, origin)
+        await client.studio.admission.enter_to_show(job, owner, origin)
         await interaction.response.defer()
         shared = Address.from_plain(job.origin.address).shared_id
         if shared is None:
@@ -63,7 +63,7 @@ async def _post(interaction: Interaction, client: "DreamClient", job: JobRecord)
         client.studio.image_path,
         job.request,
         interaction.filesize_limit,
-        spoiler=client.studio.is_covered(job, client.origin(interaction)),
+        spoiler=client.studio.admission.is_covered(job, client.origin(interaction)),
     )
     view = ended_view(job, is_shared=True)
     text = replies.outcome(job, notes)

@@ -40,7 +40,7 @@ async def stats(interaction: Interaction, last: int = 1) -> None:
         studio, hours = client.studio, cast("Hours", last)
         await studio.past.look()
         course = await studio.past.course(hours)
-        text = replies_stats.stats(course, studio.waiting(), len(studio.drawn_now()))
+        text = replies_stats.stats(course, studio.live.waiting(), len(studio.live.drawn_now()))
         try:
             picture = await studio.plots.png(hours)
         except PlotError as error:

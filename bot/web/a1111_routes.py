@@ -114,7 +114,7 @@ async def skip(studio: TheStudio, visitor: TheVisitor) -> dict[str, str]:
 @a1111.get("/options")
 async def get_options(studio: TheStudio) -> dict[str, Any]:
     """The options that there are: the mode, and what it says."""
-    return options_of(await studio.mode_of(HERE.place))
+    return options_of(await studio.choices.mode_of(HERE.place))
 
 
 @a1111.post("/options")
@@ -131,9 +131,9 @@ async def set_options(
     visitor: TheVisitor,
 ) -> None:
     """Switches to another mode; answers when its model is loaded."""
-    mode = mode_in(body, catalog.modes, await studio.mode_of(HERE.place))
+    mode = mode_in(body, catalog.modes, await studio.choices.mode_of(HERE.place))
     if body.get(CHECKPOINT):
-        await studio.switch_mode(mode.name, HERE.place, visitor.owner, wait=True)
+        await studio.choices.switch_mode(mode.name, HERE.place, visitor.owner, wait=True)
 
 
 @a1111.get("/sd-models")
@@ -213,7 +213,7 @@ async def _drawn(
     feeds: Feeds,
     visitor: Visitor,
 ) -> ImagesOut:
-    draft = body.draft(catalog.modes, await studio.mode_of(HERE.place))
+    draft = body.draft(catalog.modes, await studio.choices.mode_of(HERE.place))
     record = await studio.submit(draft, visitor.owner, HERE)
     feeds.announce(record.id, visitor.owner)
     final = await ended(record, request, studio)

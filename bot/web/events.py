@@ -9,8 +9,9 @@ from typing import Self
 from fastapi.sse import ServerSentEvent
 from pydantic import BaseModel
 
+from bot.errors import UnknownJobError
 from bot.records import JobRecord, Owner
-from bot.studio import Studio, UnknownJobError
+from bot.studio import Studio
 from bot.web.problems import TooManyError
 from bot.web.roles import Visitor
 from bot.web.schemas import GoneOut, JobOut, JobsOut

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from bot.errors import UnknownImageError
 from bot.records import Child, ImageRecord
-from bot.studio import Studio, UnknownImageError
+from bot.studio import Studio
 from bot.web.own import OwnImage
 from bot.web.problems import PROBLEMS
 from bot.web.schemas import JobOut
@@ -99,7 +100,7 @@ async def vary(
     response: Response,
 ) -> JobOut:
     """Asks for a picture that resembles one; there is one such child of each picture."""
-    child = await studio.vary(record.id, visitor.owner, HERE)
+    child = await studio.remaker.vary(record.id, visitor.owner, HERE)
     return await _born(child, studio, feeds, visitor, response)
 
 
@@ -112,7 +113,7 @@ async def upscale(
     response: Response,
 ) -> JobOut:
     """Asks for a picture to be enlarged by its model, or without where none fits (`note`)."""
-    child = await studio.upscale(record.id, visitor.owner, HERE)
+    child = await studio.remaker.upscale(record.id, visitor.owner, HERE)
     return await _born(child, studio, feeds, visitor, response)
 
 

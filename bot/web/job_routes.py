@@ -114,7 +114,7 @@ async def again(
     ):
         record = known
         if record is None:
-            record = await studio.again(earlier, visitor.owner, origin, vary=body.vary)
+            record = await studio.remaker.again(earlier, visitor.owner, origin, vary=body.vary)
             feeds.announce(record.id, visitor.owner)
     return await _answer(record, studio, response, is_known=known is not None)
 

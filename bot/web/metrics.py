@@ -110,7 +110,7 @@ class Metrics:
         for mode in self._catalog.modes:
             for gauge in self._by_mode:
                 gauge.labels(mode)
-        for (mode, runs), count in self._studio.load().items():
+        for (mode, runs), count in self._studio.live.load().items():
             (self._running if runs else self._waiting).labels(mode).set(count)
         self._late.set(self._lag.worst)
         for lane, known in await self._pool.stats(_PATIENCE):

@@ -62,7 +62,7 @@ async def _feed_of_modes(
     visitor: TheVisitor,
 ) -> AsyncIterator[Feed]:
     async def look() -> ModesStateOut:
-        current = await studio.mode_of(HERE.place)
+        current = await studio.choices.mode_of(HERE.place)
         version = version_of(await asyncio.to_thread(edits.content))
         return await _state(catalog, version, current, (await devices.now(visitor)).devices)
 

@@ -69,7 +69,7 @@ async def list_modes(studio: TheStudio, catalog: TheCatalog, visitor: TheVisitor
     samples = await studio.samples.of(visitor.owner) if visitor.role >= Role.ARTIST else {}
     sample_of = {mode: sample_url(image_id) for mode, image_id in samples.items()}
     return ModesOut(
-        current=(await studio.mode_of(HERE.place)).name,
+        current=(await studio.choices.mode_of(HERE.place)).name,
         default=catalog.default_mode,
         modes=await asyncio.to_thread(
             lambda: [ModeOut.of(mode, sample_of.get(mode.name)) for mode in modes]
@@ -106,7 +106,7 @@ async def replace_file(
 @routes.post("/switch", status_code=HTTPStatus.ACCEPTED)
 async def switch_mode(body: SwitchIn, studio: TheStudio, visitor: TheVisitor) -> ModeOut:
     """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
-    return ModeOut.of(await studio.switch_mode(body.mode, HERE.place, visitor.owner))
+    return ModeOut.of(await studio.choices.switch_mode(body.mode, HERE.place, visitor.owner))
 
 
 @routes.post("/reload")

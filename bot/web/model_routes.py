@@ -48,7 +48,7 @@ _PICTURE: dict[int | str, dict[str, Any]] = {
 @models.get("/models/status")
 async def models_status(pool: ThePool, catalog: TheCatalog, studio: TheStudio) -> ModelsStatusOut:
     """What is loaded, and what waits to be drawn."""
-    mode = await studio.mode_of(HERE.place)
+    mode = await studio.choices.mode_of(HERE.place)
     devices = await _devices(pool, catalog)
     return ModelsStatusOut(
         current_mode=mode.name,
@@ -136,7 +136,7 @@ async def generate(
             feeds.announce(record.id, visitor.owner)
             other = body.mode if body.mode != pool.get_current_mode() else None
             if other is not None and visitor.role is Role.ADMIN:
-                await studio.switch_mode(other, HERE.place, visitor.owner)
+                await studio.choices.switch_mode(other, HERE.place, visitor.owner)
     final = await ended(record, request, studio, goes_on=once.has_key)
     image = final.images[0]
     content = await content_of(image, studio)

@@ -4,8 +4,9 @@ from typing import Annotated
 
 from fastapi import Depends
 
+from bot.errors import UnknownImageError, UnknownJobError
 from bot.records import ImageRecord, JobView, Kinship, Parent
-from bot.studio import Studio, UnknownImageError, UnknownJobError
+from bot.studio import Studio
 from bot.web.roles import Visitor
 from bot.web.schemas import DraftIn
 from bot.web.services import TheStudio, TheVisitor

@@ -13,9 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from bot.database import StoreUnavailableError
+from bot.errors import NotAllowedError, UnknownImageError, UnknownJobError
 from bot.plots import PlotError
 from bot.steward import PausedError
-from bot.studio import NotAllowedError, UnknownImageError, UnknownJobError
 from engine.errors import (
     DreamLabError,
     JobCancelledError,

@@ -110,7 +110,7 @@ class QueueBoard:
         """Returns the queue as somebody may see it."""
         now = asyncio.get_running_loop().time()
         if now - self._looked_at >= LOOK_EVERY / 2:
-            self._views, self._looked_at = self._studio.under_way(), now
+            self._views, self._looked_at = self._studio.live.under_way(), now
         lanes = self._pool.status()
         entries = [self._entry(view, lanes, visitor) for view in self._views]
         return QueueOut(

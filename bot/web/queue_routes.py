@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from bot.studio import UnknownJobError
+from bot.errors import UnknownJobError
 from bot.web.events import RETRY, Feed
 from bot.web.problems import PROBLEMS
 from bot.web.queue_board import LOOK_EVERY, QueueBoard, QueueOut
