@@ -313,18 +313,24 @@ class RoomFor(ModelRegistry):
         return True
 
 
-def bare_pass(stock: StockServer, request: GenerationRequest, rows: int, passes: int) -> float:
-    """Returns the seconds of one forward pass of the bare UNet, the median of so many."""
-    unet, arguments = stock.pipeline.unet, pass_arguments(stock, request, rows)
-    took = []
-    with torch.inference_mode():
+class BarePass:
+    """A forward pass of the bare UNet of so many rows."""
+
+    def __init__(self, stock: StockServer, request: GenerationRequest, rows: int) -> None:
+        self._unet = stock.pipeline.unet
+        self._arguments = pass_arguments(stock, request, rows)
+
+    @torch.inference_mode()
+    def seconds(self, passes: int) -> float:
+        """Returns what one takes, the median of so many."""
+        took = []
         for _ in range(passes):
             began = time.perf_counter()
-            unet(**arguments)
-            if unet.device.type == "cuda":
+            self._unet(**self._arguments)
+            if self._unet.device.type == "cuda":
                 torch.cuda.synchronize()
             took.append(time.perf_counter() - began)
-    return sorted(took)[len(took) // 2]
+        return sorted(took)[len(took) // 2]
 
 
 @torch.inference_mode()

@@ -26,9 +26,11 @@ is charged as always, and the fair order of the rest stays.
 import heapq
 import itertools
 import math
+from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 from engine.summed_list import SummedList
 
@@ -43,6 +45,7 @@ SKIPPED_AT_MOST = 256
 
 _EXPLAINED = 50  # places up to which the owners ahead are counted
 _UNIT = 2**32  # tags are whole numbers, so that sums are exact in any order
+_BY_NUMBER = attrgetter("number")
 _SWEEP_SLACK = 16  # idle ones that are remembered before it is worth to look who owes nothing
 
 
@@ -142,6 +145,10 @@ class _Line:
     due: int
     end: int
     waiting: deque[Ticket] = field(default_factory=deque)
+
+    def index(self, ticket: Ticket) -> int:
+        """Returns how many wait in this line before a job that does."""
+        return bisect_left(self.waiting, ticket.number, key=_BY_NUMBER)
 
 
 @dataclass(slots=True)
@@ -336,13 +343,15 @@ class FairQueue:
         del self._numbered[ticket.number]
         group = self._groups[ticket.group]
         line = group.lines[ticket.owner]
-        later = []
-        while line.waiting[-1] is not ticket:
-            later.append(self._leave(group, line))
-        self._leave(group, line)
-        for each in reversed(later):
-            line.waiting.append(each)
-            self._enter(group, line, each)
+        at = line.index(ticket)
+        del line.waiting[at]
+        group.order.remove(self._entries.pop(job_id))
+        charge = ticket.charge
+        for each in itertools.islice(line.waiting, at, None):
+            entry = self._entries[each.job_id]
+            nearer = self._entries[each.job_id] = entry - (charge << _NUMBER_BITS)
+            group.order.add(nearer, group.order.remove(entry))
+        line.end -= charge
         self._show_head(ticket.group, group)
         return True
 
@@ -360,13 +369,14 @@ class FairQueue:
         own = self._groups[ticket.group]
         before, begin = own.order.locate(self._entries[job_id])
         start = own.due + begin
+        groups, own_name, own_number = self._groups, ticket.group, ticket.number
         for due, number, name in self._heads:
-            if due > start or (due == start and number > ticket.number):
+            if due > start or (due == start and number > own_number):
                 break
-            if name != ticket.group:
-                rank, there = self._groups[name].order.begun(start - due)
+            if name != own_name:
+                rank, there = groups[name].order.begun(start - due)
                 before += rank
-                if there is not None and there & _NUMBER < ticket.number:
+                if there is not None and there & _NUMBER < own_number:
                     before += 1  # it begins there as well, and came earlier
         return len(self._restored) + before + 1
 
@@ -379,7 +389,7 @@ class FairQueue:
         overtaken = self._overtaken.get(job_id, 0)
         if position > _EXPLAINED:
             line = self._groups[ticket.group].lines[ticket.owner]
-            return Place(position, line.waiting.index(ticket), None, overtaken)
+            return Place(position, line.index(ticket), None, overtaken)
         ahead = list(itertools.islice(self._in_order(), position - 1))
         who = [(other.group, other.owner) for other in ahead]
         own = who.count((ticket.group, ticket.owner))
@@ -444,14 +454,6 @@ class FairQueue:
         charge = ticket.charge
         line.end += charge
         group.order.add(entry, charge)
-
-    def _leave(self, group: _Group, line: _Line) -> Ticket:
-        """Takes the last of a line out, without a charge."""
-        ticket = line.waiting.pop()
-        entry = self._entries.pop(ticket.job_id)
-        group.order.remove(entry)
-        line.end = entry >> _NUMBER_BITS
-        return ticket
 
     def _show_head(self, name: str, group: _Group) -> None:
         """Has a group's turn stand where it belongs, after its jobs have changed."""

@@ -135,8 +135,8 @@ class SummedList(Generic[Key]):
         while len(node.keys) > self._most:
             node = self._split(node, way)
 
-    def remove(self, key: Key) -> None:
-        """Takes an entry out; the later ones move up.
+    def remove(self, key: Key) -> int:
+        """Takes an entry out and returns its width; the later ones move up.
 
         Raises:
             KeyError: it is not here.
@@ -158,6 +158,7 @@ class SummedList(Generic[Key]):
             keys = parent.keys
         while self._root.below is not None and len(self._root.below) == 1:
             self._root = self._root.below[0]
+        return less >> _COUNT_BITS
 
     def locate(self, key: Key) -> tuple[int, int]:
         """Returns how many entries lie before one, and where it begins.
