@@ -3,7 +3,7 @@
     python -m benchmarks.fleet_sim
 
 Pure: members ask at random times, GPUs load and draw for as many seconds as the figures below say.
-`engine.fair_queue` says who is next and `engine.placement` where, as in `engine.worker_pool`.
+`engine.fair_queue` says who is next and `engine.placement` where, as in `engine.turns`.
 Beside it stands what a plain pool would do: whoever is first goes to the first GPU that is free. A
 GPU draws one request at a time here; what shared passes bring comes on top of it.
 
@@ -241,14 +241,15 @@ async def turns(gpus: int, waiting: int, calls: int) -> dict[str, Any]:
     executors = [FakeExecutor(f"gpu {number}", hold=True) for number in range(gpus)]
     pool = WorkerPool(executors, _Modes(), queue_max=2 * waiting + gpus)
     took: list[float] = []
-    take_turns = pool._take_turns
+    dispatcher = pool._dispatcher
+    take_turns = dispatcher.take_turns
 
     def timed() -> None:
         began = time.thread_time_ns()
         take_turns()
         took.append((time.thread_time_ns() - began) / 1000)
 
-    pool._take_turns = timed  # type: ignore[method-assign]
+    dispatcher.take_turns = timed  # type: ignore[method-assign]
 
     def ask() -> None:
         member = random.randrange(MEMBERS)

@@ -302,7 +302,7 @@ def _play(devices: Iterable[Device], queue: deque[Work]) -> Iterator[tuple[str, 
 
 
 def _free(benches: Sequence[_Bench], work: Work) -> _Bench | None:
-    """Returns where the pool would begin it now: see `engine.lane.choose_lane`."""
+    """Returns where the pool would begin it now: see `engine.lanes.choose_lane`."""
 
     def rank(bench: _Bench) -> tuple[float, int]:
         missing = sum(model not in bench.loaded for model in work.models)

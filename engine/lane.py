@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -11,7 +11,6 @@ from typing import TypeAlias
 from engine.errors import WorkerDiedError
 from engine.executor import Executor
 from engine.jobs import ModelSpec
-from engine.placement import choose
 
 logger = logging.getLogger(__name__)
 
@@ -314,36 +313,3 @@ class Lane:
         self._last_error = str(error)
         self.used_last = None
         logger.warning("%s %d jobs were under way.", error, len(self._jobs))
-
-
-def second_opinion(lanes: Sequence[Lane], died_on: Lane | None) -> Sequence[Lane]:
-    """Returns where a job may be tried whose worker died: where it didn't, if anything works there.
-
-    So a device that has fallen away doesn't make a request look poisonous.
-    """
-    if died_on is None:
-        return lanes
-    others = [lane for lane in lanes if lane is not died_on and lane.is_ready]
-    return others or lanes
-
-
-def choose_lane(
-    lanes: Sequence[Lane],
-    model: ModelSpec | None,
-    *,
-    alone: bool,
-    prefer_loaded: bool,
-    finish: Callable[[Lane], float | None] = lambda _: None,
-) -> Lane | None:
-    """Returns the lane that a job should run on; None where all are busy or down.
-
-    Args:
-        lanes: all there are.
-        model: what the job needs loaded.
-        alone: whether it must have a lane to itself.
-        prefer_loaded: whether a lane that has the model goes before a less busy one.
-        finish: see `engine.placement.choose`.
-    """
-    free = [lane for lane in lanes if lane.can_take(alone=alone)]
-    key = None if model is None else model.key
-    return choose(free, key, prefer_loaded=prefer_loaded, finish=finish)

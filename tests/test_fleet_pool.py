@@ -16,8 +16,9 @@ from engine.errors import (
 )
 from engine.executor import Executor
 from engine.jobs import GenerationResult
+from engine.retries import LOSSES_FORGIVEN
 from engine.testing import FakeExecutor
-from engine.worker_pool import LOSSES_FORGIVEN, WorkerPool
+from engine.worker_pool import WorkerPool
 from tests.test_worker_pool import FANCY, PLAIN, Pauses, SomeModes, a_job, eventually, runs
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from engine.errors import WorkerDiedError
 from engine.jobs import ModelSpec
-from engine.lane import Lane, LaneState, choose_lane
+from engine.lane import Lane, LaneState
+from engine.lanes import choose_lane
 from engine.testing import FakeExecutor
 
 MODEL = ModelSpec(Path("plain.safetensors"))
