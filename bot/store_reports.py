@@ -1,4 +1,4 @@
-"""The store's rows of reports: which pictures moderators were told of."""
+"""The store's rows of reports: which pictures a place's moderators were told of."""
 
 from datetime import datetime
 
@@ -6,18 +6,19 @@ from bot.store_access import StoreAccess
 
 
 class ReportRows(StoreAccess):
-    """What was reported; by whom is not kept."""
+    """What was reported where; by whom is not kept."""
 
-    async def report(self, job_id: str, now: datetime) -> bool:
-        """Notes that a job's pictures were reported; False where they were before."""
+    async def report(self, job_id: str, place: str, now: datetime) -> bool:
+        """Notes that a job's pictures were reported in a place; False where they were before."""
         rows = await self._execute(
-            "INSERT INTO reports (job_id, created_at) VALUES (?, ?)"
-            " ON CONFLICT (job_id) DO NOTHING RETURNING job_id",
+            "INSERT INTO reports (job_id, place, created_at) VALUES (?, ?, ?)"
+            " ON CONFLICT (job_id, place) DO NOTHING RETURNING job_id",
             job_id,
+            place,
             now.timestamp(),
         )
         return bool(rows)
 
-    async def withdraw_report(self, job_id: str) -> None:
-        """Forgets a report that reached nobody."""
-        await self._execute("DELETE FROM reports WHERE job_id = ?", job_id)
+    async def withdraw_report(self, job_id: str, place: str) -> None:
+        """Forgets a place's report that reached nobody."""
+        await self._execute("DELETE FROM reports WHERE job_id = ? AND place = ?", job_id, place)

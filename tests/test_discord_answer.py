@@ -522,6 +522,32 @@ async def test_a_report_reaches_the_moderators_once(bot: Bot, two: Message) -> N
     assert bot.discord.calls_to("send")[0].json["allowed_mentions"] == {"parse": []}
 
 
+@pytest.mark.parametrize("is_left", [False, True])
+async def test_what_was_reported_in_one_server_can_be_reported_in_another(
+    bot: Bot, two: Message, is_left: bool
+) -> None:
+    await with_reports(bot)
+    elsewhere = bot.discord.world.add_guild("Elsewhere")
+    (job,) = await jobs_of(bot)
+    reports = {"reports": str(elsewhere.channel_id)}
+    await bot.app.studio.house.change(f"discord:{elsewhere.id}", job.owner, reports)
+    await report(bot, two)
+    if is_left:
+        told_them = await posted(bot)
+        await bot.discord.click(told_them, "Leave them", permissions=MANAGE_MESSAGES)
+    asked = await bot.discord.slash("show", values={"id": job.id}, guild=elsewhere)
+    there = await bot.discord.picture(asked)
+    eve, mallory = (bot.discord.world.add_user(name) for name in ("eve", "mallory"))
+
+    first = await report(bot, there, user=eve, guild=elsewhere)
+    second = await report(bot, there, user=mallory, guild=elsewhere)
+
+    assert first.content == "Thank you. The moderators have it."
+    assert second.content == "The moderators know of this already. Thank you."
+    brought = [m for m in bot.discord.world.messages.values() if f"/{there.id}" in m.content]
+    assert [message.channel_id for message in brought] == [elsewhere.channel_id]
+
+
 async def test_without_a_channel_a_report_says_what_to_do(bot: Bot, two: Message) -> None:
     word = await told(bot, two, "Report")
     alone = await told(bot, two, "Report", direct=True)

@@ -192,6 +192,18 @@ async def test_a_restart_tries_postponed_deliveries_at_once(store: Store) -> Non
     assert await store.next_due(ALL) == ASKED_AT
 
 
+async def test_a_report_is_kept_for_each_place(store: Store) -> None:
+    job = a_job()
+    await store.add(job)
+
+    assert await store.report(job.id, "discord:1", ASKED_AT)
+    assert await store.report(job.id, "discord:2", ASKED_AT)
+    await store.withdraw_report(job.id, "discord:1")
+
+    assert await store.report(job.id, "discord:1", ASKED_AT)
+    assert not await store.report(job.id, "discord:2", ASKED_AT)
+
+
 async def test_a_place_keeps_its_last_choice(store: Store) -> None:
     assert await store.mode_of("discord:1") is None
 
@@ -418,6 +430,26 @@ async def test_a_database_of_before_is_brought_up_to_date_and_can_shrink(tmp_pat
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA auto_vacuum").fetchone() == (2,)
         assert db.execute("SELECT count(*) FROM jobs").fetchone() == (1,)
+
+
+async def test_what_was_reported_before_places_were_noted_can_be_reported_once_more(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "x.db"
+    scripts = sorted((ROOT / "bot" / "migrations").glob("*.sql"))[:13]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("".join(script.read_text(encoding="utf-8") for script in scripts))
+        db.execute(
+            "INSERT INTO jobs (id, owner_id, owner_name, front_end, address, request, status,"
+            " created_at) VALUES ('a', '', '', 'discord', '{}', '{}', 'queued', 0)"
+        )
+        db.execute("INSERT INTO reports (job_id, created_at) VALUES ('a', 0)")
+        db.execute("PRAGMA user_version = 13")
+        db.commit()
+
+    async with await Store.open(path) as store:
+        assert await store.report("a", "discord:1", ASKED_AT)
+        assert not await store.report("a", "discord:1", ASKED_AT)
 
 
 # Opening

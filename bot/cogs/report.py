@@ -30,7 +30,7 @@ class ReportButton(JobButton, template=f"dream:report:{JOB}"):
 
     async def press(self, interaction: Interaction, client: "DreamClient") -> None:
         """Asks for a reason, where there is somebody to tell."""
-        await _channel_of(interaction, client)
+        await _reported_to(interaction, client)
         await interaction.response.send_modal(ReportForm(self.job_id, interaction.message))
 
 
@@ -59,10 +59,10 @@ class ReportForm(Form):
         self, interaction: Interaction, client: "DreamClient", values: Mapping[str, str]
     ) -> None:
         """Posts the report for the moderators, once for each job."""
-        channel_id = await _channel_of(interaction, client)
+        place, channel_id = await _reported_to(interaction, client)
         job = (await client.studio.view(self.job_id)).record
         await interaction.response.defer(ephemeral=True, thinking=True)
-        if not await client.studio.reports.is_first(job):
+        if not await client.studio.reports.is_first(job, place):
             await interaction.edit_original_response(content=replies_report.known())
             return
         where = f"{interaction.guild_id}/{interaction.channel_id}/{self.message_id}"
@@ -76,7 +76,7 @@ class ReportForm(Form):
         try:
             await channel.send(text, view=view, suppress_embeds=True)
         except _UNREACHABLE:
-            await client.studio.reports.withdraw(job)
+            await client.studio.reports.withdraw(job, place)
             await interaction.edit_original_response(content=replies_report.unreachable())
             return
         await interaction.edit_original_response(content=replies_report.thanks())
@@ -127,8 +127,8 @@ class DismissButton(JobButton, template=f"dream:dismiss:{JOB}"):
         await _close(interaction, replies_report.dismissed(interaction.user.id))
 
 
-async def _channel_of(interaction: Interaction, client: "DreamClient") -> int:
-    """Returns where reports of a place go.
+async def _reported_to(interaction: Interaction, client: "DreamClient") -> tuple[str, int]:
+    """Returns the place that somebody reports in, and the channel that its reports go to.
 
     Raises:
         NotAllowedError: nowhere; it says what to do instead.
@@ -142,7 +142,7 @@ async def _channel_of(interaction: Interaction, client: "DreamClient") -> int:
         raise NotAllowedError(refusal)
     if not standing.rules.reports:
         raise NotAllowedError(tr(replies_report.NO_CHANNEL))
-    return int(standing.rules.reports)
+    return place, int(standing.rules.reports)
 
 
 async def _moderated(
