@@ -8,11 +8,11 @@ from typing import Any
 
 from bot import policy
 from bot.errors import refuse
+from bot.loads import PlaceLoads
 from bot.records import Owner
 from bot.steward import Steward
 from bot.store import Store
-from engine.errors import UnknownModeError
-from engine.mode_source import loading_of
+from engine.errors import JobCancelledError, UnknownModeError
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
@@ -31,6 +31,7 @@ class ModeChoices:
         self._pool = pool
         self._catalog = catalog
         self._steward = steward
+        self._loads = PlaceLoads(pool)
 
     async def mode_of(self, place: str | None, channels: Iterable[str] = frozenset()) -> ModeConfig:
         """Returns the mode that is drawn with when nobody names one.
@@ -88,7 +89,7 @@ class ModeChoices:
             await self._steward.note(None, by, f"Mode: {name}")
         else:
             await self._store.choose_mode(place, name, by, datetime.now(UTC), channel)
-            loading = self._pool.submit_job(loading_of(mode), admitted=True)
+            loading = self._loads.ask(place, mode)
         loading.add_done_callback(_log_failure)
         if wait:
             await asyncio.shield(loading)
@@ -96,5 +97,7 @@ class ModeChoices:
 
 
 def _log_failure(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled() and (error := future.exception()):
+    error = None if future.cancelled() else future.exception()
+    # Where another choice took its place, nothing went wrong.
+    if error and not isinstance(error, JobCancelledError):
         log.warning("The model could not be loaded: %s", error)

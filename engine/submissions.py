@@ -11,12 +11,14 @@ from engine.job_runner import is_drawing, model_of
 from engine.jobs import Job, JobType
 from engine.submission import Submission
 
+_LOADS = frozenset({JobType.MODEL_LOAD, JobType.MODEL_UNLOAD, JobType.MODE_SWITCH})
+
 
 class Submissions(Mapping[str, Submission]):
     """Jobs by id, oldest first; those that wait stand in a line besides.
 
     Args:
-        most: how many may wait.
+        most: how many may wait, as `waiting` counts them.
         most_per_owner: how many of them may be one owner's; None for all.
 
     Attributes:
@@ -40,6 +42,14 @@ class Submissions(Mapping[str, Submission]):
     def __len__(self) -> int:
         return len(self._by_id)
 
+    @property
+    def waiting(self) -> int:
+        """How many wait; loads, unloads and switches take turns, but nobody's place."""
+        loads = sum(
+            job_id in self.line and _is_load(self._by_id[job_id]) for job_id in self._errands
+        )
+        return len(self.line) - loads
+
     def refuse_if_full(self, owner: str | None) -> None:
         """Refuses one more that would wait.
 
@@ -50,13 +60,13 @@ class Submissions(Mapping[str, Submission]):
             QueueFullError: as many wait as may, or are about to.
             OwnerQueueFullError: as many of this owner do.
         """
-        if len(self.line) + self._reserved.total() >= self._most:
+        if self.waiting + self._reserved.total() >= self._most:
             raise QueueFullError(self._most)
         if self._most_per_owner is None or owner is None:
             return
         waiting = sum(
-            submission.attempt is None and submission.job.owner == owner
-            for submission in self._by_id.values()
+            each.attempt is None and each.job.owner == owner and not _is_load(each)
+            for each in self._by_id.values()
         )
         if waiting + self._reserved[owner] >= self._most_per_owner:
             raise OwnerQueueFullError(waiting, self._most_per_owner)
@@ -123,6 +133,10 @@ class Submissions(Mapping[str, Submission]):
         if others and position < place.position:
             others -= 1  # loads and switches are all of one owner
         return replace(place, position=position, owners_before=others)
+
+
+def _is_load(submission: Submission) -> bool:
+    return submission.job.type in _LOADS
 
 
 def key_of(job: Job) -> str:

@@ -108,7 +108,7 @@ class WorkerPool:
         executors: one per device; the pool starts and closes them.
         fleet: brings more of them, and takes them away, while the pool runs.
         modes: looked up whenever a name must become a model.
-        queue_max: jobs that may wait; one more is refused.
+        queue_max: jobs that may wait, as `get_queue_size` counts them; one more is refused.
         queue_max_per_owner: how many of them may be one owner's; None for all.
         job_timeout: seconds that a job may run at a time; None for any.
         max_attempts: how often a job is begun before a dying worker is blamed on it.
@@ -382,8 +382,8 @@ class WorkerPool:
         return self._outlook.seconds(job_id)
 
     def get_queue_size(self) -> int:
-        """Returns how many jobs wait; what runs is not counted."""
-        return len(self._submissions.line)
+        """Returns how many jobs wait; what runs is not counted, nor are loads and switches."""
+        return self._submissions.waiting
 
     def running_jobs(self) -> tuple[Job, ...]:
         """Returns the jobs that run now, oldest first."""

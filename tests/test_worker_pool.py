@@ -1200,6 +1200,26 @@ class TestQueue:
             await done
             assert pool.position(load.id) is None
 
+    async def test_loads_and_switches_neither_fill_the_queue_nor_count_as_waiting(self):
+        async with a_busy_pool(queue_max=2) as (pool, executor, busy):
+            for _ in range(4):
+                pool.submit_job(ModelLoadJob(model=FANCY.model), admitted=True)
+            pool.submit_job(ModelUnloadJob(model=FANCY.model), admitted=True)
+            switch = pool.switch_mode("fancy")
+            assert pool.get_queue_size() == 0
+            jobs = [a_job(), a_job()]
+            for job in jobs:
+                pool.submit_job(job)
+            assert pool.get_queue_size() == 2
+            with pytest.raises(QueueFullError):
+                pool.submit_job(a_job())
+            with pytest.raises(QueueFullError), pool.reserve():
+                pass
+            executor.hold = False
+            executor.finish(busy.id)
+            await switch
+            await eventually(lambda: pool.get_queue_size() == 0)
+
     async def test_a_reserved_place_is_kept(self):
         async with a_busy_pool(queue_max=1) as (pool, _, _):
             with pool.reserve():
