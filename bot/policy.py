@@ -218,6 +218,17 @@ def is_visible(record: JobRecord, asker: Owner, place: str | None) -> bool:
     return place is not None and record.origin.place == place
 
 
+def is_met(record: JobRecord, asker: Owner, origin: Origin) -> bool:
+    """Says whether somebody may look at a job where they are, a chat that is no place included.
+
+    What was asked for in a group's chat was seen by all who read there.
+    """
+    if is_visible(record, asker, origin.place):
+        return True
+    channel = record.origin.address.get("channel_id")
+    return channel is not None and str(channel) in origin.channels and not is_hidden(record, asker)
+
+
 def is_hidden(record: JobRecord, asker: Owner) -> bool:
     """Says whether a job is somebody else's who alone was shown it and has not shared it."""
     address = record.origin.address

@@ -248,6 +248,47 @@ async def test_a_private_child_of_a_shared_picture_is_shown_to_nobody_else(bot: 
     assert len(bot.executor.requests) == 2
 
 
+@pytest.mark.parametrize("is_drawn", [True, False])
+async def test_a_child_from_a_direct_message_is_shown_to_its_asker_alone(
+    tmp_path: Path, discord: DiscordDouble, is_drawn: bool
+) -> None:
+    executor = FakeExecutor(hold=True)
+    async with running_bot(tmp_path, discord, executor) as bot:
+        await discord.private_word(
+            await discord.slash("settings", values={"ping": "direct message"})
+        )
+        asked = await bot.imagine()
+        executor.finish(await bot.drawing())
+        message = await discord.picture(asked)
+        await bot.app.outbox.rest()
+        (copy,) = [m for m in discord.world.messages.values() if m.channel_id == discord.user.id]
+        pressed = await discord.click(copy, "Vary", direct=True)
+        child = await bot.drawing()
+        if is_drawn:
+            executor.finish(child)
+            await discord.picture(pressed)
+
+        hers = await told(bot, message, "Vary", user=discord.world.add_user("eve"))
+        own = await told(bot, message, "Vary")
+
+        assert hers.content == "This was asked for already, elsewhere."
+        assert not hers.attachments
+        assert own.content.startswith(f"This was asked for already (`{child}`)")
+        assert bool(own.attachments) is is_drawn
+
+
+async def test_a_child_from_another_server_is_not_shown_here(bot: Bot, two: Message) -> None:
+    (job,) = await jobs_of(bot)
+    elsewhere = bot.discord.world.add_guild("Elsewhere")
+    asked = await bot.discord.slash("show", values={"id": job.id}, guild=elsewhere)
+    await press(bot, await bot.discord.picture(asked), "V1", guild=elsewhere)
+
+    word = await told(bot, two, "V1", user=bot.discord.world.add_user("eve"))
+
+    assert word.content == "This was asked for already, elsewhere."
+    assert not word.attachments
+
+
 async def test_a_blocked_member_is_refused_with_the_reason(bot: Bot, two: Message) -> None:
     eve = bot.discord.world.add_user("eve")
     studio, place = bot.app.studio, f"discord:{bot.discord.guild.id}"

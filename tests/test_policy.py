@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bot import policy
 from bot.errors import NotAllowedError
-from bot.records import Owner
+from bot.records import Origin, Owner
 from engine.jobs import JobStatus, ModelSpec, RequestDraft
 from modes.mode_config import ModeConfig
 from tests.records_kit import a_job
@@ -73,6 +73,34 @@ def test_a_job_is_its_askers_and_the_moderators() -> None:
     assert said == "Only Ada or a moderator may cancel this."
     assert policy.job_refusal(job, Owner("discord:2", "Bob"), "cancel", moderator=True) is None
     assert policy.job_refusal(job, Owner("discord:1", "Eve"), "cancel", moderator=False) is None
+
+
+EVE = Owner("discord:9", "Eve")
+
+
+@pytest.mark.parametrize(
+    ("address", "channels", "is_met"),
+    [
+        ({"channel_id": 7}, {"7"}, True),
+        ({"channel_id": 7}, {"8"}, False),
+        ({"channel_id": 7, "private": True}, {"7"}, False),
+        ({"channel_id": None}, {"None"}, False),
+        ({}, {"None"}, False),
+    ],
+)
+def test_what_was_asked_for_in_a_chat_that_is_no_place_is_seen_there_alone(
+    address: dict[str, object], channels: set[str], is_met: bool
+) -> None:
+    job = a_job("discord", origin=Origin("discord", None, address))
+    here = Origin("discord", None, channels=frozenset(channels))
+    assert policy.is_met(job, EVE, here) is is_met
+    assert policy.is_met(job, job.owner, here)
+
+
+def test_what_was_asked_for_in_a_place_is_seen_in_all_of_it() -> None:
+    job = a_job("discord", address={"channel_id": 7})
+    assert policy.is_met(job, EVE, Origin("discord", "discord:1", channels=frozenset({"8"})))
+    assert not policy.is_met(job, EVE, Origin("discord", "discord:2", channels=frozenset({"8"})))
 
 
 # The studio holds to it, whatever the front end

@@ -238,8 +238,11 @@ def edited(values: Mapping[str, str]) -> RequestDraft:
 
 async def _show_existing(interaction: Interaction, client: "DreamClient", job: JobRecord) -> None:
     """Shows what a button has made before to the one who pressed it once more."""
-    if policy.is_hidden(job, client.owner(interaction)):
+    asker, origin = client.owner(interaction), client.origin(interaction)
+    if policy.is_hidden(job, asker):
         raise NotAllowedError(tr("This was asked for already, in private."))
+    if not policy.is_met(job, asker, origin):
+        raise NotAllowedError(tr("This was asked for already, elsewhere."))
     if interaction.response.is_done():
         # A follow-up would fill the public "thinking" instead.
         await interaction.delete_original_response()
@@ -255,7 +258,7 @@ async def _show_existing(interaction: Interaction, client: "DreamClient", job: J
             client.studio.image_path,
             job.request,
             interaction.filesize_limit,
-            spoiler=client.studio.admission.is_covered(job, client.origin(interaction)),
+            spoiler=client.studio.admission.is_covered(job, origin),
         )
     text = replies.outcome(job, notes) if job.status.is_final else replies.status(view)
     asked = tr("This was asked for already ({job}):", job=f"`{job.id}`")
