@@ -84,6 +84,7 @@ class ModeChoices:
         """
         mode = self._catalog.get(name)
         refuse(policy.mode_refusal(mode, by))
+        loading: asyncio.Future[Any]
         if place is None:
             loading = self._pool.switch_mode(name)
             await self._steward.note(None, by, f"Mode: {name}")
