@@ -120,6 +120,52 @@ async def test_a_picture_behind_a_link_is_taken_from_discords_own_copy(bot: Bot)
     assert len(bot.executor.requests) == 1
 
 
+@pytest.mark.parametrize("words", ["a secret", "a secret {cat, dog}"])
+async def test_a_remix_of_a_private_answer_is_private_after_a_restart_too(
+    tmp_path: Path, discord: DiscordDouble, words: str
+) -> None:
+    async with running_bot(tmp_path, discord) as bot:
+        first = await bot.imagine("a secret", values={"private": True})
+        private = await discord.until(
+            lambda: first.answer if first.answer and first.answer.attachments else None
+        )
+        assert private is not None
+        asked = await discord.menu(REMIX, private)
+        await discord.form(asked)
+    async with running_bot(tmp_path, discord) as bot:
+        sent = await discord.submit(asked, {WORDS: words})
+        if "{" in words:
+            question = await discord.private_word(sent)
+            sent = await discord.click(question, "Draw 2 pictures")
+        drawn = 2 if "{" in words else 1
+        await bot.executor.until(lambda: len(bot.executor.requests) == drawn)
+        jobs = await bot.app.studio.history(f"discord:{discord.user.id}")
+        for job in jobs:
+            async for _ in bot.app.studio.watch(job.id):
+                pass
+        await bot.app.outbox.rest()
+
+    assert all(message.ephemeral for message in discord.world.messages.values())
+    assert [job.origin.address["private"] for job in jobs] == [True] * (drawn + 1)
+
+
+async def test_a_remix_of_a_public_answer_is_public_though_it_was_asked_for_in_private(
+    bot: Bot,
+) -> None:
+    first = await bot.imagine("a secret", values={"private": True})
+    private = await bot.discord.until(
+        lambda: first.answer if first.answer and first.answer.attachments else None
+    )
+    assert private is not None
+    await bot.discord.private_word(await bot.discord.click(private, "Share"))
+    (shared,) = [m for m in bot.discord.world.messages.values() if not m.ephemeral]
+
+    asked = await bot.discord.menu(REMIX, shared)
+    remixed = await bot.discord.picture(await bot.discord.submit(asked, {}))
+
+    assert not remixed.ephemeral
+
+
 async def test_braces_in_the_form_are_confirmed(bot: Bot) -> None:
     asked = await bot.discord.menu(REMIX, await post(bot, png()))
 

@@ -111,6 +111,8 @@ async def remix(interaction: Interaction, message: discord.Message) -> None:
             image_urls=tuple(urls),
             parent_id=job.id if job else None,
             like_mode=job.request.mode if job else None,
+            # What is made of what nobody else sees is nobody else's to see either.
+            private=message.flags.ephemeral,
         )
         wish_id = await client.asking.keep(wish, client.owner(interaction))
         await interaction.response.send_modal(RemixForm(wish_id).fill(words, urls))
