@@ -160,7 +160,7 @@ class Intake:
             # A shutdown may have begun meanwhile. What is committed is drawn at the next start.
             with suppress(PoolClosedError):
                 for record in records:
-                    self._live.add(record)
+                    await self._live.add(record)
 
 
 def built(mode: ModeConfig, draft: RequestDraft, source: Path | None) -> GenerationRequest:

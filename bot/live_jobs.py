@@ -23,6 +23,8 @@ from engine.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
+_UNFORESEEN = "Something went wrong inside Dream Lab; the log has the details."
+
 _POSITIONS_EVERY = 0.25
 """Seconds between looks at the queue for those who watch it, however fast it moves."""
 
@@ -105,8 +107,11 @@ class LiveJobs:
         """Returns a job; None where it has ended, or there was none."""
         return self._live.get(job_id)
 
-    def add(self, record: JobRecord, setback: Setback | None = None) -> None:
+    async def add(self, record: JobRecord, setback: Setback | None = None) -> None:
         """Queues a job that is stored, and stays with it to its end.
+
+        One that the pool does not take, for a reason that nobody foresaw, fails: it would be in the
+        way of all others, at each start anew.
 
         Args:
             record: the job.
@@ -114,7 +119,17 @@ class LiveJobs:
 
         Raises:
             PoolClosedError: the program ends; the next start goes on with it.
+            StoreUnavailableError: it fails, which can't be stored just now.
         """
+        try:
+            self._queue(record, setback)
+        except PoolClosedError:
+            raise
+        except Exception:
+            log.exception("Job %s can't be queued", record.id)
+            await self._settler.settle(record, DreamLabError(_UNFORESEEN))
+
+    def _queue(self, record: JobRecord, setback: Setback | None) -> None:
         live = LiveJob(record, setback)
         running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
@@ -291,4 +306,4 @@ async def _outcome(future: asyncio.Future[GenerationResult]) -> GenerationResult
         return error
     except Exception:
         log.exception("A job ended with an error that nobody foresaw")
-        return DreamLabError("Something went wrong inside Dream Lab; the log has the details.")
+        return DreamLabError(_UNFORESEEN)

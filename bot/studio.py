@@ -372,7 +372,7 @@ class Studio:
                 await self._settler.settle(record, DreamLabError(_POISONOUS))
         records = await self._store.requeue(RESUMED)
         for record in records:
-            self.live.add(record, Setback.RESTART)
+            await self.live.add(record, Setback.RESTART)
         return records
 
 

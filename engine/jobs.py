@@ -109,10 +109,10 @@ class Sampler(enum.StrEnum):
     DDIM = "DDIM"
 
     def passes(self, steps: int) -> int:
-        """Returns how many forward passes so many denoising steps take."""
+        """Returns how many forward passes so many denoising steps, 0 or more, take."""
         # Heun looks at the end of each step before it takes it, but for the last, which ends at
         # the picture itself.
-        return 2 * steps - 1 if self is Sampler.HEUN else steps
+        return 2 * steps - 1 if steps and self is Sampler.HEUN else steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,8 +291,12 @@ class GenerationRequest:
 
     @property
     def cost(self) -> int:
-        """Work in pixel-steps, each a forward pass: what the fair queue charges."""
-        return self.width * self.height * self.sampler.passes(self.steps_taken) * self.count
+        """Work in pixel-steps, each a forward pass: what the fair queue charges.
+
+        At least one pass for each picture: what is free would go before everybody, always.
+        """
+        passes = max(1, self.sampler.passes(self.steps_taken))
+        return self.width * self.height * passes * self.count
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -226,6 +226,15 @@ def test_heun_is_charged_for_the_passes_it_makes() -> None:
     assert replace(request, sampler=Sampler.HEUN).cost == 64 * 64 * 2 * 39
 
 
+@pytest.mark.parametrize("sampler", Sampler)
+def test_a_picture_that_nothing_is_drawn_for_is_charged_for_a_pass(sampler: Sampler) -> None:
+    # What costs nothing would go before everybody else, for as long as somebody asks for more.
+    enlarged = ask(sampler=sampler, width=64, height=64, source=Path("x.png"), strength=0.0)
+
+    assert not enlarged.is_drawn
+    assert enlarged.cost == 64 * 64
+
+
 def test_the_modes_file_lists_every_sampler() -> None:
     text = (Path(__file__).parents[1] / "modes" / "modes.yaml").read_text(encoding="utf-8")
     words = " ".join(text.replace("#", " ").split())

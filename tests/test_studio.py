@@ -429,6 +429,42 @@ async def test_what_runs_in_two_crashes_is_failed_and_its_neighbour_goes_on(
     assert "crashed" in str(poisonous.error)
 
 
+async def test_a_heun_picture_is_enlarged_without_a_model_and_again_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    draft = RequestDraft("a red circle", sampler="Heun", width=128, height=128)
+    async with a_room(tmp_path) as room:
+        drawn = await room.ended(await room.studio.submit(draft, ADA, WEB))
+        child = await room.studio.remaker.upscale(drawn.images[0].id, ADA, WEB)
+        assert not child.job.request.is_drawn
+        assert (await room.ended(child.job)).status is JobStatus.DONE
+        waiting = replace(child.job, id="again", parent=None)
+        await room.store.add(waiting)
+
+    async with a_room(tmp_path) as room:
+        assert [record.id for record in await room.studio.recover()] == ["again"]
+        assert (await room.ended(waiting)).status is JobStatus.DONE
+
+
+async def test_what_can_not_be_queued_after_a_restart_fails_and_is_in_nobody_s_way(
+    tmp_path: Path,
+) -> None:
+    async with a_room(tmp_path, hold=True) as room:
+        job = await room.studio.submit(DRAFT, ADA, WEB)
+        await room.store.add(replace(job, id="broken", weight=-1.0))
+        await room.store.add(replace(job, id="behind"))
+
+    async with a_room(tmp_path) as room:
+        await room.studio.recover()
+        assert (await room.ended(job)).status is JobStatus.DONE
+        assert (await room.ended(replace(job, id="behind"))).status is JobStatus.DONE
+        broken = await room.store.get("broken")
+
+    assert broken
+    assert broken.status is JobStatus.FAILED
+    assert "Something went wrong" in str(broken.error)
+
+
 async def test_a_shutdown_is_no_crash(tmp_path: Path) -> None:
     async with a_room(tmp_path, hold=True) as room:
         job = await room.studio.submit(DRAFT, ADA, WEB)
