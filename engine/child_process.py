@@ -7,6 +7,7 @@ without a thread.
 
 import asyncio
 import contextlib
+import logging
 import os
 import re
 import signal
@@ -32,6 +33,11 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # A process that reads other people's files has no use for the bot's secrets.
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_?KEY)(?:_|$)", re.IGNORECASE)
 
+UNKILLABLE_SECONDS = 10.0
+"""How long a process that was killed is waited for."""
+
+log = logging.getLogger(__name__)
+
 
 class ChildProcess:
     """See the module. One event loop uses it.
@@ -47,6 +53,7 @@ class ChildProcess:
         self.process = process
         self.stdin = process.stdin
         self._stdout = process.stdout
+        self._is_left_behind = False
 
     @classmethod
     async def spawn(cls, module: str, *, keep: Collection[str] = ()) -> Self:
@@ -90,15 +97,28 @@ class ChildProcess:
             self.process.kill()
 
     async def reap(self, seconds: float) -> int:
-        """Waits for it to end, kills it where it doesn't in time, returns its code."""
-        try:
-            async with asyncio.timeout(seconds):
-                code = await self.process.wait()
-        except TimeoutError:
+        """Waits for it to end, kills it where it doesn't in time, returns its code.
+
+        One that outlives even that is left behind: the driver of a GPU that hangs can hold a
+        process for ever. Nothing more is heard of it.
+        """
+        code = None if self._is_left_behind else await self._wait(seconds)
+        if code is None and not self._is_left_behind:
             self.kill()
-            code = await self.process.wait()
+            code = await self._wait(UNKILLABLE_SECONDS)
+            if code is None:
+                log.error("Process %d was killed and does not end; it is left behind", self.pid)
+                self._is_left_behind = True
+                self._stdout.feed_eof()
         self.stdin.close()
-        return code
+        return -signal.SIGKILL if code is None else code
+
+    async def _wait(self, seconds: float) -> int | None:
+        """Returns its code; None where it does not end in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self.process.wait()
+        return None
 
 
 def ended(code: int) -> str:

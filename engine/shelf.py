@@ -207,10 +207,10 @@ class Shelf:
         )
 
     def _put(self, model: ModelSpec, worker: Worker, stamps: _Stamps, held: int) -> None:
+        self._registry.register_model(model.key, model.path, held)
         self._workers[model.key] = worker
         self._stamps[model.key] = stamps
         self._beside[model.key] = held - worker.weight_bytes
-        self._registry.register_model(model.key, model.path, held)
 
     def _load_weights(self, weights: ModelSpec, *, others_draw: bool) -> None:
         before, began = self._registry.get_used_vram(), self._clock()
@@ -237,14 +237,19 @@ class Shelf:
             self.work(hurry=True)
             return None
         self._note(Act.LOAD, worker, began)
-        # The CPU's memory is everybody's, so that a difference would tell of others as well.
-        on_cpu = self._device == "cpu"
-        held = worker.weight_bytes if on_cpu else self._registry.get_used_vram() - before
+        held = self._held(worker, before)
         self._ledger.note(weights, held)
         self._put(weights, worker, stamps, held)
         if self._cache is not None:
             self._cache.enter(weights.key, stamps, worker)
         return None
+
+    def _held(self, worker: Worker, before: int) -> int:
+        """Returns the bytes that a model has taken, of which so many were taken before."""
+        if self._device == "cpu":  # its memory is everybody's: a difference would tell of others
+            return worker.weight_bytes
+        # What others let go of meanwhile, as one that compiles does, is not this model's.
+        return max(worker.weight_bytes, self._registry.get_used_vram() - before)
 
     def _fetch(self, key: str) -> "Return":
         assert self._cache is not None  # noqa: S101 - it said that the model waits there
