@@ -137,6 +137,8 @@ class DiscordCourier:
                 await self._edit(client, address, job)
             await self._tell(client, address, job, ping, shown)
             return
+        # Its asker may have deleted it meanwhile, and the answer is gone for that.
+        job = (await client.studio.view(job.id)).record
         if not _is_news(job):
             return
         if ping is Ping.DIRECT and await self._write_to(client, address, job, None):

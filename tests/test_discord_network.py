@@ -176,6 +176,24 @@ async def test_a_result_that_was_deleted_while_its_delivery_was_in_doubt_is_not_
     assert bot.discord.calls_to("send") == []
 
 
+async def test_a_result_that_is_deleted_in_the_middle_of_its_second_delivery_is_not_posted(
+    bot: Bot,
+) -> None:
+    await bot.imagine()
+    bot.discord.fail("edit_original", where=is_result, status=0, processed=True, times=1)
+    second = bot.discord.fail("edit_original", where=is_result, until=asyncio.Event(), times=1)
+    (message,) = await bot.discord.until(lambda: finals(bot.discord), "a result")
+    await bot.discord.until(lambda: second.met, "the second delivery")
+
+    await bot.discord.click(message, "Delete")
+    await bot.discord.until(lambda: message.deleted, "the deletion")
+    bot.discord.mend(second)
+    await bot.app.outbox.rest()
+
+    assert finals(bot.discord) == []
+    assert bot.discord.calls_to("send") == []
+
+
 @pytest.mark.parametrize("processed", [False, True], ids=["before", "after"])
 async def test_an_acknowledgement_that_hangs_keeps_nobody_from_seeing_progress(
     held: Bot, monkeypatch: pytest.MonkeyPatch, processed: bool
