@@ -10,6 +10,7 @@ from pathlib import Path
 from bot import policy
 from bot.errors import refuse
 from bot.live_jobs import LiveJobs
+from bot.offered_loras import OfferedLoras
 from bot.priorities import weight_of
 from bot.records import JobRecord, Origin, Owner, Parent
 from bot.rules import Rules, Usage
@@ -21,7 +22,7 @@ from engine.jobs import GenerationRequest, JobStatus, RequestDraft, new_job_id
 from engine.room import smaller
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
-from modes.mode_config import ModeConfig
+from modes.mode_config import ModeConfig, asks_for_loras
 
 
 class Intake:
@@ -34,6 +35,7 @@ class Intake:
         catalog: ModeCatalog,
         sources: SourceFiles,
         live: LiveJobs,
+        loras: OfferedLoras,
         weights: Mapping[str, float],
     ) -> None:
         """Takes what it uses, and the weights of roles; see `bot.priorities`."""
@@ -42,12 +44,34 @@ class Intake:
         self._catalog = catalog
         self._sources = sources
         self._live = live
+        self._loras = loras
         self._weights = weights
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
         """Waits until what is being committed is."""
         await asyncio.gather(*self._keeping, return_exceptions=True)
+
+    async def build(
+        self, mode: ModeConfig, draft: RequestDraft, source: Path | None
+    ) -> GenerationRequest:
+        """Returns the request of a draft; a mode whose files are missing is refused at once.
+
+        Args:
+            mode: fills in what is left open.
+            draft: what is asked for.
+            source: of the picture to start from, as `SourceFiles.name` has it; None for none.
+
+        Raises:
+            RequestError: something in the draft is not allowed, or a file is missing.
+        """
+        offered = await self._loras.of(mode) if asks_for_loras(draft) else {}
+        request = mode.build_request(draft, source, offered)
+        if missing := mode.missing():
+            raise RequestError(
+                "mode", mode.name, f"a mode that is complete: {missing[0].name} is missing"
+            )
+        return request
 
     async def accept(
         self,
@@ -161,22 +185,3 @@ class Intake:
             with suppress(PoolClosedError):
                 for record in records:
                     await self._live.add(record)
-
-
-def built(mode: ModeConfig, draft: RequestDraft, source: Path | None) -> GenerationRequest:
-    """Returns the request of a draft; a mode whose files are missing is refused at once.
-
-    Args:
-        mode: fills in what is left open.
-        draft: what is asked for.
-        source: of the picture to start from, as `SourceFiles.name` has it; None for none.
-
-    Raises:
-        RequestError: something in the draft is not allowed, or a file is missing.
-    """
-    request = mode.build_request(draft, source)
-    if missing := mode.missing():
-        raise RequestError(
-            "mode", mode.name, f"a mode that is complete: {missing[0].name} is missing"
-        )
-    return request

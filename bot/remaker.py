@@ -2,7 +2,7 @@
 
 from bot import remakes
 from bot.admission import Admission, covered
-from bot.intake import Intake, built
+from bot.intake import Intake
 from bot.lineage import Lineage
 from bot.lookup import stored_image, stored_job
 from bot.records import Child, ImageRecord, JobRecord, Kinship, Origin, Owner, Parent
@@ -51,7 +51,7 @@ class Remaker:
         mode = self._catalog.get(earlier.mode)
         rules = await self._admission.enter(mode, owner, origin)
         draft = remakes.draft_of(earlier, mode, seed=earlier.seed if vary else None)
-        request = built(mode, draft, earlier.source)
+        request = await self._intake.build(mode, draft, earlier.source)
         request = remakes.varied(request) if vary else request
         parent = Parent(job_id, None, Kinship.VARY if vary else Kinship.AGAIN)
         return await self._intake.accept(request, owner, covered(mode, origin), rules, parent)
@@ -71,7 +71,7 @@ class Remaker:
         earlier = await self._unenlarged(job_id)
         mode = self._catalog.get(draft.mode or earlier.mode)
         rules = await self._admission.enter(mode, owner, origin)
-        request = built(mode, draft, earlier.source)
+        request = await self._intake.build(mode, draft, earlier.source)
         parent = Parent(job_id, None, Kinship.EDIT)
         return await self._intake.accept(request, owner, covered(mode, origin), rules, parent)
 
@@ -93,7 +93,7 @@ class Remaker:
             return Child(child, is_new=False)
         earlier = (await self._lineage.unenlarged(job)).request
         draft = remakes.draft_of(remakes.single(earlier, image.seed), mode, seed=image.seed)
-        request = remakes.varied(built(mode, draft, earlier.source))
+        request = remakes.varied(await self._intake.build(mode, draft, earlier.source))
         return await self._bear(request, owner, covered(mode, origin), rules, parent)
 
     async def upscale(self, image_id: str, owner: Owner, origin: Origin) -> Child:

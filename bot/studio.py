@@ -16,12 +16,13 @@ from bot.front_ends import RESUMED
 from bot.history import History
 from bot.house import House
 from bot.image_folder import ImageFolder
-from bot.intake import Intake, built
+from bot.intake import Intake
 from bot.lineage import Lineage
 from bot.live_jobs import LiveJobs
 from bot.lookup import stored_image, stored_job
 from bot.members import Members
 from bot.mode_choices import ModeChoices
+from bot.offered_loras import OfferedLoras
 from bot.plots import Plotter
 from bot.records import ImageRecord, JobRecord, JobView, Origin, Owner, Parent, Setback
 from bot.remaker import Remaker
@@ -44,10 +45,17 @@ CRASHES = 2
 STORE_PAUSE = 5.0
 """Seconds until a result is stored anew that the disk or the database has refused."""
 
+LAST_WORDS = 5.0
+"""Seconds that somebody's results have to arrive before all that is kept of them goes."""
+
 _POISONOUS = (
     "Dream Lab crashed each time while this was being drawn, so it is not tried again. "
     "Ask for it once more, perhaps smaller."
 )
+
+
+async def _nothing(_: str) -> None:
+    """Waits for no results: nobody brings any."""
 
 
 class Studio:
@@ -58,6 +66,7 @@ class Studio:
         remaker: asks for what is made of earlier requests.
         choices: the modes that places have chosen.
         admission: who is let do what where.
+        loras: what modes offer.
         sources: files of pictures to draw from.
         members: what is whose.
         house: what places allow.
@@ -82,6 +91,7 @@ class Studio:
         on_settled: Callable[[], None] = lambda: None,
         store_pause: float = STORE_PAUSE,
         weights: Mapping[str, float] = MappingProxyType({}),
+        brought_to: Callable[[str], Awaitable[None]] = _nothing,
     ) -> None:
         """Takes what it uses.
 
@@ -93,10 +103,12 @@ class Studio:
             on_settled: called when a result may be waiting in the outbox.
             store_pause: seconds until a result is stored anew that was refused.
             weights: of roles whose members' turns count more or less; see `bot.priorities`.
+            brought_to: waits until no result is on its way to an owner any more.
         """
         self._store = store
         self._catalog = catalog
         self._images = images
+        self._brought_to = brought_to
         self.members = Members(store)
         self.house = House(store)
         self.lineage = Lineage(store)
@@ -112,7 +124,8 @@ class Studio:
         self.sources = SourceFiles(store, images)
         self._settler = Settler(store, images, on_settled, store_pause)
         self.live = LiveJobs(store, pool, self.steward, self._settler, self.sources)
-        self._intake = Intake(store, pool, catalog, self.sources, self.live, weights)
+        self.loras = OfferedLoras()
+        self._intake = Intake(store, pool, catalog, self.sources, self.live, self.loras, weights)
         self.remaker = Remaker(
             store, catalog, self.lineage, self.admission, self._intake, self.sources
         )
@@ -187,7 +200,8 @@ class Studio:
             if source and draft.width is None and draft.height is None:
                 width, height = mode.size_like(source.width, source.height)
                 draft = replace(draft, width=width, height=height)
-            requests.append((built(mode, draft, name), covered(mode, origin)))
+            request = await self._intake.build(mode, draft, name)
+            requests.append((request, covered(mode, origin)))
         return await self._intake.accept_all(requests, owner, rules, parent, source)
 
     async def try_out(
@@ -199,7 +213,7 @@ class Studio:
             DreamLabError: as `submit`.
         """
         rules = await self.admission.enter(mode, owner, origin)
-        request = built(mode, draft, None)
+        request = await self._intake.build(mode, draft, None)
         return await self._intake.accept(request, owner, covered(mode, origin), rules, None)
 
     # Ending
@@ -251,19 +265,23 @@ class Studio:
         """Keeps what a moderator did to somebody else's request."""
         await self.steward.note(record.origin.place, by, what)
 
-    async def forget(self, owner: Owner) -> tuple[int, int]:
-        """Ends an owner's jobs and deletes all of them, rows and files.
+    async def forget(self, owner: Owner) -> tuple[list[str], int]:
+        """Ends an owner's jobs, has that shown, and deletes all of them, rows and files.
 
         Returns:
-            How many jobs and how many pictures there were.
+            The ids of the jobs, and how many pictures there were.
         """
         # The last first: else the next would begin as one ends.
         for record in reversed(await self._store.unfinished_of(owner.id)):
             await self.cancel(record.id, owner)
-        count, drawn, sources = await self._store.forget_owner(owner.id, datetime.now(UTC))
+        # Without its row nobody knows where an answer is that still says "Drawing".
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._brought_to(owner.id)
+        job_ids, drawn, sources = await self._store.forget_owner(owner.id, datetime.now(UTC))
         await asyncio.to_thread(self._images.discard, drawn)
         await self.sources.remove(sources)
-        return count, len(drawn)
+        return job_ids, len(drawn)
 
     # Looking
 

@@ -36,6 +36,11 @@ def read_tags(prompt: str) -> tuple[str, tuple[LoraChoice, ...]]:
     return words, tuple(choices)
 
 
+def has_tags(prompt: object) -> bool:
+    """Says whether there is something in a prompt that `read_tags` takes for a tag."""
+    return isinstance(prompt, str) and _TAG.search(prompt) is not None
+
+
 def read_list(text: str) -> tuple[LoraChoice, ...]:
     """Returns what a list such as ``name:0.8, other`` asks for, in its order.
 

@@ -18,7 +18,7 @@ from engine.jobs import (
 )
 from engine.room import smaller
 from modes.aspect import nearest_size, size_like
-from modes.lora_choices import NAME, add_tags, laid_over, read_tags
+from modes.lora_choices import NAME, add_tags, has_tags, laid_over, read_tags
 from modes.request_fields import (
     SIDE_STEP,
     clean_text,
@@ -182,7 +182,12 @@ class ModeConfig:
         size = smaller(width, height, pixels)
         return size if size and min(size) >= self.min_size else None
 
-    def build_request(self, draft: RequestDraft, source: Path | None = None) -> GenerationRequest:
+    def build_request(
+        self,
+        draft: RequestDraft,
+        source: Path | None = None,
+        offered: Mapping[str, Path] | None = None,
+    ) -> GenerationRequest:
         """Fills what the draft leaves open with this mode's defaults; a seed is drawn.
 
         The mode's own words are added here and nowhere else, to what was typed. What is typed
@@ -192,6 +197,8 @@ class ModeConfig:
         Args:
             draft: what was asked for.
             source: the draft's picture as a file, whole and sound; see `GenerationRequest`.
+            offered: as `offered_loras` returns it; None has it looked up where that is needed,
+                while all else waits.
 
         Raises:
             RequestError: a field is not allowed here; it names the first one.
@@ -199,10 +206,12 @@ class ModeConfig:
         typed = clean_text("prompt", draft.prompt, required=True)
         words, choices = read_tags(typed)
         clean_text("prompt", words, required=True)
+        if offered is None:
+            offered = self.offered_loras() if choices or draft.loras else {}
         loras = laid_over(
             self.model.loras,
             (*choices, *draft.loras),
-            self.offered_loras() if choices or draft.loras else {},
+            offered,
             self.max_loras,
             self.max_lora_strength,
         )
@@ -267,6 +276,11 @@ class ModeConfig:
             return one_of_sizes(width, height, self.sizes)
         side = (self.min_size, self.max_size, SIDE_STEP)
         return whole_number("width", width, *side), whole_number("height", height, *side)
+
+
+def asks_for_loras(draft: RequestDraft) -> bool:
+    """Says whether a draft may ask for LoRAs beside the mode's own."""
+    return bool(draft.loras) or has_tags(draft.prompt)
 
 
 def _after_comma(text: str, addition: str) -> str:

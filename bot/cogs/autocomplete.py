@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import logging
-import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -29,9 +28,6 @@ _NAMED = (*ASPECTS.items(), ("16:9", (16, 9)), ("9:16", (9, 16)))
 
 PATIENCE = 2.0
 """Seconds after which nothing is suggested: Discord waits for 3."""
-
-_KEPT = 5.0
-"""Seconds for which a folder's list of LoRAs is good enough for the next letter."""
 
 
 def quietly(
@@ -82,8 +78,7 @@ async def suggest_samplers(interaction: Interaction, typed: str) -> list[Option]
 async def suggest_loras(interaction: Interaction, typed: str) -> list[Option]:
     """Suggests the LoRAs that the mode allows, for the last entry of a list."""
     mode = await _mode(interaction)
-    names = await asyncio.to_thread(_offered, mode, int(time.monotonic() / _KEPT))
-    return lora_options(typed, names)
+    return lora_options(typed, await interaction.client.studio.loras.of(mode))
 
 
 async def _mode(interaction: Interaction) -> ModeConfig:
@@ -92,12 +87,6 @@ async def _mode(interaction: Interaction) -> ModeConfig:
     named = client.catalog.modes.get(interaction.namespace.mode or "")
     origin = client.origin(interaction)
     return named or await client.studio.choices.mode_of(origin.place, origin.channels)
-
-
-@functools.lru_cache(maxsize=64)
-def _offered(mode: ModeConfig, _when: int) -> tuple[str, ...]:
-    """Returns the names of a mode's LoRAs; reads a folder once for many letters."""
-    return tuple(mode.offered_loras())
 
 
 def _label(mode: ModeConfig) -> str:

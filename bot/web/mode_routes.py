@@ -106,7 +106,8 @@ async def replace_file(
 @routes.post("/switch", status_code=HTTPStatus.ACCEPTED)
 async def switch_mode(body: SwitchIn, studio: TheStudio, visitor: TheVisitor) -> ModeOut:
     """Has a mode's model loaded; from then on it draws wherever no other mode was chosen."""
-    return ModeOut.of(await studio.choices.switch_mode(body.mode, HERE.place, visitor.owner))
+    mode = await studio.choices.switch_mode(body.mode, HERE.place, visitor.owner)
+    return await asyncio.to_thread(ModeOut.of, mode)
 
 
 @routes.post("/reload")
@@ -136,7 +137,7 @@ async def set_mode(
         response.status_code = HTTPStatus.CREATED
     what = f"{'Added' if is_new else 'Changed'} a mode: {name}"
     await studio.steward.note(HERE.place, visitor.owner, what)
-    return ModeOut.of(catalog.get(name))
+    return await asyncio.to_thread(ModeOut.of, catalog.get(name))
 
 
 @routes.delete("/{name}", status_code=HTTPStatus.NO_CONTENT)
