@@ -138,24 +138,37 @@ class RayFleet:
         demand: Callable[[], int],
     ) -> None:
         """See `Fleet.run`."""
-        sizing = asyncio.create_task(self._keep_size(join, leave, demand), name="fleet's size")
+        parts = [
+            asyncio.create_task(self._keep_connected(), name="fleet's cluster"),
+            asyncio.create_task(self._keep_size(join, leave, demand), name="fleet's size"),
+        ]
         try:
-            while True:
-                self._trouble = await self._serve()
-                log.error("%s. It is looked for again.", self._trouble)
-                self._lose_all(self._trouble)
-                await asyncio.sleep(self._reconnect_seconds)
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+            for part in done:
+                part.result()  # by an error, which is a bug
         finally:
-            sizing.cancel()
-            with suppress(asyncio.CancelledError):
-                await sizing
+            for part in parts:
+                part.cancel()
+            await asyncio.wait(parts)
             await self._end_driver()
 
     # Speaking with the driver -------------------------------------------------------------------
 
+    async def _keep_connected(self) -> None:
+        """Has one driver after the other serve."""
+        while True:
+            self._trouble = await self._serve()
+            log.error("%s. It is looked for again.", self._trouble)
+            self._lose_all(self._trouble)
+            await asyncio.sleep(self._reconnect_seconds)
+
     async def _serve(self) -> str:
         """Has a driver serve until it ends, and returns why it did."""
-        driver = self._driver = await ChildProcess.spawn("engine.ray_driver", keep=_AUTH)
+        try:
+            driver = await ChildProcess.spawn("engine.ray_driver", keep=_AUTH)
+        except OSError as error:
+            return f"The process that speaks with Ray can't be started ({error.strerror or error})"
+        self._driver = driver
         driver.send(self._connect)
         reason = None
         try:
@@ -423,20 +436,27 @@ class _RayWorker:
         log.info("A worker draws on %s", self.place.device)
 
     def hear(self, frames: Sequence[bytes]) -> None:
-        """Takes what it says."""
-        for frame in frames:
-            message = messages.unframe(frame[messages.HEADER.size :])
-            match message:
-                case messages.Ready():
-                    if not self._first.done():
-                        self._first.set_result(message)
-                case messages.Unusable(reason):
-                    self.lose(reason, is_machine=False)
-                case messages.JobEvent(run_id, GenerationResult() as result):
-                    here = replace(result, device=self.place.device)
-                    self.dialogue.hear(messages.JobEvent(run_id, here))
-                case _:
-                    self.dialogue.hear(message)
+        """Takes what it says; who says what can't be understood is given up, and nobody else."""
+        try:
+            for frame in frames:
+                self._take(messages.unframe(frame[messages.HEADER.size :]))
+        except Exception:
+            log.exception("What the worker on %s says can't be understood", self.place.device)
+            self.lose("said something that can't be understood", is_machine=False)
+            self._kill()
+
+    def _take(self, message: Any) -> None:
+        match message:
+            case messages.Ready():
+                if not self._first.done():
+                    self._first.set_result(message)
+            case messages.Unusable(reason):
+                self.lose(reason, is_machine=False)
+            case messages.JobEvent(run_id, GenerationResult() as result):
+                here = replace(result, device=self.place.device)
+                self.dialogue.hear(messages.JobEvent(run_id, here))
+            case _:
+                self.dialogue.hear(message)
 
     def lose(self, reason: str, *, is_machine: bool) -> None:
         """Notes that it is gone."""
