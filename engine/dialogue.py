@@ -135,9 +135,15 @@ class Dialogue:
 
     # Hearing ------------------------------------------------------------------------------------
 
-    def hear(self, message: messages.Reply) -> None:
-        """Takes what it says."""
-        self._heard, self._loading = True, isinstance(message, messages.Loading)
+    def hear(self, message: messages.Reply, *, is_aside: bool = False) -> None:
+        """Takes what it says.
+
+        Args:
+            message: its word.
+            is_aside: whether that comes not from the step loop, so that it is no sign of life.
+        """
+        if not is_aside:
+            self._heard, self._loading = True, isinstance(message, messages.Loading)
         match message:
             case messages.Answer(call_id, value, error):
                 answer = self._calls.get(call_id)

@@ -35,6 +35,7 @@ from engine.pace import Pace
 from engine.patience import Patience
 from engine.process_executor import LivingWorker, ProcessExecutor, models_of
 from engine.ray_messages import (
+    Aside,
     Connect,
     Connected,
     Disconnected,
@@ -455,6 +456,8 @@ class _RayWorker:
             case messages.JobEvent(run_id, GenerationResult() as result):
                 here = replace(result, device=self.place.device)
                 self.dialogue.hear(messages.JobEvent(run_id, here))
+            case Aside(word):
+                self.dialogue.hear(word, is_aside=True)
             case _:
                 self.dialogue.hear(message)
 

@@ -2,13 +2,14 @@
 
 To the driver (`engine.ray_driver`) go `Connect`, then `Open`, `Tell`, `End` and `Want`; from it
 come `Connected`, `Places`, `Heard`, `Lost` and `Disconnected`. A worker itself hears the frames of
-`engine.messages` and a few more: `Locate`, `Keep` and `SourcedRun`.
+`engine.messages` and a few more: `Locate`, `Keep` and `SourcedRun`. What it says beside its step
+loop comes as `Aside`.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.messages import Run
+from engine.messages import Reply, Run
 from engine.model_contents import Content
 
 
@@ -178,3 +179,10 @@ class SourcedRun:
 
     run: Run
     source: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """A worker's word that comes not from its step loop, and so doesn't show that it turns."""
+
+    word: Reply

@@ -30,7 +30,7 @@ from engine.errors import DreamLabError, ModelError
 from engine.jobs import GenerationRequest, GenerationResult, ModelSpec, Progress
 from engine.messages import Answer, Command, Load, Ready, Reply, Run, Unload, Unusable
 from engine.model_contents import Contents
-from engine.ray_messages import Keep, Locate, SourcedRun
+from engine.ray_messages import Aside, Keep, Locate, SourcedRun
 
 MODELS = "DREAMLAB_MODELS"
 """Environment variable of a machine: the folders that models lie in, as PATH has them."""
@@ -79,7 +79,7 @@ class RayWorker:
 
     def __init__(self) -> None:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
-        self._said: list[Reply | Ready | Unusable] = []
+        self._said: list[Reply | Ready | Unusable | Aside] = []
         self._lock = threading.Lock()
         self._news = asyncio.Event()
         self._urgent = asyncio.Event()  # something that somebody waits for
@@ -182,7 +182,7 @@ class RayWorker:
         finally:
             self._end()
 
-    def _say(self, message: Reply | Ready | Unusable) -> None:
+    def _say(self, message: Reply | Ready | Unusable | Aside) -> None:
         with self._lock:
             self._said.append(message)
         match message:
@@ -229,7 +229,7 @@ class RayWorker:
             answer = Answer(message.call_id, error=problem)
         except DreamLabError as error:
             answer = Answer(message.call_id, error=error)
-        self._say(answer)
+        self._say(Aside(answer))
 
     def _locate(self, message: Locate) -> tuple[Path, ...]:
         assert self._contents is not None  # noqa: S101 - it is open

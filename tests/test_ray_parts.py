@@ -18,7 +18,7 @@ from engine.patience import Patience
 from engine.process_executor import LivingWorker, ProcessExecutor
 from engine.ray_driver import _Life
 from engine.ray_executor import RayExecutor, RayFleet
-from engine.ray_messages import Keep, Locate, Lost, Open, Place, SourcedRun, Tell
+from engine.ray_messages import Aside, Keep, Locate, Lost, Open, Place, SourcedRun, Tell
 from engine.ray_places import places_of
 from engine.ray_worker import FOLDER, MODELS, THREADS, RayWorker, threads_of, version
 from tests.test_model_contents import same_header
@@ -111,9 +111,10 @@ async def a_worker() -> Quiet:
 async def ask_of(worker: Quiet, message: object) -> Answer:
     await worker.tell((messages.frame(message),))
     frames, _ = await worker.listen()
-    answer = messages.unframe(frames[0][messages.HEADER.size :])
-    assert isinstance(answer, Answer)
-    return answer
+    said = messages.unframe(frames[0][messages.HEADER.size :])
+    assert isinstance(said, Aside)
+    assert isinstance(said.word, Answer)
+    return said.word
 
 
 async def test_models_are_drawn_with_from_where_the_machine_has_them(
@@ -346,7 +347,7 @@ async def test_a_cancel_ends_what_is_sent_for_a_request_and_the_next_may_send_it
             if isinstance(told, Keep):
                 return drawing, told
             assert isinstance(told, Locate)
-            fleet.say(Answer(told.call_id, (model.path,)))
+            fleet.say(Aside(Answer(told.call_id, (model.path,))))
 
     drawing, _ = await until_sent("unwanted")
     await executor.cancel("unwanted")
@@ -354,7 +355,7 @@ async def test_a_cancel_ends_what_is_sent_for_a_request_and_the_next_may_send_it
     with pytest.raises(JobCancelledError):
         await drawing
     drawing, keep = await until_sent("wanted")
-    fleet.say(Answer(keep.call_id))
+    fleet.say(Aside(Answer(keep.call_id)))
     async with asyncio.timeout(30):
         run = await fleet.told.get()
     assert run.job_id == "wanted"
@@ -374,7 +375,7 @@ async def test_a_picture_to_draw_from_is_held_until_it_travels_and_no_longer(
     drawing = asyncio.ensure_future(anext(executor.run("job", ask(source=source))))
     async with asyncio.timeout(30):
         located = await fleet.told.get()
-        fleet.say(Answer(located.call_id, ()))
+        fleet.say(Aside(Answer(located.call_id, ())))
         sourced = await fleet.told.get()
 
     assert sourced.source == b"pixels"
