@@ -452,7 +452,7 @@ class DiscordFrontEnd:
             yarl.URL(settings.discord_gateway_url) if settings.discord_gateway_url else None
         )
         self.settings = settings
-        self.asking = Asking(studio, catalog, settings.permutations_max)
+        self.asking = Asking(studio, catalog, settings.combinations_max)
         self.acknowledgements = Acknowledgements()
         self.followers = Followers(
             studio.watch,

@@ -106,7 +106,7 @@ class Settings(BaseModel):
     )
     permutations_max: int = _setting(
         10,
-        "How many requests one prompt with {red, blue} in it may become.",
+        "How many requests one prompt with {red, blue} in it may become, as far as they may wait.",
         "a whole number from 1 to 100",
         ge=1,
         le=100,
@@ -273,6 +273,11 @@ class Settings(BaseModel):
     def waiting_per_owner(self) -> int:
         """How many requests of one member may wait."""
         return self.queue_max_per_owner or max(1, self.queue_max // 4)
+
+    @property
+    def combinations_max(self) -> int:
+        """How many requests one prompt may become: all of them must be able to wait."""
+        return min(self.permutations_max, self.waiting_per_owner, self.queue_max)
 
     @property
     def is_for_all(self) -> bool:

@@ -212,6 +212,25 @@ async def test_braces_in_a_message_are_confirmed_by_who_wrote_it(bot: Bot) -> No
     assert sorted(r.prompt for r in bot.executor.requests) == ["a blue cat", "a red cat"]
 
 
+async def test_more_combinations_than_may_wait_are_refused_before_anybody_confirms_them(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    async with running_bot(tmp_path, discord, queue_max_per_owner=4) as bot:
+        words = "a {red, green, blue, grey, pink} cat"
+        refused = await discord.reply(await discord.say(named(bot, words)))
+        likewise = await discord.private_word(await bot.imagine(words))
+        question = await discord.private_word(await bot.imagine("a {red, green, blue, grey} cat"))
+        await discord.click(question, "Draw 4 pictures")
+        await discord.until(lambda: question.content == "Drawing: 4 requests.")
+
+    for word in (refused, likewise):
+        assert unescaped(word.content) == (
+            "prompt: '5 combinations' is not allowed. "
+            "Allowed: at most 4 at once; fewer words between { }."
+        )
+        assert word.buttons == {}
+
+
 async def test_where_the_bot_may_not_write_it_makes_a_sign_and_draws_nothing(
     tmp_path: Path, discord: DiscordDouble
 ) -> None:

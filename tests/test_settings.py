@@ -65,6 +65,13 @@ def test_one_member_may_have_a_quarter_of_the_queue_unless_told() -> None:
     assert load(QUEUE_MAX="3", QUEUE_MAX_PER_OWNER="2").waiting_per_owner == 2
 
 
+def test_one_prompt_becomes_no_more_requests_than_may_wait() -> None:
+    assert load().combinations_max == 10
+    assert load(PERMUTATIONS_MAX="3").combinations_max == 3
+    assert load(QUEUE_MAX_PER_OWNER="4").combinations_max == 4
+    assert load(QUEUE_MAX="3", QUEUE_MAX_PER_OWNER="4").combinations_max == 3
+
+
 def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load().queue_max = 3  # type: ignore[misc] # that it is refused is the point
