@@ -115,6 +115,7 @@ async def open_app(
             images,
             on_settled=outbox.wake,
             weights=settings.role_weights,
+            brought_to=outbox.brought_to,
         ) as studio:
             housekeeper = Housekeeper(store, images, studio.sources.remove, _limits(settings))
             await pool.start()

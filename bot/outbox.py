@@ -11,6 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
+from bot.errors import UnknownJobError
 from bot.records import Delivery, JobView
 from bot.store import Store
 from engine.errors import DreamLabError
@@ -72,6 +73,7 @@ class Outbox:
         self._wake = asyncio.Event()
         self._under_way = 0
         self._rests = asyncio.Event()
+        self._arrival = asyncio.Event()
 
     def employ(self, couriers: Mapping[str, Courier]) -> None:
         """Takes couriers by front end; results of front ends without one wait in the store."""
@@ -87,6 +89,14 @@ class Outbox:
         """Waits until no delivery is under way and none is due, while `run` runs."""
         self.wake()
         await self._rests.wait()
+
+    async def brought_to(self, owner_id: str) -> None:
+        """Waits until nothing is on its way to somebody any more, while `run` runs."""
+        while True:
+            arrival = self._arrival  # taken before the look, so that none is missed
+            if not await self._store.is_due_to(owner_id):
+                return
+            await arrival.wait()
 
     async def run(self) -> None:
         """Delivers until it is cancelled; a store that fails for a while is waited for."""
@@ -115,6 +125,8 @@ class Outbox:
     def _arrived(self, free: asyncio.Semaphore) -> None:
         self._under_way -= 1
         free.release()
+        arrival, self._arrival = self._arrival, asyncio.Event()
+        arrival.set()
         self.wake()
 
     async def _claim(self) -> list[Delivery]:
@@ -137,6 +149,8 @@ class Outbox:
     async def _deliver(self, delivery: Delivery) -> None:
         try:
             await self._attempt(delivery)
+        except UnknownJobError:
+            log.info("Job %s was forgotten before its result was brought", delivery.job_id)
         except Exception:
             # It is claimed for a while and then due again; a courier's repetition does no harm.
             log.exception("What became of the delivery of job %s is not stored", delivery.job_id)
@@ -151,6 +165,8 @@ class Outbox:
         except Undeliverable as error:
             log.warning("The result of job %s can't be delivered: %s", job_id, error)
             await self._store.postpone(job_id, None, str(error))
+        except UnknownJobError:
+            raise  # forgotten meanwhile: there is nothing to note
         except Exception as error:  # the network, Discord, a bug: the result is not to be lost
             log.warning(
                 "The result of job %s is not delivered yet (attempt %d): %r",

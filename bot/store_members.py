@@ -101,18 +101,21 @@ class MemberRows(StoreAccess):
         """Returns all of an owner's jobs, oldest first."""
         return await self._jobs("WHERE owner_id = ? ORDER BY sequence", owner_id)
 
-    async def forget_owner(self, owner_id: str, now: datetime) -> tuple[int, list[str], list[str]]:
+    async def forget_owner(
+        self, owner_id: str, now: datetime
+    ) -> tuple[list[str], list[str], list[str]]:
         """Removes all of an owner's jobs that have ended.
 
         What they have used up of a place's limits today is kept as two numbers.
 
         Returns:
-            How many jobs; the paths of their pictures, and of those that they alone started from.
+            The ids of the jobs; the paths of their pictures, and of those that they alone started
+            from.
         """
         own = "SELECT id FROM jobs WHERE owner_id = ? AND finished_at IS NOT NULL"
 
-        def work(db: sqlite3.Connection) -> tuple[int, list[str], list[str]]:
-            ids = [row["id"] for row in db.execute(own, (owner_id,))]
+        def work(db: sqlite3.Connection) -> tuple[list[str], list[str], list[str]]:
+            ids = [str(row["id"]) for row in db.execute(own, (owner_id,))]
             for row in db.execute(
                 "SELECT DISTINCT place FROM jobs WHERE owner_id = ? AND place IN"
                 " (SELECT place FROM rules)",
@@ -124,7 +127,7 @@ class MemberRows(StoreAccess):
             sources = release(db, ids)
             db.execute(f"DELETE FROM jobs WHERE id IN ({own})", (owner_id,))  # noqa: S608 # ours
             forget_choices(db, owner_id)
-            return len(ids), drawn, sources
+            return ids, drawn, sources
 
         return await self._write(work)
 

@@ -45,6 +45,15 @@ class OutboxRows(StoreAccess):
         )
         return time_of(row["due_at"]) if row and row["due_at"] is not None else None
 
+    async def is_due_to(self, owner_id: str) -> bool:
+        """Says whether something is still to be delivered to an owner, now or later."""
+        row = await self._row(
+            "SELECT 1 FROM outbox JOIN jobs ON jobs.id = job_id"
+            " WHERE due_at IS NOT NULL AND owner_id = ? LIMIT 1",
+            owner_id,
+        )
+        return row is not None
+
     async def delivered(self, job_id: str, now: datetime) -> None:
         """Notes that a result arrived; it is never sent again."""
         await self._execute(

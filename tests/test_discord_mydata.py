@@ -1,5 +1,6 @@
 """``/mydata``: what is kept of a member, brought to them and deleted, rows and files."""
 
+import asyncio
 import io
 import json
 import sqlite3
@@ -8,8 +9,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image
 
+from bot import studio
 from bot.export import Exporter
 from bot.image_folder import ImageFolder
 from engine.jobs import JobStatus
@@ -177,6 +180,46 @@ async def test_what_runs_and_waits_is_cancelled_first(held: Bot, tmp_path: Path)
     assert pictures(tmp_path) == 0
     assert ("cancel", job) in held.executor.calls
     assert len(held.executor.requests) == 1
+
+
+async def test_answers_to_what_is_forgotten_end(held: Bot, tmp_path: Path) -> None:
+    runs = await held.discord.answer(await held.imagine("one"))
+    held.executor.report(await held.drawing(), step=2)
+    await held.discord.until(lambda: "step 2" in runs.content)
+    waits = await held.discord.answer(await held.imagine("two"))
+
+    await forget(held)
+
+    for message in (runs, waits):
+        assert "Cancelled." in message.content
+        assert "Cancel" not in message.buttons
+    assert not held.front_end.followers._followers
+    assert rows(tmp_path) == {"jobs": 0, "images": 0, "sources": 0, "outbox": 0}
+
+
+@pytest.mark.parametrize("is_tried", [True, False])
+async def test_an_answer_that_can_not_be_brought_keeps_nothing_from_being_forgotten(
+    held: Bot,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_tried: bool,
+) -> None:
+    monkeypatch.setattr(studio, "LAST_WORDS", 0.1)
+    gate = asyncio.Event()
+    held.discord.fail("edit_original", where=lambda call: "Cancelled." in call.content, until=gate)
+    await held.discord.answer(await held.imagine())
+    await held.drawing()
+    if not is_tried:
+        held.app.outbox._couriers.clear()
+
+    await forget(held)
+    gate.set()
+    await held.app.outbox.rest()
+
+    assert not held.front_end.followers._followers
+    assert rows(tmp_path) == {"jobs": 0, "images": 0, "sources": 0, "outbox": 0}
+    assert "Traceback" not in caplog.text
 
 
 async def test_nothing_is_deleted_before_it_is_confirmed(

@@ -4,13 +4,14 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bot.errors import UnknownJobError
 from bot.outbox import Outbox, Undeliverable, retry_delay
 from bot.records import JobRecord, JobView
 from bot.store import Store
@@ -178,6 +179,44 @@ async def test_it_rests_when_all_has_arrived(store: Store) -> None:
         assert courier.carried.qsize() == len(jobs) + 1
 
     assert later.id in {courier.carried.get_nowait() for _ in range(13)}
+
+
+async def test_who_waits_for_somebodys_results_waits_for_these_alone(store: Store) -> None:
+    job = await a_result(store)
+    other = a_job("discord", owner="discord:2")
+    await store.add(other)
+    await store.settle(done(other), carried=True)
+
+    class Courier(ScriptedCourier):
+        async def carry(self, view: JobView) -> None:
+            if view.record.id == other.id:
+                await asyncio.Event().wait()
+            await super().carry(view)
+
+    courier = Courier(OSError("once"))
+    async with running(store, courier) as outbox:
+        await outbox.brought_to(job.owner.id)
+
+    assert courier.carried.get_nowait() == job.id
+    assert not await store.is_due_to(job.owner.id)
+    assert await store.is_due_to(other.owner.id)
+
+
+async def test_a_result_that_is_forgotten_while_it_is_brought_is_no_error(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = await a_result(store)
+
+    class Courier(ScriptedCourier):
+        async def carry(self, view: JobView) -> None:
+            await store.forget_owner(view.record.owner.id, datetime.now(UTC))
+            raise UnknownJobError(view.record.id)
+
+    with caplog.at_level(logging.INFO):
+        async with running(store, Courier()) as outbox:
+            await outbox.rest()
+
+    assert [record.levelname for record in caplog.records if job.id in record.message] == ["INFO"]
 
 
 async def test_more_results_than_go_at_once_all_arrive(store: Store) -> None:

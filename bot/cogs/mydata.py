@@ -64,8 +64,10 @@ class ForgetButton(LastingButton, template=r"dream:forget-me"):
         """Deletes, and says what was."""
         await interaction.response.defer()
         requests, pictures = await client.studio.forget(client.owner(interaction))
+        # No courier comes any more to what could not be brought before.
+        await asyncio.gather(*(client.followers.stop(job_id) for job_id in requests))
         await interaction.edit_original_response(
-            content=replies_members.forgotten(requests, pictures), view=None
+            content=replies_members.forgotten(len(requests), pictures), view=None
         )
 
 
