@@ -168,9 +168,10 @@ async def run(settings: Settings, say: Callable[[str], None]) -> None:
 
 async def _serve(app: App, say: Callable[[str], None]) -> None:
     """Runs every front end and what goes on in the background until it is told to stop."""
-    signals = _Signals(on_reload=app.catalog.reload)
+    tasks = asyncio.TaskGroup()
+    signals = _Signals(on_reload=lambda: tasks.create_task(_reload(app.catalog), name="reload"))
     try:
-        async with asyncio.TaskGroup() as tasks:
+        async with tasks:
             running = await _start(app, tasks, say)
             await signals.stop.wait()
             say("Finishing what is being drawn; Ctrl-C again leaves at once.")
@@ -225,6 +226,14 @@ async def _start(
     idle = partial(_is_idle, app.studio)
     running.append(tasks.create_task(garbage.search(idle), name="garbage"))
     return running
+
+
+async def _reload(catalog: ModeCatalog) -> None:
+    """Reads the modes again; what goes wrong with that must not end the program."""
+    try:
+        await catalog.reload()
+    except Exception:
+        log.exception("The modes could not be read again.")
 
 
 async def _drain(app: App, hurry: asyncio.Event) -> None:

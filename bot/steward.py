@@ -4,7 +4,6 @@ Whether they may is the caller's to check. Each leaves a trace, in the place whe
 in `EVERYWHERE` where that is none.
 """
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -169,7 +168,7 @@ class Steward:
 
     async def reload(self, by: Owner, place: str | None) -> bool:
         """Reads the modes file again; False where it can't be used, and what was before stays."""
-        taken = await asyncio.to_thread(self._catalog.reload)
+        taken = await self._catalog.reload()
         await self.note(
             place, by, "Read the modes again" if taken else "Read the modes again: refused"
         )

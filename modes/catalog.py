@@ -4,6 +4,7 @@ A file that can't be used changes nothing: the last good snapshot stays in force
 why. Jobs keep the request they were born with, so that a swap disturbs none of them.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,11 +18,11 @@ from modes.yaml_reader import Problem
 _log = logging.getLogger(__name__)
 
 Listener: TypeAlias = Callable[["ModeCatalog"], None]
-"""Called with the catalog after its modes have changed."""
+"""Called with the catalog after its modes have changed, in the event loop."""
 
 
 class ModeCatalog:
-    """The modes in force. Reading is safe from any thread; reload from one at a time."""
+    """The modes in force. Looking them up is safe from any thread; `reload` is the loop's."""
 
     def __init__(
         self, path: Path, model_root: Path | None = None, model: str | None = None
@@ -41,6 +42,7 @@ class ModeCatalog:
         self._model = model
         self._listeners: list[Listener] = []
         self._problems: tuple[Problem, ...] = ()
+        self._turn = asyncio.Lock()
         self._file = self._first()
         self._warn()
 
@@ -100,30 +102,33 @@ class ModeCatalog:
         return modes[name]
 
     def add_listener(self, listener: Listener) -> None:
-        """Has something called after each change, in the thread that reloads."""
+        """Has something called after each change."""
         self._listeners.append(listener)
 
-    def reload(self) -> bool:
+    async def reload(self) -> bool:
         """Reads the file again; returns whether what it says is in force now.
 
         Where it can't be used, nothing changes but `error`. Listeners are called only where the
         modes differ from before.
         """
-        try:
-            fresh = self._read()
-        except ModesFileError as error:
-            self._problems = error.problems
-            _log.error("The modes file is not in force, the last good one stays:\n%s", error)
-            return False
-        self._problems = ()
-        before, self._file = self._file, fresh
-        if fresh == before:
+        # In turn: whoever has read the file last has read the newest, and puts that in force.
+        async with self._turn:
+            try:
+                # In a thread: a large file takes seconds, as do models' headers on a slow disk.
+                fresh, differs = await asyncio.to_thread(self._read_again)
+            except ModesFileError as error:
+                self._problems = error.problems
+                _log.error("The modes file is not in force, the last good one stays:\n%s", error)
+                return False
+            self._problems = ()
+            if not differs:
+                return True
+            self._file = fresh
+            _log.info("Modes: %s; default %s.", ", ".join(fresh.modes), fresh.default_mode)
+            for listener in self._listeners:
+                self._tell(listener)
+            await asyncio.to_thread(self._warn)
             return True
-        _log.info("Modes: %s; default %s.", ", ".join(fresh.modes), fresh.default_mode)
-        self._warn()
-        for listener in self._listeners:
-            self._tell(listener)
-        return True
 
     def _first(self) -> ModesFile:
         if self._path.exists():
@@ -134,9 +139,11 @@ class ModeCatalog:
             nothing = Problem("no such file", path=self._path)
             raise ModesFileError([nothing, *error.problems]) from error
 
-    def _read(self) -> ModesFile:
+    def _read_again(self) -> tuple[ModesFile, bool]:
+        """Returns what the file says now, and whether that is anything new."""
         # Editors take a file away for a moment: once there was one, its absence is no wish.
-        return load_modes(self._path) if self._file.path else self._first()
+        fresh = load_modes(self._path) if self._file.path else self._first()
+        return fresh, fresh != self._file
 
     def _warn(self) -> None:
         for warning in self.warnings:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Set
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,8 +24,11 @@ _LOOK_EVERY_MS = 1000
 
 _Signature: TypeAlias = tuple[int, ...] | None
 
+OnChange: TypeAlias = Callable[[], Awaitable[object]]
+"""Called after a change; the next one is told when it has returned."""
 
-async def watch(path: Path, on_change: Callable[[], object], stop: asyncio.Event) -> None:
+
+async def watch(path: Path, on_change: OnChange, stop: asyncio.Event) -> None:
     """Calls back whenever a file changes, vanishes or comes back, until told to stop.
 
     It calls once at the beginning too: nobody knows what changed between the moment the file was
@@ -34,11 +37,11 @@ async def watch(path: Path, on_change: Callable[[], object], stop: asyncio.Event
 
     Args:
         path: the file; it need not exist yet.
-        on_change: called in the event loop; what it raises is logged and the watch goes on.
+        on_change: what it raises is logged and the watch goes on.
         stop: set it to end the watch.
     """
     watched = _Watched(path, on_change)
-    watched.tell()
+    await watched.tell()
     while not stop.is_set():
         try:
             await watched.follow(stop)
@@ -47,13 +50,13 @@ async def watch(path: Path, on_change: Callable[[], object], stop: asyncio.Event
             _log.debug("Can't watch %s: %s", watched.path.parent, error)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK_EVERY_MS / 1000)
-            watched.look(frozenset())
+            await watched.look(frozenset())
 
 
 class _Watched:
     """The file, as it was when it was last told about."""
 
-    def __init__(self, path: Path, on_change: Callable[[], object]) -> None:
+    def __init__(self, path: Path, on_change: OnChange) -> None:
         self.path = Path(os.path.abspath(path))  # noqa: PTH100 - absolute() keeps dots
         self._on_change = on_change
         self._seen = _signature(self.path)
@@ -78,22 +81,22 @@ class _Watched:
         )
         async with contextlib.aclosing(changes):
             async for batch in changes:
-                self.look({Path(changed).name for _, changed in batch})
+                await self.look({Path(changed).name for _, changed in batch})
                 if folder.stat().st_ino != identity:
                     return
 
-    def look(self, changed: Set[str]) -> None:
+    async def look(self, changed: Set[str]) -> None:
         """Calls back where the file is among the changed names or looks different."""
         now = _signature(self.path)
         if now == self._seen and not (now and self.path.name in changed):
             return
         self._seen = now
-        self.tell()
+        await self.tell()
 
-    def tell(self) -> None:
+    async def tell(self) -> None:
         """Calls back."""
         try:
-            self._on_change()
+            await self._on_change()
         except Exception:
             _log.exception("A change of %s could not be followed.", self.path)
 

@@ -133,7 +133,7 @@ def plain_modes(content: bytes, path: Path) -> dict[str, Any]:
     root = reader.compose(decode_modes(content, path).removeprefix(_BOM))
     plain = {key: reader.plain(node, key) for key, node in reader.mapping(root, "").items()}
     if reader.problems:
-        raise ModesFileError(reader.problems)
+        raise ModesFileError(reader.told())
     return plain
 
 

@@ -260,7 +260,7 @@ class _ModesReader:
             for name, node in entries.items():
                 modes[name] = self._mode(name, node, (model_root or Path(), lora_root or Path()))
         if self._yaml.problems:
-            raise ModesFileError(sorted(self._yaml.problems, key=lambda problem: problem.line or 0))
+            raise ModesFileError(self._yaml.told())
         warnings = sorted(self._yaml.warnings, key=lambda warning: warning.line or 0)
         return ModesFile(
             default,

@@ -21,6 +21,9 @@ Node: TypeAlias = yaml.Node | None
 
 MAX_DEPTH = 16
 
+MAX_PROBLEMS = 100
+"""Problems of one file that are told; how many more there are is told as well."""
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,17})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{0,18})?", re.ASCII)
@@ -61,12 +64,13 @@ class YamlReader:
     """Reads one file's values and collects what is wrong with them.
 
     Each reading method returns None where the key is missing, left empty, or wrong; what is wrong
-    is added to `problems`, so that all of it is told at once.
+    is added to `problems`, so that all of it is told at once, or `MAX_PROBLEMS` of it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.problems: list[Problem] = []
+        self._untold = 0
         self.warnings: list[Problem] = []
 
     def compose(self, text: str) -> Node:
@@ -85,7 +89,7 @@ class YamlReader:
             self._broken(text, reason, text.count("\n", 0, position))
         else:
             if node is None or _is_null(node):
-                self.problems.append(Problem("the file is empty", path=self.path))
+                self._add(Problem("the file is empty", path=self.path))
             return node
         return None
 
@@ -105,7 +109,9 @@ class YamlReader:
             elif name in found:
                 self.problem(name_node, here, "stands here a second time")
             elif known is not None and name not in known:
-                self.problem(name_node, here, _unknown(name, tuple(known)))
+                # Which key was meant takes a while to find, and nobody is told past the bound.
+                meant = "" if self._is_full() else _unknown(name, tuple(known))
+                self.problem(name_node, here, meant)
             else:
                 found[name] = value
         return found
@@ -238,7 +244,13 @@ class YamlReader:
 
     def problem(self, node: Node, key: str, text: str) -> None:
         """Notes what is wrong with a value."""
-        self.problems.append(Problem(text, key, self.path, _line(node)))
+        self._add(Problem(text, key, self.path, _line(node)))
+
+    def told(self) -> list[Problem]:
+        """Returns the problems by their lines, and last how many more there are."""
+        told = sorted(self.problems, key=lambda problem: problem.line or 0)
+        more = f"and {self._untold} more; mend these first"
+        return [*told, Problem(more, path=self.path)] if self._untold else told
 
     def warn(self, node: Node, key: str, text: str) -> None:
         """Notes what the owner should know about a value."""
@@ -264,14 +276,23 @@ class YamlReader:
         return len(self.problems) == before
 
     def _not_plain(self, line: int, text: str) -> None:
-        self.problems.append(Problem(text, path=self.path, line=line))
+        self._add(Problem(text, path=self.path, line=line))
 
     def _broken(self, text: str, reason: str, line: int) -> None:
         lines = text.splitlines()
         written = lines[line] if line < len(lines) else ""
         blanks = written[: len(written) - len(written.lstrip())]
         hint = "; indent with spaces, not tabs" if "\t" in blanks else ""
-        self.problems.append(Problem(f"not YAML: {reason}{hint}", path=self.path, line=line + 1))
+        self._add(Problem(f"not YAML: {reason}{hint}", path=self.path, line=line + 1))
+
+    def _add(self, problem: Problem) -> None:
+        if self._is_full():
+            self._untold += 1
+        else:
+            self.problems.append(problem)
+
+    def _is_full(self) -> bool:
+        return len(self.problems) >= MAX_PROBLEMS
 
 
 def join(key: str, name: str) -> str:

@@ -436,7 +436,7 @@ async def test_a_default_mode_that_is_not_to_be_had_is_told(
         (tmp_path / "modes.yaml").write_text(
             MODES.format(root=tmp_path).split("  other:")[0], encoding="utf-8"
         )
-        bot.app.catalog.reload()
+        await bot.app.catalog.reload()
         message = await discord.picture(await bot.imagine())
 
     assert "mode: Small instead of other, which is not to be had here" in message.content

@@ -137,7 +137,7 @@ async def test_the_list_tells_what_is_loaded(bot: Bot) -> None:
 async def test_a_refused_edit_is_told_to_those_who_may_switch_alone(bot: Bot) -> None:
     path = bot.app.catalog.path
     path.write_text(path.read_text().replace("max_size: 128", "max_sise: 128"))
-    assert not bot.app.catalog.reload()
+    assert not await bot.app.catalog.reload()
 
     member = await bot.discord.slash("mode list", overridden=True)
     admin = await bot.discord.slash("mode list", permissions=MANAGE_GUILD)

@@ -24,8 +24,8 @@ class Watch:
         self.catalog = catalog
         self.calls: asyncio.Queue[bool | None] = asyncio.Queue()
 
-    def on_change(self) -> None:
-        self.calls.put_nowait(self.catalog.reload() if self.catalog else None)
+    async def on_change(self) -> None:
+        self.calls.put_nowait(await self.catalog.reload() if self.catalog else None)
 
     async def told(self, until: Callable[[], bool] = lambda: True) -> None:
         """Waits for a call after which a condition holds."""
@@ -161,7 +161,7 @@ async def test_a_callback_that_fails_does_not_end_the_watch(
     stop = asyncio.Event()
     calls: asyncio.Queue[None] = asyncio.Queue()
 
-    def fail() -> None:
+    async def fail() -> None:
         calls.put_nowait(None)
         raise ValueError("not my day")
 
@@ -176,7 +176,7 @@ async def test_a_callback_that_fails_does_not_end_the_watch(
 
 async def test_a_watch_that_is_cancelled_ends(path: Path) -> None:
     calls: asyncio.Queue[None] = asyncio.Queue()
-    task = asyncio.create_task(watch(path, lambda: calls.put_nowait(None), asyncio.Event()))
+    task = asyncio.create_task(watch(path, lambda: calls.put(None), asyncio.Event()))
     async with asyncio.timeout(GENEROUS):
         await calls.get()
         path.write_text(GOOD + "#\n", encoding="utf-8")

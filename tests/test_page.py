@@ -232,7 +232,7 @@ async def test_a_modes_own_rules_shape_the_fields(tab: Tab, held: Page, tmp_path
     rules = ("negative_allowed: false", "sizes: [64, 64x128]", "samplers: [DDIM]")
     added = "".join(f"    {rule}\n" for rule in rules)
     held.catalog.path.write_text(MODES.format(root=tmp_path) + added)
-    assert held.catalog.reload()
+    assert await held.catalog.reload()
     await tab.reload()
     await tab.get_by_text("More", exact=True).click()
     negative = tab.get_by_label("Keep away from", exact=True)
@@ -518,7 +518,7 @@ async def test_loras_and_a_sampler_reach_the_drawing(tab: Tab, held: Page, tmp_p
     rules = '    loras_allowed: "*"\n    max_loras: 2\n    max_lora_strength: 1.5\n  other:\n'
     modes = MODES.replace("  other:\n", rules).format(root=tmp_path)
     held.catalog.path.write_text(modes)
-    assert held.catalog.reload()
+    assert await held.catalog.reload()
     await tab.reload()
     await tab.get_by_text("More", exact=True).click()
     loras = tab.get_by_label("LoRAs", exact=True)
@@ -555,7 +555,7 @@ async def test_a_refiner_takes_over_where_it_is_told_and_only_where_there_is_one
     (tmp_path / "refiner.safetensors").touch()
     modes = MODES.format(root=tmp_path) + "    refiner: refiner.safetensors\n"
     held.catalog.path.write_text(modes)
-    assert held.catalog.reload()
+    assert await held.catalog.reload()
     await tab.reload()
     await tab.get_by_text("More", exact=True).click()
     share = tab.get_by_label("Refiner from")
@@ -605,7 +605,7 @@ async def test_modes_are_chosen_with_the_arrow_keys_and_say_what_they_are(
 ) -> None:
     modes = MODES.format(root=tmp_path) + "    description: Soft\n    allowed_roles: [Artists]\n"
     held.catalog.path.write_text(modes)
-    assert held.catalog.reload()
+    assert await held.catalog.reload()
     await tab.reload()
     await tab.get_by_text("More", exact=True).click()
     await expect(mode_card(tab, "Small")).to_be_checked()
@@ -623,7 +623,7 @@ async def test_modes_are_chosen_with_the_arrow_keys_and_say_what_they_are(
 
 async def test_a_refused_edit_of_the_modes_is_told(tab: Tab, held: Page) -> None:
     held.catalog.path.write_text("modes: [")
-    assert not held.catalog.reload()
+    assert not await held.catalog.reload()
     await tab.get_by_text("More", exact=True).click()
     await expect(tab.locator("#mode-problem")).to_contain_text("modes.yaml, line 2: not YAML")
     await send(tab, "/mode list")

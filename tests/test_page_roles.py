@@ -186,7 +186,7 @@ async def test_a_draft_of_the_modes_outlives_a_reload_and_meets_others_edits(
     # Somebody edits the file by hand: the draft stays, its difference is to what is there now.
     path = held.catalog.path
     path.write_text(path.read_text().replace("default_steps: 4", "default_steps: 5"))
-    assert held.catalog.reload()
+    assert await held.catalog.reload()
     await expect(tab.locator("#diff .removed")).to_have_count(2)
     await tab.get_by_role("button", name="Discard the draft").click()
     await expect(tab.locator("#verdict")).to_have_text("Nothing is changed.")

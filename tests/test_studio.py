@@ -569,7 +569,7 @@ async def test_again_adds_the_modes_own_words_once_and_shows_what_was_typed(
                 "default_negative: fog", "negative_allowed: false, default_negative: rain"
             )
         )
-        assert room.catalog.reload()
+        assert await room.catalog.reload()
         changed = await room.studio.remaker.again(job.id, ADA, WEB)
 
     for record in (job, child, grandchild):

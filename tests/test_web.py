@@ -289,7 +289,7 @@ async def test_a_modes_own_rules_are_listed_and_its_words_kept_from_the_jobs(
     )
     modes = MODES.format(root=tmp_path) + "".join(f"    {rule}\n" for rule in rules)
     page.catalog.path.write_text(modes)
-    assert page.catalog.reload()
+    assert await page.catalog.reload()
 
     other = (await page.client.get("/api/modes")).json()["modes"][1]
     answer = await page.client.post("/api/jobs", json={"prompt": "a fox", "mode": "other"})

@@ -56,7 +56,7 @@ async def test_what_was_typed_is_searched_rather_than_what_a_mode_adds(
     page.catalog.path.write_text(
         text.replace("title: Small", "title: Small\n    prompt_suffix: ink")
     )
-    assert page.catalog.reload()
+    assert await page.catalog.reload()
     await page.finished("a fox")
     assert await prompts(page, q="fox") == ["a fox"]
     assert await prompts(page, q="ink") == []

@@ -164,7 +164,7 @@ async def test_what_was_applied_is_taken_back(page: Page) -> None:
 async def test_edits_by_hand_are_kept_as_well(page: Page) -> None:
     before = page.catalog.path.read_text()
     page.catalog.path.write_text(before.replace("title: Small", "title: By hand"))
-    assert page.catalog.reload()
+    assert await page.catalog.reload()
     (kept,) = await versions(page)
     await page.client.post("/api/modes-file/restore", json={"version": kept["id"]})
     assert page.catalog.path.read_text() == before

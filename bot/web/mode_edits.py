@@ -126,7 +126,7 @@ class ModeEdits:
     async def _edit(self, work: Callable[[], Any]) -> Any:
         async with self._turn:
             done = await asyncio.to_thread(work)
-            if not self._catalog.reload():
+            if not await self._catalog.reload():
                 raise ModesFileError(self._catalog.problems)
             self._note()
             return done
