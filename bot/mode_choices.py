@@ -12,7 +12,7 @@ from bot.loads import PlaceLoads
 from bot.records import Owner
 from bot.steward import Steward
 from bot.store import Store
-from engine.errors import JobCancelledError, UnknownModeError
+from engine.errors import JobCancelledError
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
@@ -36,18 +36,17 @@ class ModeChoices:
     async def mode_of(self, place: str | None, channels: Iterable[str] = frozenset()) -> ModeConfig:
         """Returns the mode that is drawn with when nobody names one.
 
-        A channel's goes before its place's. What was chosen and then removed falls back to the
-        current one.
+        A channel's goes before its place's, and that before the current one. What was chosen and
+        then removed falls back to the next of these.
 
         Args:
             place: as in `Origin`.
             channels: likewise.
         """
-        chosen = await self._store.mode_of(place, channels) if place else None
-        try:
-            return self._catalog.get(chosen or self._pool.get_current_mode())
-        except UnknownModeError:
-            return self._catalog.get(self._catalog.default_mode)
+        chosen = await self._store.chosen_modes(place, channels) if place else []
+        known = self._catalog.modes
+        names = (*chosen, self._pool.get_current_mode(), self._catalog.default_mode)
+        return next(known[name] for name in names if name in known)
 
     def loaded_models(self) -> frozenset[str]:
         """Returns the keys of the models that are surely in some device's memory, or on the way."""

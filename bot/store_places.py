@@ -18,17 +18,17 @@ _RULES = TypeAdapter(Rules)
 class PlaceRows(StoreAccess):
     """What a place allows, and who changed it."""
 
-    async def mode_of(self, place: str, channels: Iterable[str] = ()) -> str | None:
-        """Returns the mode that one of the channels has chosen, or else the place; or None."""
+    async def chosen_modes(self, place: str, channels: Iterable[str] = ()) -> list[str]:
+        """Returns the modes that the channels have chosen and then the place, as they count."""
         # A thread is younger than its channel, and so its id is larger: it goes first.
         young = sorted(channels, key=lambda ident: (len(ident), ident), reverse=True)
         keys = [*(_channel(place, ident) for ident in young), place]
-        row = await self._row(
+        rows = await self._rows(
             "SELECT mode FROM places JOIN json_each(?) AS asked ON place = asked.value"
-            " ORDER BY asked.key LIMIT 1",
+            " ORDER BY asked.key",
             json.dumps(keys),
         )
-        return str(row["mode"]) if row else None
+        return [str(row["mode"]) for row in rows]
 
     async def forget_mode(
         self, place: str, by: Owner, now: datetime, channel: str | None = None

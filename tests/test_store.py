@@ -205,13 +205,29 @@ async def test_a_report_is_kept_for_each_place(store: Store) -> None:
 
 
 async def test_a_place_keeps_its_last_choice(store: Store) -> None:
-    assert await store.mode_of("discord:1") is None
+    assert await store.chosen_modes("discord:1") == []
 
     await store.choose_mode("discord:1", "demo")
     await store.choose_mode("discord:1", "portrait")
 
-    assert await store.mode_of("discord:1") == "portrait"
-    assert await store.mode_of("discord:2") is None
+    assert await store.chosen_modes("discord:1") == ["portrait"]
+    assert await store.chosen_modes("discord:2") == []
+
+
+async def test_a_threads_choice_stands_before_its_channels_and_that_before_its_places(
+    store: Store,
+) -> None:
+    await store.choose_mode("discord:1", "demo")
+    await store.choose_mode("discord:1", "portrait", channel="9")
+    await store.choose_mode("discord:1", "sketch", channel="10")
+    await store.choose_mode("discord:2", "other", channel="9")
+
+    assert await store.chosen_modes("discord:1", ["9", "10", "11"]) == [
+        "sketch",
+        "portrait",
+        "demo",
+    ]
+    assert await store.chosen_modes("discord:1", ["9"]) == ["portrait", "demo"]
 
 
 async def test_what_was_committed_is_there_when_opened_again(tmp_path: Path) -> None:
