@@ -55,7 +55,7 @@ def expired(
         jobs: those that may go, oldest first.
         sizes: bytes of each picture's file, by its path.
         limits: what may be kept.
-        total: bytes of all pictures now, those of jobs that may not go included.
+        total: bytes of all pictures of jobs now, those of jobs that may not go included.
         now: the time.
     """
     gone: list[str] = []
@@ -87,6 +87,19 @@ def strays(
     return [path for path, file in files.items() if oldest <= file.written_at < until]
 
 
+def forerunners(files: Mapping[str, PictureFile], oldest: datetime | None) -> list[str]:
+    """Returns the paths of files from before the first job that is known.
+
+    Those of them without rows are of a database that was here before: the owner's, whose budget
+    is for what this program keeps.
+
+    Args:
+        files: what is there.
+        oldest: when the oldest job that is known was asked for; None where there is none.
+    """
+    return [path for path, file in files.items() if oldest is None or file.written_at < oldest]
+
+
 class Housekeeper:
     """Keeps the data folder within its limits."""
 
@@ -103,6 +116,7 @@ class Housekeeper:
         self._remove_sources = remove_sources
         self._limits = limits
         self._started = datetime.now(UTC)
+        self._has_told = False
 
     async def run(self) -> None:
         """Tidies up now and every hour until it is cancelled."""
@@ -123,7 +137,19 @@ class Housekeeper:
             log.info("%d picture files that belonged to no request are deleted.", len(stray))
         if self._limits == Limits():
             return
-        sizes = {path: file.size for path, file in files.items() if path not in set(stray)}
+        owners = await self._store.unknown(forerunners(files, oldest))
+        if self._limits.size is not None and owners and not self._has_told:
+            self._has_told = True
+            size = sum(files[path].size for path in owners) / 2**30
+            log.warning(
+                "%d picture files (%.2f GB) are older than all requests that are known, such as "
+                "those of an earlier database. They stay, and DISK_BUDGET_GB does not count them; "
+                "delete or move them yourself.",
+                len(owners),
+                size,
+            )
+        others = {*stray, *owners}
+        sizes = {path: file.size for path, file in files.items() if path not in others}
         if forgotten := await self._forget(sizes, now):
             log.info("%d old requests are forgotten, their pictures deleted.", forgotten)
             while await self._store.shrink():

@@ -1,5 +1,6 @@
 """Housekeeping: what goes, what stays whatever the limits, and that files and rows go together."""
 
+import logging
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
@@ -96,12 +97,15 @@ class House:
     images: ImageFolder
 
     async def tidy(self, limits: Limits = Limits(), *, started: datetime = NOW) -> None:  # noqa: B008 # frozen
+        await self.keeper(limits, started).tidy(NOW)
+
+    def keeper(self, limits: Limits, started: datetime = NOW) -> Housekeeper:
         async def remove_sources(paths: Sequence[str]) -> None:
             self.images.discard(await self.store.unknown(paths))
 
         keeper = Housekeeper(self.store, self.images, remove_sources, limits)
         keeper._started = started
-        await keeper.tidy(NOW)
+        return keeper
 
     async def finished(
         self,
@@ -278,9 +282,9 @@ async def test_the_file_of_the_database_shrinks(house: House, tmp_path: Path) ->
     assert await pages() < before / 4
 
 
-def aged(path: Path, age: timedelta) -> Path:
+def aged(path: Path, age: timedelta, size: int = 1) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"x")
+    path.write_bytes(b"x" * size)
     os.utime(path, ((NOW - age).timestamp(),) * 2)
     return path
 
@@ -318,6 +322,30 @@ async def test_pictures_stay_where_the_database_began_anew(house: House) -> None
     await house.store.add(a_job(created_at=NOW))
     await house.tidy()
     assert picture.exists()
+
+
+async def test_what_a_database_before_left_takes_nothing_of_the_budget_and_is_told_once(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = [
+        aged(house.data / "images" / "2025-01-01" / f"of-an-older-base{n}.png", 400 * DAY, 50_000)
+        for n in range(2)
+    ]
+    reused = house.source(b"x" * 2000)  # sent to the older one already, and to this one again
+    aged(house.images.source_path(reused), 400 * DAY, 2000)
+    jobs = [await house.finished(days, size=1000) for days in (3, 2, 1)]
+    jobs.append(await house.finished(0, size=1000, source=reused))
+    keeper = house.keeper(Limits(size=4500))
+
+    with caplog.at_level(logging.WARNING):
+        await keeper.tidy(NOW)
+        await keeper.tidy(NOW)
+
+    known = [await house.store.get(job.id) is not None for job in jobs]
+    assert known == [False, False, True, True]
+    assert all(path.exists() for path in before)
+    assert len(caplog.messages) == 1
+    assert "2 picture files (0.00 GB) are older than all requests" in caplog.text
 
 
 async def test_rows_without_files_are_counted(house: House) -> None:
