@@ -16,6 +16,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
@@ -43,6 +44,9 @@ LOOK_SECONDS = 2.0
 
 UNREACHABLE_SECONDS = 30.0
 """How long a worker, or the head, may not answer at all before it counts as out of reach."""
+
+GIVE_BACK_SECONDS = 3.0
+"""How long Ray may take to hear that no machine is wanted any more."""
 
 NAMESPACE = "dream-lab"
 """Where the actors' names would be; others in the cluster have their own."""
@@ -77,6 +81,9 @@ class _Driver:
         self._writer = writer
         self._ray: Any = None
         self._lives: dict[int, _Life] = {}
+        self._wanted: int | None = None  # workers; None where nobody said a number
+        self._is_ending = False
+        self._asking = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, commands_in: Any) -> None:
@@ -99,7 +106,7 @@ class _Driver:
         def take(command: object) -> None:
             loop.call_soon_threadsafe(commands.put_nowait, command)
 
-        standard_streams.read_all(commands_in, take)
+        standard_streams.read_all(commands_in, take, self.give_back)
         looking = asyncio.create_task(self._look())
         while True:
             command = asyncio.create_task(commands.get())
@@ -154,18 +161,33 @@ class _Driver:
                 if found := self._lives.get(number):
                     found.end()
             case Want(workers):
-                self._begin(self._want(workers))
+                self._wanted = workers
+                self._begin(asyncio.to_thread(self._ask))
 
-    async def _want(self, workers: int) -> None:
+    def _ask(self) -> None:
+        """Asks Ray for as many machines as are wanted by now, whatever was asked before."""
         from ray.autoscaler.sdk import request_resources
 
-        bundles = [{"GPU": self._connect.gpus_per_worker}] * workers
-        if self._connect.gpus_per_worker <= 0:
-            bundles = [{"CPU": 1}] * workers
-        try:
-            await asyncio.to_thread(request_resources, bundles=bundles)
-        except Exception as error:
-            log.warning("Ray can't be asked for more machines: %s", _short(error))
+        connect = self._connect
+        bundle = {"GPU": connect.gpus_per_worker} if connect.gpus_per_worker > 0 else {"CPU": 1}
+        with self._asking:  # so that the last one to ask has the latest number
+            workers = 0 if self._is_ending else self._wanted or 0
+            try:
+                request_resources(
+                    bundles=[bundle] * workers,
+                    bundle_label_selectors=[dict(connect.labels)] * workers,
+                )
+            except Exception as error:
+                log.warning("Ray can't be asked for %d machines: %s", workers, _short(error))
+
+    def give_back(self) -> None:
+        """Asks for no machine any more: Ray would keep for ever what it was asked for once."""
+        self._is_ending = True
+        if self._wanted is None:
+            return
+        asking = threading.Thread(target=self._ask, name="give back", daemon=True)
+        asking.start()
+        asking.join(GIVE_BACK_SECONDS)
 
     def _begin(self, work: Any) -> None:
         task = asyncio.create_task(work)

@@ -61,6 +61,10 @@ SIZE_SECONDS = 2.0
 LOCATED_SECONDS = 5.0
 """How long it is not looked again whether a model's files are still what they were."""
 
+REFUSED_SECONDS = 600.0
+"""How long a place where no worker could start comes after all others, where machines come and go:
+its GPU may be somebody else's."""
+
 PART_BYTES = 16 * 2**20
 """Bytes of a model that travel at a time, where files are sent."""
 
@@ -118,7 +122,8 @@ class RayFleet:
         self._lives: dict[int, _RayWorker] = {}
         self._numbers = itertools.count(1)
         self._trouble: str | None = None
-        self._wanted: int | None = None
+        self._asked: int | None = None  # machines that Ray was asked for through this driver
+        self._refused: dict[str, float] = {}  # places where no worker could start, and since when
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -151,7 +156,6 @@ class RayFleet:
             for part in parts:
                 part.cancel()
             await asyncio.wait(parts)
-            await self._end_driver()
 
     # Speaking with the driver -------------------------------------------------------------------
 
@@ -169,7 +173,7 @@ class RayFleet:
             driver = await ChildProcess.spawn("engine.ray_driver", keep=_AUTH)
         except OSError as error:
             return f"The process that speaks with Ray can't be started ({error.strerror or error})"
-        self._driver = driver
+        self._driver, self._asked = driver, None
         driver.send(self._connect)
         reason = None
         try:
@@ -183,7 +187,9 @@ class RayFleet:
             pass  # it has ended
         finally:
             self._driver = None
-            code = await driver.reap(_END_SECONDS if reason else 0)
+            # It ends by that, once it has asked for no machine any more; Ray ends its actors.
+            driver.stdin.close()
+            code = await driver.reap(_END_SECONDS)
         log.info("The process that speaks with Ray %s", ended(code))
         # Ray itself ends it where the head stays away.
         return reason or f"The Ray cluster at {self._connect.address} does not answer any more"
@@ -229,12 +235,6 @@ class RayFleet:
         self._places = {}
         self._changed.set()
 
-    async def _end_driver(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            driver.stdin.close()  # it ends by that, and Ray ends its actors
-            await driver.reap(_END_SECONDS)
-
     # Coming and going ---------------------------------------------------------------------------
 
     async def _keep_size(
@@ -248,16 +248,13 @@ class RayFleet:
         while True:
             self._changed.clear()
             wanted = self._size.wanted(demand(), len(self._executors), clock())
-            if self._driver is not None and self._size.is_elastic and wanted != self._wanted:
-                self._wanted = wanted
-                self.send(Want(wanted))
             for key in [key for key in self._executors if key not in self._places]:
                 self._leave(key, leave)
+            self._forget_refusals(clock() - REFUSED_SECONDS)
+            self._ask_for(wanted)
             for key in self._superfluous(wanted):
                 self._leave(key, leave)
-            free = [place for key, place in self._places.items() if key not in self._executors]
-            room = len(free) if not self._size.is_elastic else wanted - len(self._executors)
-            for place in free[: max(0, room)]:
+            for place in self._to_join(wanted):
                 executor = RayExecutor(self, place, **self._options)
                 self._executors[place.key] = executor
                 log.info("%s joins", place.device)
@@ -266,12 +263,40 @@ class RayFleet:
                 async with asyncio.timeout(SIZE_SECONDS if self._size.is_elastic else None):
                     await self._changed.wait()
 
+    def _ask_for(self, wanted: int) -> None:
+        """Has Ray see to it that there is room for so many workers, where machines come and go."""
+        most = self._size.most
+        if most is None or self._driver is None:
+            return
+        # Ray counts a place that refuses as room.
+        asked = min(most, wanted + len(self._refused)) if wanted else 0
+        if asked != self._asked:
+            self._asked = asked
+            self.send(Want(asked))
+
     def _superfluous(self, wanted: int) -> list[str]:
-        """Returns the places that may be given back: of idle workers alone."""
+        """Returns the places to give back: of idle workers alone, those that refuse first."""
         if not self._size.is_elastic:
             return []
         idle = [key for key, executor in self._executors.items() if executor.is_idle]
-        return idle[: max(0, len(self._executors) - wanted)]
+        idle.sort(key=lambda key: key not in self._refused)
+        better = sum(place.key not in self._refused for place in self._free())
+        useless = min(better, sum(key in self._refused for key in idle))
+        return idle[: max(useless, len(self._executors) - wanted)]
+
+    def _to_join(self, wanted: int) -> list[Place]:
+        """Returns the places to take: those that refused come last, the latest at the end."""
+        free = sorted(self._free(), key=lambda place: self._refused.get(place.key, -math.inf))
+        return free[: max(0, wanted - len(self._executors))] if self._size.is_elastic else free
+
+    def _free(self) -> list[Place]:
+        return [place for key, place in self._places.items() if key not in self._executors]
+
+    def _forget_refusals(self, before: float) -> None:
+        """Forgets them where no worker is tried, and where there is no such place any more."""
+        for key, since in list(self._refused.items()):
+            if key not in self._places or (key not in self._executors and since < before):
+                del self._refused[key]
 
     def _leave(self, key: str, leave: Callable[[Executor], Awaitable[None]]) -> None:
         executor = self._executors.pop(key)
@@ -295,6 +320,14 @@ class RayFleet:
         self._lives[number] = worker
         self.send(Open(number, worker.place, messages.frame(start), seconds))
         return number
+
+    def note_start(self, place: Place, *, is_well: bool) -> None:
+        """Remembers whether a worker could start at a place."""
+        if is_well:
+            self._refused.pop(place.key, None)
+        else:
+            self._refused[place.key] = asyncio.get_running_loop().time()
+            self._changed.set()
 
     async def content_of(self, path: Path) -> Content | None:
         """Returns what a file holds; None where this machine doesn't have it."""
@@ -346,7 +379,12 @@ class RayExecutor(ProcessExecutor):
             workers=self.place.workers,
         )
         worker = _RayWorker(self._fleet, self.place, self._patience, self._pace, self._max_rows)
-        await worker.begin(start, self._start_seconds)
+        try:
+            await worker.begin(start, self._start_seconds)
+        except WorkerDiedError:
+            self._fleet.note_start(self.place, is_well=False)
+            raise
+        self._fleet.note_start(self.place, is_well=True)
         return worker
 
     async def cancel(self, job_id: str) -> None:

@@ -39,15 +39,26 @@ def read(stream: BinaryIO) -> Any:
     return unframe(stream.read(length))
 
 
-def read_all(stream: BinaryIO, take: Callable[[Any], None]) -> None:
-    """Reads messages in a thread of its own; ends the process at once when the parent is gone."""
+def read_all(
+    stream: BinaryIO, take: Callable[[Any], None], last: Callable[[], None] = lambda: None
+) -> None:
+    """Reads messages in a thread of its own; ends the process at once when the parent is gone.
+
+    Args:
+        stream: where they come in.
+        take: is called with each.
+        last: what is done before the process ends; must not take long.
+    """
 
     def run() -> None:
         try:
             while True:
                 take(read(stream))
-        except EOFError:
-            os._exit(0)  # the parent is gone; nothing here is worth keeping
+        except EOFError:  # the parent is gone; nothing here is worth keeping
+            try:
+                last()
+            finally:
+                os._exit(0)
         except BaseException:
             log.exception("The commands can't be read any more")
             os._exit(1)

@@ -9,10 +9,24 @@ from typing import Any
 import pytest
 
 from engine import messages, ray_executor
+from engine.errors import NoDeviceError
+from engine.fleet_size import FleetSize
+from engine.lane import DOWN_AFTER
+from engine.ray_driver import GIVE_BACK_SECONDS
 from engine.ray_executor import RayFleet
-from engine.ray_messages import Connect, Connected, End, Heard, Open, Place, Places
+from engine.ray_messages import (
+    Connect,
+    Connected,
+    End,
+    Heard,
+    Lost,
+    Open,
+    Place,
+    Places,
+    Want,
+)
 from engine.worker_pool import WorkerPool
-from tests.test_worker_pool import FANCY, PLAIN, Pauses, SomeModes, eventually
+from tests.test_worker_pool import FANCY, PLAIN, Pauses, SomeModes, a_job, eventually
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -25,6 +39,8 @@ class Driver:
 
     Attributes:
         heard: what it was told, oldest first.
+        is_closed: whether its standard input is.
+        patience: seconds that it got to end by itself; None while it runs.
     """
 
     pid = 1
@@ -32,7 +48,8 @@ class Driver:
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.stdin = self
-        self.has_ended = False
+        self.is_closed = False
+        self.patience: float | None = None
         self._says: asyncio.Queue[Any] = asyncio.Queue()
 
     def say(self, *words: object) -> None:
@@ -49,6 +66,10 @@ class Driver:
     def told(self, kind: type) -> list[Any]:
         return [each for each in self.heard if isinstance(each, kind)]
 
+    def refuse(self, life: int) -> None:
+        reason = "can't start: the cluster gave it no place within 180 seconds"
+        self.say(Lost(life, reason, is_machine=False))
+
     def bring_up(self, life: int) -> None:
         self.say(Heard(life, (messages.frame(messages.Ready("cuda:0")),)))
 
@@ -64,10 +85,12 @@ class Driver:
         return word
 
     def close(self) -> None:
+        self.is_closed = True
         self.say(asyncio.IncompleteReadError(b"", 8))
 
     async def reap(self, seconds: float) -> int:
-        self.has_ended = True
+        assert self.is_closed
+        self.patience = seconds
         return 0
 
 
@@ -87,6 +110,12 @@ def drivers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(ray_executor, "ChildProcess", Spawn)
     return coming
+
+
+@pytest.fixture
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At how many workers are wanted: at each turn of the event loop."""
+    monkeypatch.setattr(ray_executor, "SIZE_SECONDS", 0.0)
 
 
 @asynccontextmanager
@@ -187,4 +216,103 @@ async def test_an_error_of_what_sizes_the_fleet_is_heard_of_at_once(
     await asyncio.wait([pool.failed])
     assert pool.failed.exception() is bug
     await pool.shutdown()
-    assert driver.has_ended
+    assert driver.patience is not None
+
+
+@pytest.mark.usefixtures("looks_often")
+class TestMachinesComeAndGo:
+    @pytest.fixture
+    def driver(self, drivers: list[Any]) -> Driver:
+        driver = Driver()
+        drivers.append(driver)
+        return driver
+
+    async def test_a_place_where_no_worker_can_start_is_left_for_a_free_one(
+        self, driver: Driver
+    ) -> None:
+        async with a_pool(a_fleet(size=FleetSize(least=1, most=4))) as pool:
+            driver.say(Connected(), Places((ATTIC, BARN)))
+            await eventually(lambda: bool(driver.opened(ATTIC)))
+
+            driver.refuse(driver.opened(ATTIC)[0])
+
+            await eventually(lambda: bool(driver.opened(BARN)))
+            driver.bring_up(driver.opened(BARN)[0])
+            await eventually(
+                lambda: (
+                    [(each.device, each.state) for each in pool.status()]
+                    == [("barn gpu 0", "ready")]
+                )
+            )
+            assert len(driver.opened(ATTIC)) <= 2  # a second try was on its way at most
+
+    async def test_ray_is_asked_for_one_more_machine_than_refuse_and_never_for_too_many(
+        self, driver: Driver
+    ) -> None:
+        async with a_pool(a_fleet(size=FleetSize(least=1, most=2))):
+            driver.say(Connected(), Places((ATTIC, BARN)))
+            await eventually(lambda: bool(driver.opened(ATTIC)))
+            assert driver.told(Want) == [Want(1)]
+
+            driver.refuse(driver.opened(ATTIC)[0])
+            await eventually(lambda: bool(driver.opened(BARN)))
+            driver.refuse(driver.opened(BARN)[0])
+            await eventually(lambda: len(driver.opened(BARN)) > 1)
+
+            assert driver.told(Want) == [Want(1), Want(2)]
+
+    async def test_where_every_place_refuses_the_last_is_tried_until_a_better_one_comes(
+        self, driver: Driver
+    ) -> None:
+        async with a_pool(a_fleet(size=FleetSize(least=1, most=4))) as pool:
+            driver.say(Connected(), Places((ATTIC, BARN)))
+            await eventually(lambda: bool(driver.opened(ATTIC)))
+            driver.refuse(driver.opened(ATTIC)[0])
+            for tries in range(DOWN_AFTER):
+                await eventually(lambda tries=tries: len(driver.opened(BARN)) > tries)
+                driver.refuse(driver.opened(BARN)[-1])
+            await eventually(lambda: pool.status()[0].state == "down")
+            with pytest.raises(NoDeviceError, match="barn gpu 0"):
+                pool.submit_job(a_job())
+
+            shed = Place("c:0", "c", "shed gpu 0", "cuda:0")
+            driver.say(Places((ATTIC, BARN, shed)))
+
+            await eventually(lambda: bool(driver.opened(shed)))
+
+    async def test_a_place_that_refused_is_as_good_as_any_after_a_while(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(ray_executor, "REFUSED_SECONDS", 0.0)
+        async with a_pool(a_fleet(size=FleetSize(least=1, most=4))):
+            driver.say(Connected(), Places((ATTIC, BARN)))
+            await eventually(lambda: bool(driver.opened(ATTIC)))
+            driver.refuse(driver.opened(ATTIC)[0])
+            await eventually(lambda: bool(driver.opened(BARN)))
+            tries = len(driver.opened(ATTIC))
+
+            driver.refuse(driver.opened(BARN)[0])
+
+            await eventually(lambda: len(driver.opened(ATTIC)) > tries)
+
+    async def test_each_new_driver_is_told_how_many_machines_are_wanted(
+        self, driver: Driver, drivers: list[Any]
+    ) -> None:
+        second = Driver()
+        drivers.append(second)
+        async with a_pool(a_fleet(size=FleetSize(least=2, most=4))):
+            await eventually(lambda: driver.told(Want) == [Want(2)])
+
+            driver.die()
+
+            await eventually(lambda: second.told(Want) == [Want(2)])
+            assert isinstance(second.heard[0], Connect)
+
+    async def test_at_the_end_the_driver_has_time_to_give_machines_back(
+        self, driver: Driver
+    ) -> None:
+        async with a_pool(a_fleet(size=FleetSize(least=2, most=4))):
+            await eventually(lambda: bool(driver.told(Want)))
+
+        assert driver.patience is not None
+        assert driver.patience > GIVE_BACK_SECONDS
