@@ -22,7 +22,7 @@ from bot.outbox import Outbox
 from bot.settings import Settings
 from bot.store import Store
 from bot.studio import Studio
-from engine.devices import find_devices
+from engine.devices import find_devices, may_fall_back
 from engine.errors import DreamLabError
 from engine.executor import Executor, Fleet
 from engine.fleet_size import FleetSize
@@ -91,7 +91,7 @@ async def open_app(
         executors = [
             LocalExecutor(
                 device,
-                may_fall_back=not settings.devices,
+                may_fall_back=may_fall_back(devices, are_named=bool(settings.devices)),
                 ledger=settings.data / "measured.json",
                 host_cache=_share(settings.host_cache_gb, len(devices)),
             )

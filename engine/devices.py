@@ -6,6 +6,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ALLOWED = "auto, cpu, or CUDA devices such as cuda:0,cuda:1"
@@ -56,6 +57,19 @@ def find_devices() -> tuple[str, ...]:
     """
     count = cuda_devices() if torch_has_cuda() else 0
     return tuple(f"cuda:{i}" for i in range(count)) or ("cpu",)
+
+
+def may_fall_back(devices: Sequence[str], *, are_named: bool) -> bool:
+    """Returns whether the CPU will do in place of a device that torch can't use.
+
+    Not in place of one that somebody named, nor of one of several: the others draw many times as
+    fast, and what a CPU took from them would come late.
+
+    Args:
+        devices: all that are drawn on.
+        are_named: whether somebody chose them; else they were found.
+    """
+    return not are_named and len(devices) == 1
 
 
 def cuda_devices() -> int:

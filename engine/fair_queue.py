@@ -28,7 +28,7 @@ import itertools
 import math
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -267,6 +267,20 @@ class FairQueue:
         self._enter(group_, line, ticket)
         self._show_head(name, group_)
 
+    def in_turn(
+        self, passed_over: Collection[str] = (), skipped: Collection[str] = ()
+    ) -> Iterator[str]:
+        """Yields the ids of those who may go, as far as `SKIPPED_AT_MOST`, in fair order.
+
+        Arguments as of `pop`; what is added to them meanwhile counts from then on.
+        """
+        order = itertools.islice(self._in_order(), len(passed_over) + SKIPPED_AT_MOST)
+        for ticket in order:
+            if ticket.job_id in passed_over or ticket.key in skipped:
+                continue
+            if self._may_go(ticket):
+                yield ticket.job_id
+
     def peek(
         self,
         loaded: Collection[str] = (),
@@ -283,6 +297,7 @@ class FairQueue:
         passed_over: Collection[str] = (),
         skipped: Collection[str] = (),
         lanes: int = 1,
+        fits: Callable[[str], bool] = lambda _: True,
     ) -> Ticket:
         """Takes a job and charges its owner and its group.
 
@@ -295,11 +310,13 @@ class FairQueue:
                 as `SKIPPED_AT_MOST`.
             lanes: that take jobs: a job may be overtaken `MOST_OVERTAKINGS` times for each, or
                 those that have its model would never get the time to end what they draw.
+            fits: returns of an id whether that job can go where this one does; asked of those that
+                would overtake.
 
         Raises:
             IndexError: nothing else waits.
         """
-        found = self._find(loaded, passed_over, skipped, lanes)
+        found = self._find(loaded, passed_over, skipped, lanes, fits)
         if not found:
             raise IndexError("nothing waits")
         *overtaken, job_id = found
@@ -404,6 +421,7 @@ class FairQueue:
         passed_over: Collection[str],
         skipped: Collection[str] = (),
         lanes: int = 1,
+        fits: Callable[[str], bool] = lambda _: True,
     ) -> list[str]:
         """Returns the ids up to the one to take: it is the last; the others it overtakes."""
         order: Iterator[Ticket] = self._in_order()
@@ -419,8 +437,11 @@ class FairQueue:
             return [first.job_id]
         passed = []
         for ticket in itertools.chain([first], itertools.islice(order, LOOK_AHEAD - 1)):
+            is_loaded = ticket.key in loaded and self._may_go(ticket)
+            if is_loaded and not fits(ticket.job_id):
+                continue  # it waits for another place
             passed.append(ticket.job_id)
-            if ticket.key in loaded and self._may_go(ticket):
+            if is_loaded:
                 return passed
             if self._overtaken.get(ticket.job_id, 0) >= MOST_OVERTAKINGS * lanes:
                 break

@@ -7,6 +7,7 @@ from engine.errors import TooLargeError, TooLongError
 from engine.estimates import seconds_alone
 from engine.executor import Executor
 from engine.jobs import GenerationRequest
+from engine.need import Need
 
 Smaller: TypeAlias = Callable[[int, int, int], tuple[int, int] | None]
 """Returns the largest size to propose in place of one, given its sides and how many pixels fit."""
@@ -22,7 +23,7 @@ def refuse_impossible(
 
     Args:
         request: what is asked for.
-        executors: those that work; without any nothing is known.
+        executors: those that work, or will soon; without any nothing is known.
         job_timeout: seconds that a job may run at a time; None for any.
         smaller: proposes the size that is asked for instead.
 
@@ -32,7 +33,8 @@ def refuse_impossible(
     """
     if not executors or not request.is_drawn:
         return
-    limits = [executor.pace.space.most_pixels(request) for executor in executors]
+    need = Need.of(request)
+    limits = [executor.pace.space.most_pixels(need) for executor in executors]
     known = [limit for limit in limits if limit is not None]
     if len(known) == len(limits):
         fits = smaller(request.width, request.height, max(known))

@@ -25,6 +25,7 @@ from engine.jobs import (
 )
 from engine.lane import Lane
 from engine.mode_source import CurrentMode, loading_of
+from engine.need import Need
 from engine.submission import Submission
 
 logger = logging.getLogger(__name__)
@@ -133,6 +134,14 @@ def model_of(job: Job) -> ModelSpec | None:
     if isinstance(job, GenerationJob) and isinstance(job.request, GenerationRequest):
         return job.request.model
     return job.model if isinstance(job, ModelLoadJob | ModelUnloadJob) else None
+
+
+def need_of(job: Job) -> Need:
+    """Returns what a job needs of a device."""
+    if isinstance(job, GenerationJob) and isinstance(job.request, GenerationRequest):
+        return Need() if _runs_itself(job) else Need.of(job.request)
+    model = model_of(job)
+    return Need() if model is None else Need((model,))
 
 
 def is_drawing(job: Job) -> bool:

@@ -11,14 +11,16 @@ from typing import TypeAlias
 from engine.errors import WorkerDiedError
 from engine.executor import Executor
 from engine.jobs import ModelSpec
+from engine.need import Need, Shortage
 
 logger = logging.getLogger(__name__)
 
 LONGEST_RESTART_DELAY = 600.0
 """Seconds between two tries at most, however often they failed."""
 
-LACKING_SECONDS = 60.0
-"""How long it is remembered that a machine lacks a model's file: somebody may copy it there."""
+SHORT_SECONDS = 60.0
+"""How long it is remembered what a device is short of: somebody may copy a file to its machine, or
+end what holds its memory."""
 
 DOWN_AFTER = 5
 """Failures in a row after which a lane counts as down; it goes on trying."""
@@ -105,7 +107,7 @@ class Lane:
         self._last_error: str | None = None
         self._failures = 0
         self._lives = 0  # workers so far: tells late news of a dead one from news of this one
-        self._lacking: dict[str, float] = {}  # models, and until when that is believed
+        self._shortages: dict[Shortage, float] = {}  # and until when they are believed
         self._emptied = asyncio.Event()
         self._memory: frozenset[str] | None = None  # what is in memory, unless jobs have changed
         self._memory_of: tuple[tuple[str, ...], str | None] = ((), None)
@@ -182,19 +184,19 @@ class Lane:
         """Returns whether a model is in memory or on its way."""
         return key in self.in_memory
 
-    def note_lacking(self, key: str) -> None:
-        """Remembers for a while that its machine has no file of a model."""
-        self._lacking[key] = asyncio.get_running_loop().time() + LACKING_SECONDS
+    def note(self, shortage: Shortage) -> None:
+        """Remembers for a while what its device is short of."""
+        self._shortages[shortage] = asyncio.get_running_loop().time() + SHORT_SECONDS
 
-    def lacks(self, key: str) -> bool:
-        """Returns whether its machine had no file of a model when it was asked last."""
-        if not self._lacking:
+    def can(self, need: Need) -> bool:
+        """Returns whether its device may do a job, as far as anybody knows."""
+        if self.executor.pace.space.most_pixels(need) is not None:
             return False
-        until = self._lacking.get(key)
-        if until is not None and until < asyncio.get_running_loop().time():
-            del self._lacking[key]
-            return False
-        return until is not None
+        if not self._shortages:
+            return True
+        now = asyncio.get_running_loop().time()
+        self._shortages = {each: until for each, until in self._shortages.items() if until > now}
+        return not any(each.concerns(need) for each in self._shortages)
 
     @property
     def status(self) -> LaneStatus:

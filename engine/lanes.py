@@ -6,15 +6,16 @@ the others go on. Where all are down, what waits goes on waiting, and new jobs a
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, overload
 
 from engine.errors import NoDeviceError, WorkerDiedError
 from engine.executor import Executor, Fleet
 from engine.jobs import ModelSpec
 from engine.lane import Lane, LaneState, LaneStatus, Pause
+from engine.need import Need
 from engine.pace import Measurement
-from engine.placement import Places, choose
+from engine.placement import Places, anywhere, choose
 from engine.pool_tasks import PoolTasks
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,6 @@ class Lanes(Sequence[Lane]):
         self._lanes: list[Lane] = []
         self._places: Places[Lane] = Places()  # those that are ready
         self._changed: dict[Lane, None] = {}  # since they were put there
-        self._lacked: set[str] = set()  # models that a machine said that it has no file of
         self._supervisors: dict[Lane, asyncio.Task[None]] = {}
         self._fleet_task: asyncio.Task[None] | None = None
         self._is_retired = False
@@ -168,27 +168,34 @@ class Lanes(Sequence[Lane]):
                 self._places.remove(lane)
         return self._places
 
-    def candidates(self, model: ModelSpec | None, died_on: Lane | None) -> Sequence[Lane]:
-        """Returns the lanes that may do a job; this very object where all may.
+    def candidates(
+        self, need: Need, died_on: Lane | None, refused_by: Collection[Lane]
+    ) -> Callable[[Lane], bool]:
+        """Returns what says of a lane whether it may do a job.
 
         Args:
-            model: what it needs loaded: a machine must have its file. Where all are said to lack
-                it, one is asked again, and the job fails with its answer.
-            died_on: the lane whose worker died of it, perhaps; see `second_opinion`.
+            need: what the job needs. Where all are said to be short of it, any is asked again, and
+                the job ends with its answer.
+            died_on: the lane whose worker died of it, perhaps. Another one is better, if it works,
+                so that a device that has fallen away doesn't make a request look poisonous.
+            refused_by: lanes that could not do it.
         """
-        lanes = second_opinion(self, died_on)
-        if model is None or model.key not in self._lacked:
-            return lanes
-        having = [lane for lane in lanes if not lane.lacks(model.key)]
-        if len(having) == len(lanes):
-            return lanes
-        return having if any(lane.may_come_back for lane in having) else lanes
 
-    def note_lacking(self, lane: Lane, model: ModelSpec) -> bool:
-        """Notes that a lane's machine lacks a model's file; returns whether another may have it."""
-        lane.note_lacking(model.key)
-        self._lacked.add(model.key)
-        return any(each.may_come_back and not each.lacks(model.key) for each in self._lanes)
+        def can(lane: Lane) -> bool:
+            return lane not in refused_by and lane.can(need)
+
+        def can_and_lives(lane: Lane) -> bool:
+            return lane is not died_on and can(lane)
+
+        if died_on and any(lane.is_ready and can_and_lives(lane) for lane in self._lanes):
+            return can_and_lives
+        return can if self.somebody_can(need, refused_by) else anywhere
+
+    def somebody_can(self, need: Need, refused_by: Collection[Lane]) -> bool:
+        """Returns whether a lane that works, or will soon, may do a job; arguments as above."""
+        return any(
+            lane.may_come_back and lane not in refused_by and lane.can(need) for lane in self._lanes
+        )
 
     def _note_change(self, lane: Lane) -> None:
         self._changed[lane] = None
@@ -213,17 +220,6 @@ class Lanes(Sequence[Lane]):
         return looked or [(status, None) for status in self.status()]
 
 
-def second_opinion(lanes: Sequence[Lane], died_on: Lane | None) -> Sequence[Lane]:
-    """Returns where a job may be tried whose worker died: where it didn't, if anything works there.
-
-    So a device that has fallen away doesn't make a request look poisonous.
-    """
-    if died_on is None:
-        return lanes
-    others = [lane for lane in lanes if lane is not died_on and lane.is_ready]
-    return others or lanes
-
-
 def choose_lane(
     lanes: Sequence[Lane],
     model: ModelSpec | None,
@@ -235,7 +231,7 @@ def choose_lane(
     """Returns the lane that a job should run on; None where all are busy or down.
 
     Args:
-        lanes: all there are.
+        lanes: those that may do it.
         model: what the job needs loaded.
         alone: whether it must have a lane to itself.
         prefer_loaded: whether a lane that has the model goes before a less busy one.

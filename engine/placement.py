@@ -13,7 +13,7 @@ Places are anything that answers a few questions: lanes in the pool, numbers in 
 """
 
 from bisect import bisect_left, insort
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -38,6 +38,11 @@ class Spot(Protocol):
 
 
 SpotT = TypeVar("SpotT", bound=Spot)
+
+
+def anywhere(_: object) -> bool:
+    """Says of every place that a job may go there."""
+    return True
 
 
 def choose(
@@ -148,37 +153,50 @@ class Places(Generic[SpotT]):
         """Forgets a place, if it is known; put again it is a new one."""
         self._forget(self._known.pop(spot, None))
 
-    def holders(self, key: str) -> tuple[int, SpotT | None]:
-        """Returns how many places have a model, with room or without, and the first of them."""
+    def holders(
+        self, key: str, fits: Callable[[SpotT], bool] = anywhere
+    ) -> tuple[int, SpotT | None]:
+        """Returns how many places have a model, with room or without, and the first that fits."""
         numbers = self._all_with.get(key, ())
-        return len(numbers), self._spots[numbers[0]].spot if numbers else None
+        spots = (self._spots[number].spot for number in numbers)
+        return len(numbers), next(filter(fits, spots), None)
 
-    def has_room_with(self, key: str) -> bool:
-        """Returns whether a place that has a model has room."""
-        return key in self._free_with
+    def has_room_with(self, key: str, fits: Callable[[SpotT], bool] = anywhere) -> bool:
+        """Returns whether a place that has a model, and fits, has room."""
+        return self._first(self._free_with.get(key, ()), fits) is not None
 
     def choose(
         self,
         key: str | None,
         *,
+        fits: Callable[[SpotT], bool] = anywhere,
         prefer_loaded: bool = False,
         finish: Callable[[SpotT], float | None] = lambda _: None,
     ) -> SpotT | None:
-        """Returns what `choose` would of those that have room, in the order of being put first."""
+        """Returns what `choose` would of those that have room, in the order of being put first.
+
+        Args:
+            key: as there.
+            fits: returns whether the job may go to a place at all; asked of few, mostly.
+            prefer_loaded: as there.
+            finish: as there.
+        """
         having = () if key is None else self._free_with.get(key, ())
-        near = self._spots[having[0][-1]].spot if having else None
+        near = self._first(having, fits)
         if near is not None and (prefer_loaded or not near.load):
-            sound = self._free[0][0]
-            if near.failures <= sound:
+            best = self._first(self._free, fits)
+            if best is None or near.failures <= best.failures:
                 return near
         if len(having) == len(self._free):
             return near
-        far = next(
-            known.spot
-            for known in (self._spots[rank[-1]] for rank in self._free)
-            if key is None or key not in known.keys
-        )
+        others = (rank for rank in self._free if key not in self._spots[rank[-1]].keys)
+        far = self._first(others, fits)
+        if far is None:
+            return near
         return _nearer(near, far, prefer_loaded=prefer_loaded, finish=finish)
+
+    def _first(self, ranks: Iterable[_Rank], fits: Callable[[SpotT], bool]) -> SpotT | None:
+        return next(filter(fits, (self._spots[rank[-1]].spot for rank in ranks)), None)
 
     def _forget(self, known: _Known[SpotT] | None) -> None:
         if known is None:

@@ -4,9 +4,12 @@ When a worker dies, what ran on it goes back to its old place, with its request 
 blame can't be seen from the outside, so each of them next runs alone on its lane, on another device
 where there is one that works: a request that kills its worker again fails without taking its
 neighbours along. What ran where a machine went away, or can't be reached any more, goes back
-likewise, and nobody is blamed. A machine that lacks a model's file says so: another one gets the
-job, and where all lack it the job fails with that.
+likewise, and nobody is blamed. A device that has no memory for a job, or whose machine lacks a
+file of its model, says so: that is remembered, another one gets the job, and where none is left the
+job fails with that.
 """
+
+import logging
 
 from engine.errors import (
     ModelElsewhereError,
@@ -15,10 +18,12 @@ from engine.errors import (
     WorkerDiedError,
     WorkerLostError,
 )
-from engine.job_runner import model_of
 from engine.lane import Lane
 from engine.lanes import Lanes
+from engine.need import shortage_of
 from engine.submission import Submission
+
+logger = logging.getLogger(__name__)
 
 LOSSES_FORGIVEN = 3
 """How often a job's machine may go away before that counts as a death like any other: a request
@@ -49,10 +54,14 @@ class Retries:
             is_closing: whether nothing is begun any more.
         """
         may_go_on = not is_closing and not submission.has_ended
-        if isinstance(error, ModelElsewhereError):
-            model = model_of(submission.job)
-            if may_go_on and model is not None and self._lanes.note_lacking(lane, model):
+        shortage = shortage_of(submission.need, error)
+        if shortage is not None:
+            lane.note(shortage)
+            submission.refused_by.add(lane)
+            if may_go_on and self._lanes.somebody_can(submission.need, submission.refused_by):
+                logger.info("Job %s is tried on another device: %s", submission.job.id, error)
                 return None
+        if isinstance(error, ModelElsewhereError):
             return error.everywhere(error.path, [each.device for each in self._lanes])
         if not isinstance(error, WorkerDiedError):
             return error

@@ -8,7 +8,7 @@ would fit, as far as anybody knows.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from engine.jobs import GenerationRequest
+from engine.need import Need
 
 PASS_BYTES = 158
 """Bytes per pixel and row of a forward pass in half precision: SDXL's, the least of all families
@@ -57,16 +57,16 @@ class Space:
             return max(decoded, rows * self.peaks[model, size] * pixels // size)
         return max(decoded, rows * PASS_BYTES * pixels * self.number // 2)
 
-    def most_pixels(self, request: GenerationRequest) -> int | None:
-        """Returns how large a request's pictures may be; None for any size that it asks for."""
-        models = [request.model, *([request.refiner] if request.refiner else [])]
-        if not self.total or any(model.key not in self.held for model in models):
+    def most_pixels(self, need: Need) -> int | None:
+        """Returns how large the pictures of a job may be; None for any size that it asks for."""
+        if not self.total or not need.pixels:
+            return None
+        keys = [model.key for model in need.models]
+        if any(key not in self.held for key in keys):
             return None  # nobody knows
-        pixels = request.width * request.height
-        rows = 2 if request.guidance_scale > 1 else 1
-        free = (1 - SPARE) * self.total - sum(self.held[model.key] for model in models)
-        needed = max(self.beside(model.key, pixels, rows) for model in models)
-        return None if needed <= free else max(0, int(pixels * free / needed))
+        free = (1 - SPARE) * self.total - sum(self.held[key] for key in keys)
+        needed = max(self.beside(key, need.pixels, need.rows) for key in keys)
+        return None if needed <= free else max(0, int(need.pixels * free / needed))
 
 
 def smaller(width: int, height: int, pixels: int) -> tuple[int, int] | None:

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from engine.fair_queue import Ticket
 from engine.jobs import Job, Progress
 from engine.lane import Lane
+from engine.need import Need
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +37,28 @@ class Submission:
 
     Attributes:
         job: what to do, nothing left open.
+        need: what that takes.
         future: how it ends.
         on_event: who hears of its progress, and by None that it waits again.
         progress: the newest; None while it waits.
         stage_since: when its stage began, by the event loop's clock.
         deaths: workers that died while it ran.
         died_on: the lane of the last of them.
+        refused_by: lanes whose devices said that they can't do it.
         losses: machines that went away while it ran, or could not be reached any more.
         passed_over: how many were begun before it since it needs a lane to itself.
         attempt: what runs now; None while it waits.
     """
 
     job: Job
+    need: Need
     future: asyncio.Future[Any]
     on_event: Callable[[Progress | None], None] | None = None
     progress: Progress | None = None
     stage_since: float = 0.0
     deaths: int = 0
     died_on: Lane | None = None
+    refused_by: set[Lane] = field(default_factory=set)
     losses: int = 0
     passed_over: int = 0
     attempt: Attempt | None = None

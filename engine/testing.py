@@ -23,7 +23,7 @@ from typing import Any
 
 from PIL import Image
 
-from engine.errors import JobCancelledError, WorkerDiedError
+from engine.errors import JobCancelledError, OutOfMemoryError, WorkerDiedError
 from engine.executor import LoadReport
 from engine.jobs import (
     Event,
@@ -71,6 +71,8 @@ class FakeExecutor:
         warmed: what each load was to be prepared for, in order.
         start_errors: raised by the next starts, one each.
         load_errors: raised by the load of a model, by `ModelSpec.key`; drawing with it likewise.
+        most_pixels: of a picture that its memory has room for; None for any. Nobody knows that
+            before it is tried, unless the pace's ``space`` says so.
         poison: prompts that kill the worker when they are drawn.
         start_gate: a start waits until it is set; it is, unless cleared.
         load_gate: likewise for loads.
@@ -88,6 +90,7 @@ class FakeExecutor:
         self.warmed: list[GenerationRequest | None] = []
         self.start_errors: list[Exception] = []
         self.load_errors: dict[str, Exception] = {}
+        self.most_pixels: int | None = None
         self.poison: set[str] = set()
         self.start_gate = _open_gate()
         self.load_gate = _open_gate()
@@ -177,6 +180,8 @@ class FakeExecutor:
             if error := self.load_errors.get(request.model.key):
                 raise error
             self._loaded[request.model.key] = request.model
+            if self.most_pixels is not None and request.width * request.height > self.most_pixels:
+                raise OutOfMemoryError(self.device)
             yield Progress(job_id, Stage.ENCODING, 0, _steps(request))
             if not self.hold:
                 for step in range(1, _steps(request) + 1):

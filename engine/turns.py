@@ -6,19 +6,22 @@ another whose model that lane has loaded. But somebody may be passed over:
 
 - **It must run alone** (`Submission.is_suspect`) and no lane is empty. While it waits for one,
   others may go on, `MOST_OVERTAKINGS` of them; then it is waited for.
-- **It had better wait for a lane that has its model**, or only some lanes may do it and they are
-  busy. Then those go on that need another model.
+- **It had better wait for a lane that has its model.** Then those go on that need another one.
+- **Only some lanes can do it** (`engine.need`) and they are busy. Then those go on that others can
+  do.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from engine.estimates import predict, share_of
 from engine.fair_queue import MOST_OVERTAKINGS, Ticket
-from engine.job_runner import is_drawing, model_of
+from engine.job_runner import is_drawing
 from engine.jobs import GenerationJob, GenerationRequest, Job
 from engine.lane import Lane
 from engine.lanes import Lanes, choose_lane
+from engine.need import Need
 from engine.outlook import Outlook
 from engine.pace import Act
 from engine.placement import Places, had_better_wait
@@ -53,56 +56,65 @@ class Turns:
 
     def take(self) -> Iterator[Turn]:
         """Yields who begins now, until nobody can; each has left the line and is on its lane."""
-        passed_over: list[Submission] = []
-        skipped: set[str] = set()  # models whose jobs wait for a lane that has them
+        look = _Look()
         while len(self._line) and (places := self._lanes.places()):
-            job_id = self._line.peek(passed_over=_ids(passed_over), skipped=skipped)
-            if job_id is None:
+            lane = self._next_lane(look, places)
+            if lane is None:
                 return
-            submission = self._submissions[job_id]
-            lanes = self._lanes.candidates(model_of(submission.job), submission.died_on)
-            waits = self._had_better_wait(submission, lanes, places)
-            lane = None if waits else self._choose(submission, lanes, places)
-            if lane is not None:
-                yield self._take(lane, passed_over, skipped)
-            elif submission.is_suspect and submission.passed_over < MOST_OVERTAKINGS:
-                passed_over.append(submission)  # others need no lane to themselves
-            elif (waits or lanes is not self._lanes) and (key := key_of(submission.job)):
-                if submission.is_suspect:
-                    return
-                skipped.add(key)  # others need another one
-            else:
-                return
+            yield self._take(lane, look)
 
-    def _take(
-        self, lane: Lane, passed_over: Sequence[Submission], skipped: Collection[str]
-    ) -> Turn:
+    def _next_lane(self, look: "_Look", places: Places[Lane]) -> Lane | None:
+        """Returns where the first begins who can; None where nobody can."""
+        for job_id in self._line.in_turn(look.passed_over, look.skipped):
+            submission = self._submissions[job_id]
+            if look.is_vain(submission):
+                look.pass_over(submission)
+                continue
+            may = self._candidates(submission)
+            if self._had_better_wait(submission, may, places):
+                look.skipped.add(key_of(submission.job))  # others need another one
+                continue
+            lane = self._choose(submission, may, places)
+            if lane is not None:
+                return lane
+            if submission.is_suspect and submission.passed_over >= MOST_OVERTAKINGS:
+                return None
+            look.pass_over(submission)
+        return None
+
+    def _take(self, lane: Lane, look: "_Look") -> Turn:
         """Puts on a lane whoever fits there best, which need not be whom it was chosen for."""
+
+        def fits(job_id: str) -> bool:
+            other = self._submissions[job_id]
+            return lane.can_take(alone=other.is_suspect) and self._candidates(other)(lane)
+
         ticket = self._line.pop(
-            lane.in_memory, _ids(passed_over), skipped, lanes=max(1, len(self._lanes))
+            lane.in_memory, look.passed_over, look.skipped, max(1, len(self._lanes)), fits
         )
-        for each in passed_over:
+        for each in look.passed_over.values():
             each.passed_over += 1
         submission = self._submissions[ticket.job_id]
-        job = submission.job
-        lane.take(job.id, model_of(job), alone=submission.is_suspect)
+        lane.take(submission.job.id, submission.need.model, alone=submission.is_suspect)
         return Turn(submission, ticket, lane)
 
+    def _candidates(self, submission: Submission) -> Callable[[Lane], bool]:
+        return self._lanes.candidates(submission.need, submission.died_on, submission.refused_by)
+
     def _choose(
-        self, submission: Submission, lanes: Sequence[Lane], places: Places[Lane]
+        self, submission: Submission, may: Callable[[Lane], bool], places: Places[Lane]
     ) -> Lane | None:
-        job, model, alone = submission.job, model_of(submission.job), submission.is_suspect
+        job, model = submission.job, submission.need.model
 
         def finish(lane: Lane) -> float | None:
             return self._predicted(job, lane)
 
         prefer_loaded = not is_drawing(job)
-        if alone or lanes is not self._lanes:  # rare, so that all may be looked at
-            return choose_lane(
-                lanes, model, alone=alone, prefer_loaded=prefer_loaded, finish=finish
-            )
+        if submission.is_suspect:  # rare, so that all may be looked at
+            lanes = [lane for lane in self._lanes if may(lane)]
+            return choose_lane(lanes, model, alone=True, prefer_loaded=prefer_loaded, finish=finish)
         key = None if model is None else model.key
-        return places.choose(key, prefer_loaded=prefer_loaded, finish=finish)
+        return places.choose(key, fits=may, prefer_loaded=prefer_loaded, finish=finish)
 
     def _predicted(self, job: Job, lane: Lane) -> float | None:
         """Returns in how many seconds a drawing would be done on a lane."""
@@ -111,7 +123,7 @@ class Turns:
         return predict(job.request, self._outlook.device(lane))
 
     def _had_better_wait(
-        self, submission: Submission, lanes: Sequence[Lane], places: Places[Lane]
+        self, submission: Submission, may: Callable[[Lane], bool], places: Places[Lane]
     ) -> bool:
         """Whether a drawing waits for a full lane that has its model, rather than load a copy."""
         job, key = submission.job, key_of(submission.job)
@@ -120,12 +132,10 @@ class Turns:
         request = job.request
         if not isinstance(request, GenerationRequest):
             return False
-        if lanes is self._lanes:
-            is_there = places.has_room_with(key)
-        else:
-            is_there = any(lane.has(key) for lane in lanes)
-        count, holder = places.holders(key)
-        if is_there or holder is None:
+        if places.has_room_with(key, may):
+            return False
+        count, holder = places.holders(key, may)
+        if holder is None:
             return False
         pace = holder.executor.pace
         return had_better_wait(
@@ -136,5 +146,26 @@ class Turns:
         )
 
 
-def _ids(submissions: Sequence[Submission]) -> list[str]:
-    return [each.job.id for each in submissions]
+@dataclass(slots=True)
+class _Look:
+    """What one look at the line has found out; while it lasts, lanes only become fuller.
+
+    Attributes:
+        passed_over: those whose turn it can't be now, by the ids of their jobs.
+        skipped: models whose jobs wait for a lane that has them.
+        vain: what no lane with room can do.
+    """
+
+    passed_over: dict[str, Submission] = field(default_factory=dict)
+    skipped: set[str] = field(default_factory=set)
+    vain: set[Need] = field(default_factory=set)
+
+    def is_vain(self, submission: Submission) -> bool:
+        """Whether it is known of another one that no lane has room for what this one needs."""
+        return submission.need in self.vain and not submission.is_suspect
+
+    def pass_over(self, submission: Submission) -> None:
+        """Notes that no lane with room can do a job."""
+        self.passed_over[submission.job.id] = submission
+        if not submission.is_suspect and not submission.refused_by:
+            self.vain.add(submission.need)

@@ -19,6 +19,8 @@ How it behaves:
 - **Deaths.** When a worker dies or its machine goes away, what ran on it goes back to its old
   place, with its request and seed; a request that kills its worker again fails without taking its
   neighbours along (`engine.retries`).
+- **Devices that differ.** What one has no memory or no file for is tried on another one that may
+  have it (`engine.need`, `engine.retries`).
 - **Devices that come, go and fall away.** A `Fleet` has lanes added and removed while the pool
   runs, and a lane that fails again and again counts as down (`engine.lanes`).
 - **Deadlines.** A job that runs for longer than ``job_timeout`` ends with an error
@@ -45,7 +47,7 @@ from engine.errors import JobCancelledError, PoolClosedError
 from engine.executor import Executor, Fleet
 from engine.fair_queue import Place
 from engine.feasibility import Smaller, refuse_impossible
-from engine.job_runner import JobRunner, RunnableJob, can_run
+from engine.job_runner import JobRunner, RunnableJob, can_run, need_of
 from engine.jobs import (
     CustomJob,
     GenerationJob,
@@ -284,7 +286,7 @@ class WorkerPool:
             self._lanes.refuse_if_down()
             self._submissions.refuse_if_full(job.owner)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submission = Submission(job, future, on_event, deaths=int(is_suspect))
+        submission = Submission(job, need_of(job), future, on_event, deaths=int(is_suspect))
         self._submissions.add(submission)
         future.add_done_callback(lambda _: self._future_ended(submission))
         self._dispatcher.note_move()
@@ -321,7 +323,7 @@ class WorkerPool:
             TooLargeError: there is no memory for the size on any device.
             TooLongError: it takes longer than ``job_timeout``, alone on the fastest device.
         """
-        working = [lane.executor for lane in self._lanes if lane.is_ready]
+        working = [lane.executor for lane in self._lanes if lane.may_come_back]
         refuse_impossible(request, working, self._job_timeout, smaller)
 
     @contextmanager

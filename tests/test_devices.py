@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from engine.devices import cuda_devices, find_devices, parse_devices, torch_has_cuda
+from engine.devices import (
+    cuda_devices,
+    find_devices,
+    may_fall_back,
+    parse_devices,
+    torch_has_cuda,
+)
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,6 +62,12 @@ def test_auto_is_whatever_both_the_driver_and_torch_have() -> None:
     expected = [f"cuda:{i}" for i in range(cuda_devices())] if torch_has_cuda() else []
 
     assert find_devices() == tuple(expected or ["cpu"])
+
+
+def test_the_cpu_stands_in_for_a_device_that_was_found_alone_and_for_no_other() -> None:
+    assert may_fall_back(("cuda:0",), are_named=False)
+    assert not may_fall_back(("cuda:0", "cuda:1"), are_named=False)
+    assert not may_fall_back(("cuda:0",), are_named=True)
 
 
 def test_hidden_devices_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:

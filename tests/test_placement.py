@@ -1,4 +1,5 @@
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -94,16 +95,18 @@ def test_places_that_are_kept_in_order_are_chosen_like_those_that_are_all_looked
         else:
             known[number] = what == "put"
             places.put(place, place.models, has_room=known[number])
-        free = [all_places[each] for each, has_room in known.items() if has_room]
-        assert len(places) == len(free)
-        for key in ("a", "b", None):
+        room = [all_places[each] for each, has_room in known.items() if has_room]
+        assert len(places) == len(room)
+        for key, fits in product(("a", "b", None), (lambda _: True, all_places[::2].__contains__)):
+            free = [each for each in room if fits(each)]
             for prefer_loaded in (False, True):
                 asked = {"prefer_loaded": prefer_loaded, "finish": lambda each: each.seconds}
-                assert places.choose(key, **asked) is choose(free, key, **asked)
+                assert places.choose(key, fits=fits, **asked) is choose(free, key, **asked)
             if key is not None:
                 having = [all_places[each] for each in known if all_places[each].has(key)]
-                assert places.holders(key) == (len(having), having[0] if having else None)
-                assert places.has_room_with(key) == any(each.has(key) for each in free)
+                first = next((each for each in having if fits(each)), None)
+                assert places.holders(key, fits) == (len(having), first)
+                assert places.has_room_with(key, fits) == any(each.has(key) for each in free)
 
 
 @pytest.mark.parametrize(
@@ -184,6 +187,27 @@ class TestQueue:
         assert queue.peek(skipped={"a"}) is None
         queue.pop()
         assert queue.peek(skipped={"a"}) == "far"
+
+    def test_who_may_go_is_told_in_fair_order_as_far_as_jobs_are_looked_at(self) -> None:
+        queue = FairQueue()
+        queue.push("first", "ann", 1, key="a")
+        queue.push("behind it", "ann", 1, key="b")
+        for number in range(SKIPPED_AT_MOST):
+            queue.push(f"job {number}", f"member {number}", 1, key="b")
+
+        found = list(queue.in_turn())
+        assert found == ["first", *(f"job {number}" for number in range(SKIPPED_AT_MOST - 1))]
+        assert list(queue.in_turn(passed_over={"first"}))[-1] == f"job {SKIPPED_AT_MOST - 1}"
+        assert list(queue.in_turn(skipped={"b"})) == ["first"]
+
+    def test_nobody_overtakes_who_can_not_go_there(self) -> None:
+        queue = FairQueue()
+        for number, key in enumerate("abb"):
+            queue.push(f"job {number}", f"member {number}", 1, key=key)
+
+        taken = queue.pop({"b"}, fits=lambda job_id: job_id != "job 1")
+        assert (taken.job_id, taken.overtook) == ("job 2", 1)
+        assert queue.pop({"b"}, fits=lambda _: False).job_id == "job 0"
 
     def test_a_job_is_overtaken_as_often_as_there_are_lanes_for_it(self) -> None:
         queue = FairQueue()

@@ -9,6 +9,7 @@ from engine.errors import RequestError, TooLargeError, TooLongError
 from engine.jobs import GenerationRequest, ModelSpec, Sampler
 from engine.measured_file import MeasuredFile
 from engine.memory_watch import MOST_KEPT, MemoryWatch
+from engine.need import Need
 from engine.pace import Act
 from engine.room import DECODE_BYTES, PASS_BYTES, TILE, Space, smaller
 from engine.testing import FakeExecutor
@@ -29,11 +30,11 @@ def asked(side: int, **changes: object) -> GenerationRequest:
 
 
 def test_what_fits_is_not_refused_and_what_does_not_has_a_size_that_does() -> None:
-    assert space().most_pixels(asked(1024)) is None
-    most = space().most_pixels(asked(8192))
+    assert space().most_pixels(Need.of(asked(1024))) is None
+    most = space().most_pixels(Need.of(asked(8192)))
     assert most is not None
     assert most < 8192 * 8192
-    assert space().most_pixels(asked(int(most**0.5))) is None
+    assert space().most_pixels(Need.of(asked(int(most**0.5)))) is None
     # Just what is left: the weights and 5 % of the memory are not.
     assert most == pytest.approx((0.95 * 8 * GB - 2 * GB) / (2 * PASS_BYTES), rel=0.01)
 
@@ -43,7 +44,7 @@ def test_what_was_measured_counts_more_than_what_any_family_takes() -> None:
     assert hungry.beside(KEY, 512 * 512, 2) == GB
     assert hungry.beside(KEY, 512 * 512, 1) == GB // 2  # without guidance
     assert hungry.beside(KEY, 1024 * 1024, 2) == 4 * GB
-    assert hungry.most_pixels(asked(1536)) == pytest.approx(5.6 * 512 * 512, rel=0.01)
+    assert hungry.most_pixels(Need.of(asked(1536))) == pytest.approx(5.6 * 512 * 512, rel=0.01)
 
 
 def test_a_row_less_and_wider_numbers_count() -> None:
@@ -55,19 +56,25 @@ def test_a_row_less_and_wider_numbers_count() -> None:
 
 def test_nothing_is_refused_that_nobody_knows() -> None:
     huge = asked(8192)
-    assert Space().most_pixels(huge) is None
-    assert space(held={}).most_pixels(huge) is None
-    assert space().most_pixels(replace(huge, refiner=ModelSpec(Path("other")))) is None
+    assert Space().most_pixels(Need.of(huge)) is None
+    assert space(held={}).most_pixels(Need.of(huge)) is None
+    assert space().most_pixels(Need.of(replace(huge, refiner=ModelSpec(Path("other"))))) is None
+
+
+def test_what_no_model_draws_needs_no_room() -> None:
+    enlarged = replace(asked(8192), source=Path("source.png"), strength=0.0)
+    assert space().most_pixels(Need.of(enlarged)) is None
+    assert space(held={KEY: 9 * GB}).most_pixels(Need((DEMO,))) is None  # a load says so itself
 
 
 def test_a_refiner_takes_its_room_as_well() -> None:
     refiner = ModelSpec(Path("other"))
     both = space(held={KEY: 2 * GB, refiner.key: 5 * GB})
     alone, refined = asked(2048), replace(asked(2048), refiner=refiner)
-    assert both.most_pixels(alone) is None
-    assert both.most_pixels(refined) is not None
+    assert both.most_pixels(Need.of(alone)) is None
+    assert both.most_pixels(Need.of(refined)) is not None
     none = space(held={KEY: 2 * GB, refiner.key: 9 * GB})
-    assert none.most_pixels(refined) == 0
+    assert none.most_pixels(Need.of(refined)) == 0
 
 
 @pytest.mark.parametrize(
