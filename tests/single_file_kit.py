@@ -28,10 +28,20 @@ _KINDS = {
 }
 
 
-def save_tiny(family: Family, folder: Path, text_layers: int = 1) -> State:
+def save_tiny(
+    family: Family, folder: Path, text_layers: int = 1, *, shallow: bool = False
+) -> State:
     """Saves a family's pipeline with tiny layers as a diffusers folder.
 
     Widths that other parts rely on stay real; everything else is as small as it goes.
+
+    Args:
+        family: whose blocks it has.
+        folder: where to; made.
+        text_layers: of each text encoder, 1 or more.
+        shallow: whether a block has one layer instead of the family's two, and its attention two at
+            most, which draws in half the time. In a single file, layers then have other numbers
+            than real ones.
 
     Returns:
         The same weights under the names of a single-file checkpoint.
@@ -49,7 +59,7 @@ def save_tiny(family: Family, folder: Path, text_layers: int = 1) -> State:
     for part, kind in _KINDS.items():
         if (source / part).is_dir():
             config = json.loads((source / part / "config.json").read_text())
-            module = _tiny(kind, config, words, text_layers)
+            module = _tiny(kind, config, words, text_layers, shallow)
             module.save_pretrained(folder / part)
             state |= part_state(family, part, module)
     return state
@@ -70,7 +80,7 @@ def _copy(source: Path, target: Path) -> None:
     write_json(target, json.loads(source.read_text()))
 
 
-def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int) -> Any:
+def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int, shallow: bool) -> Any:
     if kind in (CLIPTextModel, CLIPTextModelWithProjection):
         small = {
             "vocab_size": words,
@@ -82,9 +92,12 @@ def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int) -> An
     blocks = len(config["block_out_channels"])
     # As in the real ones, neighbours differ except for the last of four.
     small = {"norm_num_groups": 4, "block_out_channels": [8, 16, 24, 24][:blocks]}
+    if shallow:
+        small["layers_per_block"] = 1
     if kind is UNet2DConditionModel:
         heads = config["attention_head_dim"]
         small["attention_head_dim"] = [2] * blocks if isinstance(heads, list) else 4
         depth = config.get("transformer_layers_per_block", 1)
-        small["transformer_layers_per_block"] = [1, 2, 3][:blocks] if blocks == 3 else depth
+        depths = [1, 2, 3] if blocks == 3 else [depth] * blocks
+        small["transformer_layers_per_block"] = [min(d, 2) for d in depths] if shallow else depths
     return kind.from_config(config | small)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch  # noqa: TID253 - the subject is made of it
 from diffusers import (  # noqa: TID253 - the subject is made of it
     DDIMScheduler,
@@ -37,6 +38,25 @@ STOCK: dict[Sampler, Callable[[Any], Any]] = {
     Sampler.LCM: LCMScheduler.from_config,
     Sampler.DDIM: DDIMScheduler.from_config,
 }
+
+
+def drawn_at_once(
+    pipeline: Any, prompt: str, **options: Any
+) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    """Has a stock pipeline draw one picture.
+
+    Returns:
+        What the last step left, ``[channels, height, width]``, and the levels that it was decoded
+        to, ``[height, width, 3]`` in 0 to 255.
+    """
+    left: list[torch.Tensor] = []
+
+    def keep(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
+        left.append(tensors["latents"])
+        return tensors
+
+    [picture] = pipeline(prompt, callback_on_step_end=keep, **options).images
+    return left[-1][0], np.asarray(picture)
 
 
 def aligned(pipeline: Any) -> Any:

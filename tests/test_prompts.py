@@ -170,7 +170,7 @@ def tiny(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Tiny]:
     folder = tmp_path_factory.mktemp(request.param) / "tiny"
-    save_tiny(request.param, folder, LAYERS)
+    save_tiny(request.param, folder, LAYERS, shallow=True)
     worker = WorkerFactory("cpu").create(ModelSpec(folder))
     assert isinstance(worker, LatentWorker)
     yield Tiny(request.param, worker)

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from engine.jobs import Family, GenerationRequest, ModelSpec
 from engine.worker_factory import WorkerFactory
 from engine.workers.base import Drawing, Worker
 from tests.single_file_kit import save_single_file, save_tiny
-from tests.stock_kit import aligned
+from tests.stock_kit import aligned, drawn_at_once
 from tests.worker_kit import ask
 
 DRAWN = [Family.SD15, Family.SD2]
@@ -33,6 +33,20 @@ class Tiny:
     family: Family
     folder: Path
     file: Path
+    pipelines: dict[Path, Any] = field(default_factory=dict)
+
+    def pipeline(self, path: Path) -> Any:
+        """Returns the stock pipeline of a file or folder, loaded once."""
+        if path not in self.pipelines:
+            if path.is_dir():
+                pipeline = StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
+            else:
+                pipeline = StableDiffusionPipeline.from_single_file(
+                    str(path), config=str(self.folder), local_files_only=True
+                )
+            aligned(pipeline).set_progress_bar_config(disable=True)
+            self.pipelines[path] = pipeline
+        return self.pipelines[path]
 
 
 @pytest.fixture(scope="module", params=DRAWN)
@@ -69,17 +83,15 @@ def draw(worker: Worker, *requests: GenerationRequest) -> list[Drawing]:
     return drawings
 
 
-def stock(tiny: Tiny, path: Path, request: GenerationRequest, predicts: str, output: str) -> Any:
-    if path.is_dir():
-        pipeline = StableDiffusionPipeline.from_pretrained(path, local_files_only=True)
-    else:
-        pipeline = StableDiffusionPipeline.from_single_file(
-            str(path), config=str(tiny.folder), local_files_only=True
-        )
-    aligned(pipeline).set_progress_bar_config(disable=True)
+def stock(
+    tiny: Tiny, path: Path, request: GenerationRequest, predicts: str
+) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:
+    """Returns the stock pipeline's latents and levels."""
+    pipeline = tiny.pipeline(path)
     config = dict(pipeline.scheduler.config) | {"prediction_type": predicts}
     pipeline.scheduler = EulerDiscreteScheduler.from_config(config)
-    return pipeline(
+    return drawn_at_once(
+        pipeline,
         request.prompt,
         negative_prompt=request.negative_prompt,
         width=request.width,
@@ -87,8 +99,7 @@ def stock(tiny: Tiny, path: Path, request: GenerationRequest, predicts: str, out
         num_inference_steps=request.steps,
         guidance_scale=request.guidance_scale,
         generator=torch.Generator().manual_seed(request.seed),
-        output_type=output,
-    ).images[0]
+    )
 
 
 @pytest.mark.parametrize("predicts", ["epsilon", "v_prediction"])
@@ -100,11 +111,11 @@ def test_file_and_folder_draw_what_the_stock_pipeline_draws(
         worker = create(path, predicts)
         [drawing] = draw(worker, SMALL)
         latents[path] = drawing.latents[0]
+        expected, pixels = stock(tiny, path, SMALL, predicts)
 
         assert worker.family is tiny.family
-        assert torch.equal(latents[path], stock(tiny, path, SMALL, predicts, "latent"))
+        assert torch.equal(latents[path], expected)
         with Image.open(io.BytesIO(worker.finish(drawing).png)) as image:
-            pixels = np.asarray(stock(tiny, path, SMALL, predicts, "pil"))
             assert np.array_equal(np.asarray(image), pixels)
 
     assert torch.equal(latents[tiny.file], latents[tiny.folder])
@@ -118,7 +129,7 @@ def test_what_a_file_says_it_predicts_is_drawn_so(
 
     [drawing] = draw(create(file), SMALL)
 
-    assert torch.equal(drawing.latents[0], stock(tiny, file, SMALL, "v_prediction", "latent"))
+    assert torch.equal(drawing.latents[0], stock(tiny, file, SMALL, "v_prediction")[0])
 
 
 def test_pictures_of_a_file_share_their_forward_passes(
