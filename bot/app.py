@@ -31,6 +31,7 @@ from engine.mode_source import loading_of
 from engine.worker_pool import WorkerPool
 from modes.catalog import ModeCatalog
 from modes.file_watcher import watch
+from modes.model_watcher import watch_models
 
 log = logging.getLogger(__name__)
 
@@ -208,6 +209,7 @@ async def _start(
         tasks.create_task(
             watch(app.catalog.path, app.catalog.reload, asyncio.Event()), name="modes file"
         ),
+        tasks.create_task(watch_models(app.catalog), name="models' files"),
     ]
     say(f"Dream Lab is at {await web.ready()}")
     if app.settings.discord_token:

@@ -13,6 +13,7 @@ from typing import TypeAlias
 from engine.errors import UnknownModeError
 from modes.mode_config import ModeConfig
 from modes.modes_file import ModesFile, ModesFileError, load_fallback, load_modes
+from modes.named_files import Whereabouts
 from modes.yaml_reader import Problem
 
 _log = logging.getLogger(__name__)
@@ -72,6 +73,11 @@ class ModeCatalog:
         return self._file.lora_root
 
     @property
+    def whereabouts(self) -> Whereabouts:
+        """What was found of the files that the modes in force name, when they were read."""
+        return self._file.whereabouts
+
+    @property
     def warnings(self) -> tuple[Problem, ...]:
         """What the owner should know about the modes in force."""
         return self._file.warnings
@@ -121,9 +127,9 @@ class ModeCatalog:
                 _log.error("The modes file is not in force, the last good one stays:\n%s", error)
                 return False
             self._problems = ()
+            self._file = fresh
             if not differs:
                 return True
-            self._file = fresh
             _log.info("Modes: %s; default %s.", ", ".join(fresh.modes), fresh.default_mode)
             for listener in self._listeners:
                 self._tell(listener)

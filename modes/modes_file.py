@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -37,7 +37,8 @@ from modes.mode_config import (
     OfferedLora,
     exists,
 )
-from modes.native_size import native_side
+from modes.named_files import Found, NamedFile, Whereabouts, home
+from modes.native_size import Signature, native_side, signature
 from modes.request_fields import (
     MAX_TEXT,
     SIDE_STEP,
@@ -137,6 +138,7 @@ class ModesFile:
         path: where it was read; None for the single model of the fallback.
         model_root: the folder that models are in.
         lora_root: the folder that LoRAs are in.
+        whereabouts: of the files that it names, when it was read.
     """
 
     default_mode: str
@@ -145,6 +147,7 @@ class ModesFile:
     path: Path | None = None
     model_root: Path = Path()
     lora_root: Path = Path()
+    whereabouts: Whereabouts = field(default_factory=Whereabouts, compare=False)
 
 
 def load_modes(path: Path) -> ModesFile:
@@ -222,17 +225,28 @@ def load_fallback(model_root: Path | None, model: str | None) -> ModesFile:
             if not value
         )
     root = _absolute(model_root)
-    spec = ModelSpec(_find(root, model, MODEL_FOLDERS))
+    named = NamedFile(root, model, MODEL_FOLDERS)
+    found = named.find()
+    spec = ModelSpec(found[0])
     warnings = [Problem(f"there is no modes file; drawing with MODEL ({model}) alone")]
+    before, unsized = signature(spec.path), dict[Path, Signature]()
     try:
         side = native_side(spec)
     except ModelError as error:
         side = DEFAULT_SIZE[0]
-        warnings.append(Problem(_sizeless(error, "restart"), "MODEL"))
+        unsized[spec.path] = before
+        warnings.append(Problem(_sizeless(error), "MODEL"))
     low, high = _usual_bounds(side)
     mode = ModeConfig(FALLBACK_MODE, spec, default_size=(side, side), min_size=low, max_size=high)
     modes = MappingProxyType({mode.name: mode})
-    return ModesFile(mode.name, modes, tuple(warnings), model_root=root, lora_root=root)
+    return ModesFile(
+        mode.name,
+        modes,
+        tuple(warnings),
+        model_root=root,
+        lora_root=root,
+        whereabouts=Whereabouts({named: found}, unsized),
+    )
 
 
 class _ModesReader:
@@ -241,6 +255,8 @@ class _ModesReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._yaml = YamlReader(path)
+        self._files: dict[NamedFile, Found] = {}
+        self._unsized: dict[Path, Signature] = {}
 
     def read(self, text: str) -> ModesFile:
         """Returns the file's content."""
@@ -269,6 +285,7 @@ class _ModesReader:
             self._path,
             model_root or Path(),
             lora_root or Path(),
+            Whereabouts(self._files, self._unsized),
         )
 
     def _root(self, keys: Mapping[str, Node], key: str) -> Path | None:
@@ -276,7 +293,7 @@ class _ModesReader:
         text = self._yaml.text(keys.get(key), key)
         if text is None:
             return None
-        return _absolute(self._path.parent / _home(text))
+        return _absolute(self._path.parent / home(text))
 
     def _default(self, root: Node, keys: Mapping[str, Node], names: tuple[str, ...]) -> str:
         if "default_mode" not in keys and len(names) == 1:
@@ -413,7 +430,7 @@ class _ModesReader:
         name = self._yaml.text(keys.get("model"), f"{key}.model")
         if name is None:
             self._yaml.missing(node, keys, "model", "a path relative to model_root", key)
-        path = _find(roots[0], name or "", MODEL_FOLDERS)
+        path = self._found(roots[0], name or "", MODEL_FOLDERS)
         prediction = self._yaml.choice(
             keys.get("prediction_type"), f"{key}.prediction_type", PREDICTION_TYPES
         )
@@ -464,10 +481,15 @@ class _ModesReader:
         name = self._yaml.text(node, key)
         if name is None:
             return None
-        path = _find(root, name, folders)
+        path = self._found(root, name, folders)
         if not exists(path):
             self._yaml.warn(node, key, _gone(path))
         return path
+
+    def _found(self, root: Path, name: str, folders: Iterable[str]) -> Path:
+        named = NamedFile(root, name, tuple(folders))
+        self._files[named] = found = named.find()
+        return found[0]
 
     def _offered(
         self, node: Node, key: str, roots: tuple[Path, Path]
@@ -513,11 +535,13 @@ class _ModesReader:
 
     def _native_side(self, model: ModelSpec, node: Node, key: str, *, sized: bool) -> int:
         """Returns the side that the model was trained at; the usual one where nobody can tell."""
+        before = signature(model.path)  # what changes while it is read is news
         try:
             return native_side(model)
         except ModelError as error:
             if not sized:
-                self._yaml.warn(node, key, _sizeless(error, "save this file again"))
+                self._unsized[model.path] = before
+                self._yaml.warn(node, key, _sizeless(error))
             elif not exists(model.path):
                 self._yaml.warn(node, key, _gone(model.path))
         return DEFAULT_SIZE[0]
@@ -549,7 +573,7 @@ class _ModesReader:
             yaml.problem(
                 keys["adapter_name"], f"{key}.adapter_name", f"{adapter!r} is taken in this mode"
             )
-        path = _find(root, name, LORA_FOLDERS)
+        path = self._found(root, name, LORA_FOLDERS)
         if not exists(path):
             yaml.warn(keys["path"], f"{key}.path", _gone(path))
         return LoraSpec(path, 1.0 if strength is None else strength, adapter)
@@ -570,27 +594,13 @@ def _gone(path: Path) -> str:
     return f"{path}: no such file or folder yet"
 
 
-def _sizeless(error: ModelError, remedy: str) -> str:
+def _sizeless(error: ModelError) -> str:
     """Returns what is wrong with the model of a mode that leaves its size to it."""
     told = _gone(error.path) if isinstance(error, ModelNotFoundError) else str(error)
     size = size_text(DEFAULT_SIZE)
-    return f"{told}; its size is unknown, so {size} is drawn: {remedy} when that has changed"
-
-
-def _home(path: str) -> Path:
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:  # there is no such user
-        return Path(path)
+    return f"{told}; its size is unknown, so {size} is drawn until it can be told"
 
 
 def _absolute(path: Path) -> Path:
     """Returns a path that means the same from any folder, without dots, links left as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.absolute keeps modes/../models
-
-
-def _find(root: Path, name: str, folders: Iterable[str]) -> Path:
-    """Returns where a model is: as written below the root, or in one of its usual folders."""
-    plain = root / _home(name)
-    places = (plain, *(root / folder / name for folder in folders))
-    return next((place for place in places if exists(place)), plain)

@@ -22,7 +22,8 @@ NATIVE_SIDES: Mapping[Family, int] = {
 SD2_V_SIDE = 768
 """The models of SD2.x that predict v went on training at this side (their model card)."""
 
-_Signature: TypeAlias = tuple[tuple[int, int] | None, ...]
+Signature: TypeAlias = tuple[tuple[int, int] | None, ...]
+"""What differs between two versions of a model."""
 
 # What a folder's family and prediction are read from; the folder of the weights shows new ones.
 _TELLING = ("unet", "unet/config.json", "scheduler/scheduler_config.json")
@@ -34,7 +35,7 @@ def native_side(model: ModelSpec) -> int:
     Raises:
         ModelError: there is no such model, or what it is can't be told.
     """
-    found = _detected(model.path, _signature(model.path))
+    found = _detected(model.path, signature(model.path))
     prediction = model.prediction_type or found.prediction_type_hint
     if found.family is Family.SD2 and prediction == "v_prediction":
         return SD2_V_SIDE
@@ -42,12 +43,12 @@ def native_side(model: ModelSpec) -> int:
 
 
 @functools.lru_cache(maxsize=256)
-def _detected(path: Path, signature: _Signature) -> DetectedModel:
+def _detected(path: Path, _: Signature) -> DetectedModel:
     return detect(path)  # an error is not kept: a file that is being copied is looked at again
 
 
-def _signature(path: Path) -> _Signature:
-    """Returns what differs between two versions of a model."""
+def signature(path: Path) -> Signature:
+    """Returns what tells a model from other versions of it, and from none."""
     return tuple(_stamp(path / part) for part in ("", *_TELLING))
 
 

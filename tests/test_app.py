@@ -29,6 +29,12 @@ async def ask(page: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
     return job
 
 
+async def default_size(page: httpx.AsyncClient) -> list[int]:
+    """Returns the width and height that the first mode draws with."""
+    size: list[int] = (await page.get("/api/modes")).json()["modes"][0]["default_size"]
+    return size
+
+
 async def finished(page: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
     """Follows a job's events to their end, as the page does; returns the job then."""
     async with (
@@ -127,22 +133,33 @@ async def test_a_saved_modes_file_is_live_and_a_broken_one_changes_nothing(tmp_p
 async def test_sighup_reads_the_modes_again(tmp_path: Path) -> None:
     modes = tmp_path / "modes.yaml"
     modes.write_text("model_root: models\nmodes: {one: {model: x}}")
+    config = tmp_path / "models/x/unet/config.json"
+    write_json(config, {"cross_attention_dim": 768})
     settings = {"MODES_FILE": str(modes)}
     async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
-
-        async def size() -> list[int]:
-            answer = await page.get("/api/modes")
-            default: list[int] = answer.json()["modes"][0]["default_size"]
-            return default
-
-        assert await size() == [512, 512]
-        # The modes file stays as it is, so that nobody but the signal tells of its model.
-        write_json(tmp_path / "models/x/unet/config.json", {"cross_attention_dim": 2048})
+        assert await default_size(page) == [512, 512]
+        # The modes file stays as it is, and its model where it was and of a size that is known, so
+        # that nobody but the signal tells of the change.
+        write_json(config, {"cross_attention_dim": 2048})
         program.process.send_signal(signal.SIGHUP)
 
         await program.says("Modes: one")
-        assert await size() == [1024, 1024]
+        assert await default_size(page) == [1024, 1024]
         assert program.process.returncode is None
+
+
+async def test_a_model_that_is_copied_in_later_is_found_without_a_word(tmp_path: Path) -> None:
+    modes = tmp_path / "modes.yaml"
+    modes.write_text("model_root: models\nmodes: {one: {model: x}}")
+    settings = {"MODES_FILE": str(modes)}
+    async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
+        assert await default_size(page) == [512, 512]
+        write_json(tmp_path / "x/unet/config.json", {"cross_attention_dim": 2048})
+        (tmp_path / "models/diffusers").mkdir(parents=True)
+        (tmp_path / "x").rename(tmp_path / "models/diffusers/x")
+
+        await program.says("Modes: one")
+        assert await default_size(page) == [1024, 1024]
 
 
 async def test_a_second_interrupt_does_not_wait_for_what_is_drawn(tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ def test_a_model_that_can_not_be_read_has_the_usual_size_until_it_can(tmp_path: 
     (warning,) = broken.warnings
     assert warning.line == 4
     assert f"{path}: " in warning.text
-    assert "512x512 is drawn: save this file again" in warning.text
+    assert "512x512 is drawn until it can be told" in warning.text
     assert parsed("default_size: 512", head).warnings == ()  # `bot.py check` tells that
     # Another file at the same place is seen.
     for width, side in ((768, 512), (2048, 1024)):
