@@ -11,7 +11,6 @@ import os
 import queue
 import shutil
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -26,11 +25,12 @@ import psutil
 
 from engine import messages
 from engine.child_process import ENVIRONMENT
-from engine.errors import DreamLabError, ModelError
+from engine.errors import DrawingError, DreamLabError, ModelError
 from engine.jobs import GenerationRequest, GenerationResult, ModelSpec, Progress
-from engine.messages import Answer, Command, Load, Ready, Reply, Run, Unload, Unusable
+from engine.messages import Answer, Command, JobFailed, Load, Ready, Reply, Run, Unload, Unusable
 from engine.model_contents import Contents
 from engine.ray_messages import Aside, Keep, Locate, SourcedRun
+from engine.ray_scratch import Scratch
 
 MODELS = "DREAMLAB_MODELS"
 """Environment variable of a machine: the folders that models lie in, as PATH has them."""
@@ -89,6 +89,7 @@ class RayWorker:
         self._local: dict[Path, Path] = {}
         self._sources: dict[int, Path] = {}
         self._folder = Path(os.environ.get(FOLDER) or Path.home() / ".cache" / "dream-lab")
+        self._scratch = Scratch(self._folder / ".scratch")
         self._roots = [Path(p) for p in os.environ.get(MODELS, "").split(os.pathsep) if p]
         self._contents: Contents | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -120,6 +121,7 @@ class RayWorker:
         if THREADS not in psutil.Process().environ():
             os.environ[THREADS] = str(threads_of(said.workers or 1))
         logging.getLogger().setLevel(said.log_level)
+        await asyncio.to_thread(self._scratch.sweep)
         self._contents = await asyncio.to_thread(Contents, self._folder / "contents.json")
         start_here = replace(said, ledger=self._folder / "measured.json")
         threading.Thread(target=self._serve, args=(start_here,), name="steps", daemon=True).start()
@@ -133,7 +135,7 @@ class RayWorker:
                 case Locate() | Keep():
                     self._begin(self._answer(message))
                 case SourcedRun(run, source):
-                    self._commands.put(self._translated(self._with_source(run, source)))
+                    self._begin_sourced(run, source)
                 case Run() | Load() | Unload():
                     self._commands.put(self._translated(message))
                 case _:
@@ -186,9 +188,8 @@ class RayWorker:
         with self._lock:
             self._said.append(message)
         match message:
-            case messages.JobEvent(run_id, GenerationResult()) | messages.JobFailed(run_id):
-                if source := self._sources.pop(run_id, None):
-                    source.unlink(missing_ok=True)
+            case messages.JobEvent(run_id, GenerationResult()) | JobFailed(run_id):
+                self._drop_source(run_id)
         is_progress = isinstance(message, messages.JobEvent) and isinstance(message.event, Progress)
         self._wake(is_urgent=not (is_progress or isinstance(message, messages.Measured)))
 
@@ -248,34 +249,60 @@ class RayWorker:
 
     def _keep(self, message: Keep) -> None:
         """Writes a part of a file; the last one puts it into its place, if it is what it should."""
-        content = message.content
-        folder = self._folder / "models" / content.digest
-        part = folder.with_name(f".{content.digest}.{os.getpid()}")
-        whole = part / Path(content.name).name
+        part = self._scratch.folder() / message.content.digest
+        try:
+            whole = self._write(message, part)
+            if message.is_last:
+                self._put_into_place(message, part, whole.name)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)  # a full disk needs the room
+            raise
+
+    def _put_into_place(self, message: Keep, part: Path, name: str) -> None:
+        wanted = message.content.digest
+        if Contents(None).of(part / name).digest != wanted:
+            raise ModelError(message.named, "came changed; it is sent anew when asked for")
+        folder = self._folder / "models" / wanted
+        if folder.exists():  # another worker of this machine got it meanwhile
+            shutil.rmtree(part)
+        else:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            part.rename(folder)
+        self._local[message.named] = folder / name
+
+    def _write(self, message: Keep, folder: Path) -> Path:
+        """Writes a part of a file below a folder; returns the path of the whole."""
+        whole = folder / Path(message.content.name).name
         path = whole / message.part if message.part else whole
-        if not path.resolve().is_relative_to(part.resolve()):
+        if not path.resolve().is_relative_to(folder.resolve()):
             raise ModelError(message.named, "it would be written elsewhere")
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("r+b" if path.exists() else "wb") as file:
             file.seek(message.offset)
             file.write(message.data)
-        if not message.is_last:
-            return
-        if Contents(None).of(whole).digest != content.digest:
-            shutil.rmtree(part)
-            raise ModelError(message.named, "came changed; it is sent anew when asked for")
-        if folder.exists():  # another worker of this machine got it meanwhile
-            shutil.rmtree(part)
-        else:
-            part.rename(folder)
-        self._local[message.named] = folder / whole.name
+        return whole
 
-    def _with_source(self, run: Run, source: bytes) -> Run:
-        handle, name = tempfile.mkstemp(suffix=".png", prefix="dream-lab-")
-        with os.fdopen(handle, "wb") as file:
-            file.write(source)
-        self._sources[run.run_id] = Path(name)
-        return replace(run, request=replace(run.request, source=Path(name)))
+    def _begin_sourced(self, run: Run, source: bytes) -> None:
+        """Has the step loop draw from a picture that came along; who can't keep it says so."""
+        try:
+            path = self._scratch.folder() / f"{run.run_id}.png"
+            self._sources[run.run_id] = path
+            path.write_bytes(source)
+        except OSError as error:
+            self._drop_source(run.run_id)
+            problem = DrawingError(
+                "The picture to draw from can't be read: its machine can't keep it "
+                f"({error.strerror or error})."
+            )
+            self._say(Aside(JobFailed(run.run_id, run.job_id, problem)))
+        else:
+            request = replace(run.request, source=path)
+            self._commands.put(self._translated(replace(run, request=request)))
+
+    def _drop_source(self, run_id: int) -> None:
+        if source := self._sources.pop(run_id, None):
+            with suppress(OSError):
+                source.unlink()
 
     def _translated(self, command: Run | Load | Unload) -> Run | Load | Unload:
         if not isinstance(command, Run):

@@ -110,11 +110,15 @@ async def a_worker() -> Quiet:
 
 async def ask_of(worker: Quiet, message: object) -> Answer:
     await worker.tell((messages.frame(message),))
-    frames, _ = await worker.listen()
-    said = messages.unframe(frames[0][messages.HEADER.size :])
+    [said] = await said_by(worker)
     assert isinstance(said, Aside)
     assert isinstance(said.word, Answer)
     return said.word
+
+
+async def said_by(worker: Quiet) -> list[Any]:
+    frames, _ = await worker.listen()
+    return [messages.unframe(frame[messages.HEADER.size :]) for frame in frames]
 
 
 async def test_models_are_drawn_with_from_where_the_machine_has_them(
