@@ -82,7 +82,7 @@ def _copy(source: Path, target: Path) -> None:
 
 def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int, shallow: bool) -> Any:
     if kind in (CLIPTextModel, CLIPTextModelWithProjection):
-        small = {
+        small: dict[str, Any] = {
             "vocab_size": words,
             "num_hidden_layers": text_layers,
             "intermediate_size": 16,
@@ -98,6 +98,8 @@ def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int, shall
         heads = config["attention_head_dim"]
         small["attention_head_dim"] = [2] * blocks if isinstance(heads, list) else 4
         depth = config.get("transformer_layers_per_block", 1)
-        depths = [1, 2, 3] if blocks == 3 else [depth] * blocks
-        small["transformer_layers_per_block"] = [min(d, 2) for d in depths] if shallow else depths
+        if blocks == 3:
+            small["transformer_layers_per_block"] = [1, 2, 2] if shallow else [1, 2, 3]
+        else:
+            small["transformer_layers_per_block"] = min(depth, 2) if shallow else depth
     return kind.from_config(config | small)
