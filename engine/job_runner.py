@@ -71,7 +71,7 @@ class JobRunner:
             Exception: whatever else the job fails with.
         """
         job = submission.job
-        model = model_of(job)
+        model = submission.need.model
         loaded = model is None or lane.used_last == model.key
         submission.tell(Progress(job.id, Stage.ENCODING if loaded else Stage.LOADING))
         match job:
@@ -136,10 +136,16 @@ def model_of(job: Job) -> ModelSpec | None:
     return job.model if isinstance(job, ModelLoadJob | ModelUnloadJob) else None
 
 
-def need_of(job: Job) -> Need:
-    """Returns what a job needs of a device."""
+def need_of(job: Job, modes: CurrentMode) -> Need:
+    """Returns what a job needs of a device.
+
+    Raises:
+        UnknownModeError: it switches to a mode that there is not.
+    """
     if isinstance(job, GenerationJob) and isinstance(job.request, GenerationRequest):
         return Need() if _runs_itself(job) else Need.of(job.request)
+    if isinstance(job, ModeSwitchJob) and not _runs_itself(job):
+        return Need((modes.get(job.target_mode).model,))
     model = model_of(job)
     return Need() if model is None else Need((model,))
 

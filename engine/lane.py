@@ -3,7 +3,7 @@
 import asyncio
 import enum
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -83,7 +83,7 @@ class Lane:
     Args:
         executor: what it drives.
         pause: waits before another start.
-        on_ready: called when it can take jobs (again).
+        on_state: called when its state has changed: it can take jobs (again), or can't any more.
         on_change: called when its state, its load, its failures or its models may have changed;
             what the executor loads or drops by itself is the executor's to tell.
     """
@@ -93,13 +93,13 @@ class Lane:
         executor: Executor,
         *,
         pause: Pause,
-        on_ready: Callable[[], None],
+        on_state: Callable[[], None],
         on_change: Callable[["Lane"], None] = lambda _: None,
     ) -> None:
         self.executor = executor
         self._state = LaneState.STARTING
         self._pause = pause
-        self._on_ready = on_ready
+        self._on_state = on_state
         self._on_change = on_change
         self._jobs: dict[str, str | None] = {}  # with the key of the model that each needs
         self._quarantined: str | None = None
@@ -126,6 +126,7 @@ class Lane:
     def state(self, state: LaneState) -> None:
         self._state = state
         self._on_change(self)
+        self._on_state()
 
     @property
     def is_ready(self) -> bool:
@@ -192,11 +193,18 @@ class Lane:
         """Returns whether its device may do a job, as far as anybody knows."""
         if self.executor.pace.space.most_pixels(need) is not None:
             return False
-        if not self._shortages:
-            return True
-        now = asyncio.get_running_loop().time()
-        self._shortages = {each: until for each, until in self._shortages.items() if until > now}
-        return not any(each.concerns(need) for each in self._shortages)
+        return not any(each.concerns(need) for each in self._believed())
+
+    def is_short_of(self, shortage: Shortage) -> bool:
+        """Returns whether just that was noted of its device."""
+        return shortage in self._believed()
+
+    def _believed(self) -> Collection[Shortage]:
+        if self._shortages:
+            now = asyncio.get_running_loop().time()
+            known = self._shortages.items()
+            self._shortages = {shortage: until for shortage, until in known if until > now}
+        return self._shortages
 
     @property
     def status(self) -> LaneStatus:
@@ -267,7 +275,6 @@ class Lane:
             self._lives += 1
             self.state = LaneState.READY
             logger.info("Worker on %s is ready", self.device)
-            self._on_ready()
             # The executor tells of it, since a worker may die while nobody calls it.
             self._worker_died(await self.executor.death(), self._lives)
             await self._rest()

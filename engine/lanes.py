@@ -29,7 +29,7 @@ class Lanes(Sequence[Lane]):
         fleet: brings more of them, and takes them away.
         tasks: run what watches over lanes.
         pause: waits before a worker is started again; see `engine.lane.pause`.
-        on_ready: called when one of them can take jobs (again).
+        on_state: called when one of them can take jobs (again), or can't any more.
         on_news: called when one has gone, or more is known of what its device takes.
         on_measurement: called with each step and load that a worker has measured.
     """
@@ -41,14 +41,14 @@ class Lanes(Sequence[Lane]):
         tasks: PoolTasks,
         *,
         pause: Pause,
-        on_ready: Callable[[], None],
+        on_state: Callable[[], None],
         on_news: Callable[[], None],
         on_measurement: Callable[[Measurement], None],
     ) -> None:
         self._fleet = fleet
         self._tasks = tasks
         self._pause = pause
-        self._on_ready = on_ready
+        self._on_state = on_state
         self._on_news = on_news
         self._on_measurement = on_measurement
         self._lanes: list[Lane] = []
@@ -108,7 +108,7 @@ class Lanes(Sequence[Lane]):
 
     def _add(self, executor: Executor) -> Lane:
         lane = Lane(
-            executor, pause=self._pause, on_ready=self._on_ready, on_change=self._note_change
+            executor, pause=self._pause, on_state=self._on_state, on_change=self._note_change
         )
 
         def more_is_known() -> None:

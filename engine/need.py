@@ -47,10 +47,12 @@ class Shortage:
     Attributes:
         files: of models, LoRAs and VAEs.
         pixels: of a picture; 0 for any size, and for what draws nothing.
+        is_missing: whether its machine has no such files; else it is memory that lacks.
     """
 
     files: frozenset[Path]
     pixels: int = 0
+    is_missing: bool = False
 
     def concerns(self, need: Need) -> bool:
         """Returns whether it is in the way of a job."""
@@ -66,12 +68,17 @@ def shortage_of(need: Need, error: BaseException) -> Shortage | None:
         return None
     match error:
         case ModelElsewhereError():
-            return Shortage(frozenset({need.models[0].path}))
+            return lack_of(error.path)
         case NotEnoughMemoryError():
             return Shortage(need.files)
         case OutOfMemoryError() if need.pixels:
             return Shortage(need.files, need.pixels)
     return None
+
+
+def lack_of(file: Path) -> Shortage:
+    """Returns the shortage of a machine that has no such file."""
+    return Shortage(frozenset({file}), is_missing=True)
 
 
 def _files_of(model: ModelSpec) -> list[Path]:

@@ -20,7 +20,7 @@ from engine.errors import (
 )
 from engine.lane import Lane
 from engine.lanes import Lanes
-from engine.need import shortage_of
+from engine.need import lack_of, shortage_of
 from engine.submission import Submission
 
 logger = logging.getLogger(__name__)
@@ -58,11 +58,14 @@ class Retries:
         if shortage is not None:
             lane.note(shortage)
             submission.refused_by.add(lane)
-            if may_go_on and self._lanes.somebody_can(submission.need, submission.refused_by):
-                logger.info("Job %s is tried on another device: %s", submission.job.id, error)
-                return None
+            if self._lanes.somebody_can(submission.need, submission.refused_by):
+                if is_closing:
+                    return PoolClosedError()
+                if may_go_on:
+                    logger.info("Job %s goes to another device: %s", submission.job.id, error)
+                    return None
         if isinstance(error, ModelElsewhereError):
-            return error.everywhere(error.path, [each.device for each in self._lanes])
+            return self._told_by_all(error)
         if not isinstance(error, WorkerDiedError):
             return error
         _count(submission, lane, error)
@@ -71,6 +74,14 @@ class Retries:
         if is_closing:
             return PoolClosedError()
         return PoisonousRequestError(error) if submission.deaths > 1 else error
+
+    def _told_by_all(self, error: ModelElsewhereError) -> ModelElsewhereError:
+        """Returns the error in the name of all machines that work, if all of them have said so."""
+        lack = lack_of(error.path)
+        lacking = [lane for lane in self._lanes if lane.is_short_of(lack)]
+        if any(lane.may_come_back and lane not in lacking for lane in self._lanes):
+            return error
+        return error.everywhere(error.path, [lane.device for lane in lacking] or [error.device])
 
 
 def _count(submission: Submission, lane: Lane, error: WorkerDiedError) -> None:

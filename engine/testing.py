@@ -17,13 +17,19 @@ Told to hold, it lets the test play the worker::
 import asyncio
 import hashlib
 import io
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from engine.errors import JobCancelledError, OutOfMemoryError, WorkerDiedError
+from engine.errors import (
+    JobCancelledError,
+    ModelElsewhereError,
+    OutOfMemoryError,
+    WorkerDiedError,
+)
 from engine.executor import LoadReport
 from engine.jobs import (
     Event,
@@ -34,6 +40,7 @@ from engine.jobs import (
     Progress,
     Stage,
 )
+from engine.need import Need
 from engine.pace import Pace
 
 
@@ -71,6 +78,7 @@ class FakeExecutor:
         warmed: what each load was to be prepared for, in order.
         start_errors: raised by the next starts, one each.
         load_errors: raised by the load of a model, by `ModelSpec.key`; drawing with it likewise.
+        missing: files that its machine lacks.
         most_pixels: of a picture that its memory has room for; None for any. Nobody knows that
             before it is tried, unless the pace's ``space`` says so.
         poison: prompts that kill the worker when they are drawn.
@@ -90,6 +98,7 @@ class FakeExecutor:
         self.warmed: list[GenerationRequest | None] = []
         self.start_errors: list[Exception] = []
         self.load_errors: dict[str, Exception] = {}
+        self.missing: set[Path] = set()
         self.most_pixels: int | None = None
         self.poison: set[str] = set()
         self.start_gate = _open_gate()
@@ -177,6 +186,7 @@ class FakeExecutor:
             if request.prompt in self.poison:
                 self.die("was killed by a prompt")
                 raise self._died()
+            self._look_for(Need.of(request).files)
             if error := self.load_errors.get(request.model.key):
                 raise error
             self._loaded[request.model.key] = request.model
@@ -210,6 +220,7 @@ class FakeExecutor:
         self._note("load", model.key)
         self.warmed.append(warm)
         await self._open(self.load_gate)
+        self._look_for(Need((model,)).files)
         if error := self.load_errors.get(model.key):
             raise error
         self._loaded[model.key] = model
@@ -257,6 +268,11 @@ class FakeExecutor:
         self.die("was closed")
 
     # ----------------------------------------------------------------------------------------------
+
+    def _look_for(self, files: Iterable[Path]) -> None:
+        for file in files:
+            if file in self.missing:
+                raise ModelElsewhereError(file, self.device)
 
     def _note(self, *call: str) -> None:
         self.calls.append(call)

@@ -165,7 +165,7 @@ class WorkerPool:
             fleet,
             self._tasks,
             pause=restart_pause,
-            on_ready=lambda: self._dispatcher.wake(),
+            on_state=lambda: self._dispatcher.wake(),
             on_news=lambda: self._dispatcher.note_move(),
             on_measurement=self._tell_measurement_listeners,
         )
@@ -286,7 +286,8 @@ class WorkerPool:
             self._lanes.refuse_if_down()
             self._submissions.refuse_if_full(job.owner)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        submission = Submission(job, need_of(job), future, on_event, deaths=int(is_suspect))
+        need = need_of(job, self._mode)
+        submission = Submission(job, need, future, on_event, deaths=int(is_suspect))
         self._submissions.add(submission)
         future.add_done_callback(lambda _: self._future_ended(submission))
         self._dispatcher.note_move()

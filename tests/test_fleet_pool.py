@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,29 @@ import pytest
 from engine.errors import (
     ModelElsewhereError,
     NoDeviceError,
+    NotEnoughMemoryError,
     PoisonousRequestError,
+    PoolClosedError,
+    WorkerDiedError,
     WorkerLostError,
 )
 from engine.executor import Executor
-from engine.jobs import GenerationResult
+from engine.jobs import GenerationJob, GenerationResult, LoraSpec, ModelSpec
+from engine.lane import DOWN_AFTER
 from engine.retries import LOSSES_FORGIVEN
 from engine.testing import FakeExecutor
 from engine.worker_pool import WorkerPool
-from tests.test_worker_pool import FANCY, PLAIN, Pauses, SomeModes, a_job, eventually, runs
+from tests.test_worker_pool import (
+    FANCY,
+    PLAIN,
+    Pauses,
+    SomeModes,
+    a_job,
+    a_pool,
+    a_request,
+    eventually,
+    runs,
+)
 
 
 class AFleet:
@@ -149,9 +164,9 @@ async def test_a_request_that_takes_machine_after_machine_down_ends() -> None:
             await future
 
 
-def lacking(device: str) -> FakeExecutor:
-    executor = FakeExecutor(device)
-    executor.load_errors[PLAIN.model.key] = ModelElsewhereError(PLAIN.model.path, device)
+def lacking(device: str, *files: Path, **options: Any) -> FakeExecutor:
+    executor = FakeExecutor(device, **options)
+    executor.missing = set(files or [PLAIN.model.path])
     return executor
 
 
@@ -214,3 +229,112 @@ async def test_a_machine_gets_the_jobs_of_the_model_that_it_has() -> None:
 
         assert sorted([len(one.requests), len(two.requests)]) == [1, 3]
         assert Path(PLAIN.model.path).name in {k.rsplit("-", 1)[0] for k in one.loaded + two.loaded}
+
+
+X, Y = Path("x.safetensors"), Path("y.safetensors")
+
+
+def with_lora(lora: Path) -> GenerationJob:
+    model = replace(PLAIN.model, loras=(LoraSpec(lora),))
+    return GenerationJob(request=replace(a_request(), model=model))
+
+
+def with_refiner(refiner: Path) -> GenerationJob:
+    refined = replace(a_request(), refiner=ModelSpec(refiner), refiner_from=0.8)
+    return GenerationJob(request=refined)
+
+
+@pytest.mark.parametrize("using", [with_lora, with_refiner])
+async def test_a_machine_without_a_lora_or_a_refiner_draws_what_needs_none(using: Any) -> None:
+    attic, barn = lacking("attic", X), lacking("barn", Y, hold=True)
+    async with a_fleet(attic, barn) as (pool, _):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        job = using(X)
+        pool.submit_job(job)
+        await runs(barn, job)
+
+        assert (await pool.submit_job(a_job())).device == "attic"
+        assert (await pool.submit_job(using(Y))).device == "attic"  # that file it has
+        tries = len(attic.requests)
+        waiting = pool.submit_job(again := using(X))
+        barn.finish(job.id)
+        await runs(barn, again)
+        barn.finish(again.id)
+        await waiting
+        assert len(attic.requests) == tries  # it is remembered
+
+
+async def test_who_waits_for_the_machine_with_a_lora_holds_up_nobody_of_the_same_model() -> None:
+    attic, barn = lacking("attic", X), FakeExecutor("barn", hold=True)
+    async with a_fleet(attic, barn) as (pool, _):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        jobs = [replace(with_lora(X), owner=f"member {number}") for number in range(3)]
+        futures = [pool.submit_job(jobs[0])]
+        await runs(barn, jobs[0])
+        futures += [pool.submit_job(job) for job in jobs[1:]]
+
+        assert (await pool.submit_job(a_job())).device == "attic"
+
+        for job in jobs:
+            await runs(barn, job)
+            barn.finish(job.id)
+        await asyncio.gather(*futures)
+
+
+async def test_a_switch_is_done_by_a_machine_that_has_the_file() -> None:
+    attic, barn = lacking("attic", FANCY.model.path), FakeExecutor("barn")
+    async with a_fleet(attic, barn) as (pool, _):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+
+        assert await pool.switch_mode("fancy") == "fancy"
+        assert pool.get_current_mode() == "fancy"
+        assert barn.loaded == (FANCY.model.key,)
+
+
+async def test_a_shutdown_leaves_what_another_machine_could_draw_to_the_next_start() -> None:
+    attic, barn = FakeExecutor("attic", hold=True), FakeExecutor("barn", hold=True)
+    async with a_fleet(attic, barn) as (pool, _):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        future = pool.submit_job(job := a_job())
+        pool.submit_job(beside := a_job("beside it", owner="bob"))
+        await runs(attic, job)
+        await runs(barn, beside)
+        waiting = pool.submit_job(a_job("waits", owner="cid"))
+        closing = asyncio.create_task(pool.shutdown(grace=60))
+        with pytest.raises(PoolClosedError):
+            await waiting
+
+        attic.fail(job.id, ModelElsewhereError(PLAIN.model.path, "attic"))
+        with pytest.raises(PoolClosedError):
+            await future
+        barn.finish(beside.id)
+        await closing
+
+
+async def test_who_waits_for_a_machine_that_goes_down_is_told_at_once() -> None:
+    async def pause(failures: int) -> None:
+        if failures >= DOWN_AFTER:
+            await asyncio.Event().wait()  # some minutes
+
+    attic, barn = lacking("attic"), FakeExecutor("barn")
+    async with a_pool(attic, barn, restart_pause=pause) as pool:
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        barn.start_gate.clear()
+        barn.start_errors = [WorkerDiedError("barn", "can't start")] * DOWN_AFTER
+        barn.die()
+        job = a_job()
+        future = pool.submit_job(job)
+        await eventually(lambda: bool(attic.requests) and pool.position(job.id) == 1)
+
+        barn.start_gate.set()
+        with pytest.raises(ModelElsewhereError, match=r"no machine that draws .*\(attic\)"):
+            await future
+
+
+async def test_a_machine_with_the_file_and_no_memory_is_not_said_to_lack_the_file() -> None:
+    small, without = FakeExecutor("small"), lacking("without")
+    small.load_errors[PLAIN.model.key] = NotEnoughMemoryError(PLAIN.model.path, 3, 1, 2)
+    async with a_fleet(small, without) as (pool, _):
+        await eventually(lambda: all(lane.state == "ready" for lane in pool.status()))
+        with pytest.raises(ModelElsewhereError, match=r"the machine of without has no file"):
+            await pool.submit_job(a_job())

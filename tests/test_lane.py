@@ -23,7 +23,11 @@ class Story:
         self.executor = FakeExecutor(capacity=2)
         self.failures: list[int] = []
         self.ready = asyncio.Semaphore(0)
-        self.lane = Lane(self.executor, pause=self.pause, on_ready=self.ready.release)
+        self.lane = Lane(self.executor, pause=self.pause, on_state=self.heard)
+
+    def heard(self) -> None:
+        if self.lane.is_ready:
+            self.ready.release()
 
     async def pause(self, failures: int) -> None:
         self.failures.append(failures)
