@@ -10,7 +10,8 @@ import hashlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,17 +60,16 @@ class Contents:
             ModelNotFoundError: it is not there, or can't be read.
         """
         try:
-            if not path.is_dir():
-                return Content(self._digest(path), path.stat().st_size, path.name, is_folder=False)
-            files = list(visible_files(path))
-            whole = hashlib.sha256()
-            for file in files:
-                line = f"{self._digest(file)} {file.relative_to(path).as_posix()}\n"
-                whole.update(line.encode(errors="surrogateescape"))
-            size = sum(file.stat().st_size for file in files)
-            return Content(whole.hexdigest(), size, path.name, is_folder=True)
+            return _content(path, self._digest)
         except OSError as error:
             raise ModelNotFoundError(path) from error
+
+    def known(self, path: Path) -> Content | None:
+        """Returns the same without reading; None where it must be read, or is not there."""
+        try:
+            return _content(path, self._remembered)
+        except (OSError, _UnreadError):
+            return None
 
     def find(self, wanted: Content, named: Path, roots: Sequence[Path]) -> Path | None:
         """Returns where a content lies on this machine; None where it doesn't.
@@ -94,18 +94,44 @@ class Contents:
             return False
 
     def _digest(self, path: Path) -> str:
-        status = path.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
-        with self._lock:
-            known = self._known.get(str(path))
-        if known is not None and known[:2] == stamp:
-            return known[2]
+        stamp = _stamp(path)
+        with suppress(_UnreadError):
+            return self._remembered(path)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         with self._lock:
             self._known[str(path)] = (*stamp, digest)
             self._file.write(SECTION, self._known)
         return digest
+
+    def _remembered(self, path: Path) -> str:
+        stamp = _stamp(path)
+        with self._lock:
+            known = self._known.get(str(path))
+        if known is None or known[:2] != stamp:
+            raise _UnreadError
+        return known[2]
+
+
+class _UnreadError(Exception):
+    """A file must be read."""
+
+
+def _content(path: Path, digest: Callable[[Path], str]) -> Content:
+    if not path.is_dir():
+        return Content(digest(path), path.stat().st_size, path.name, is_folder=False)
+    files = list(visible_files(path))
+    whole = hashlib.sha256()
+    for file in files:
+        line = f"{digest(file)} {file.relative_to(path).as_posix()}\n"
+        whole.update(line.encode(errors="surrogateescape"))
+    size = sum(file.stat().st_size for file in files)
+    return Content(whole.hexdigest(), size, path.name, is_folder=True)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def visible_files(folder: Path) -> Iterator[Path]:

@@ -18,19 +18,19 @@ from typing import Any
 
 from engine import messages
 from engine.child_process import ChildProcess, ended
+from engine.content_reader import ContentReader
 from engine.dialogue import Dialogue
 from engine.errors import (
     DrawingError,
     JobCancelledError,
     ModelElsewhereError,
-    ModelNotFoundError,
     WorkerDiedError,
     WorkerLostError,
 )
 from engine.executor import Executor
 from engine.fleet_size import FleetSize
 from engine.jobs import GenerationRequest, GenerationResult, ModelSpec
-from engine.model_contents import Content, Contents, visible_files
+from engine.model_contents import Content, visible_files
 from engine.pace import Pace
 from engine.patience import Patience
 from engine.process_executor import LivingWorker, ProcessExecutor, models_of
@@ -110,12 +110,11 @@ class RayFleet:
             worker,
         )
         self._size = size or FleetSize()
-        self._memory = memory
         self.sends_models = sends_models
         self._sending: dict[tuple[str, str], asyncio.Lock] = {}
         self._reconnect_seconds = reconnect_seconds
         self._options = options
-        self._contents: Contents | None = None
+        self._contents = ContentReader(memory)
         self._driver: ChildProcess | None = None
         self._places: dict[str, Place] = {}
         self._executors: dict[str, RayExecutor] = {}  # by the key of their place
@@ -155,6 +154,7 @@ class RayFleet:
         finally:
             for part in parts:
                 part.cancel()
+            self._contents.close()
             await asyncio.wait(parts)
 
     # Speaking with the driver -------------------------------------------------------------------
@@ -331,15 +331,7 @@ class RayFleet:
 
     async def content_of(self, path: Path) -> Content | None:
         """Returns what a file holds; None where this machine doesn't have it."""
-        try:
-            return await asyncio.to_thread(self._read, path)
-        except ModelNotFoundError:
-            return None
-
-    def _read(self, path: Path) -> Content:
-        if self._contents is None:
-            self._contents = Contents(self._memory)
-        return self._contents.of(path)
+        return await self._contents.of(path)
 
     def sending(self, place: Place, content: Content) -> asyncio.Lock | None:
         """Returns what lets one at a time send a file to a machine; None where nobody may."""
