@@ -1,4 +1,6 @@
+import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,20 @@ TILE = 64  # latents, of 8 x 8 pixels each
 WIDE = {"width": 640, "height": 64, "steps": 2}
 
 
-@pytest.fixture
-def worker() -> Iterator[LatentWorker]:
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[LatentWorker]:
     worker = WorkerFactory("cpu").create(DEMO)
     assert isinstance(worker, LatentWorker)
     yield worker
     worker.close()
+
+
+@pytest.fixture
+def worker(loaded: LatentWorker) -> LatentWorker:
+    """A worker with a VAE of its own, which a test may spoil."""
+    worker = copy.copy(loaded)
+    worker._parts = replace(loaded._parts, vae=copy.deepcopy(loaded._parts.vae))
+    return worker
 
 
 def drawn(worker: LatentWorker, request: GenerationRequest) -> Drawing:
@@ -179,9 +189,9 @@ def test_no_memory_to_read_a_source_precisely_leaves_the_vae_as_it_was(
     worker: LatentWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = tmp_path / "source.png"
-    Image.new("RGB", (64, 64), "red").save(source)
+    Image.new("RGB", (32, 32), "red").save(source)
     vae = worker._parts.vae.half()
-    small = {"width": 64, "height": 64, "steps": 2}
+    small = {"width": 32, "height": 32, "steps": 2}
     before = worker.decode(drawn(worker, ask(**small)))
     Narrow(vae, monkeypatch)
 
@@ -195,7 +205,7 @@ def test_no_memory_for_a_precise_vae_leaves_it_as_it_was(
     worker: LatentWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vae = worker._parts.vae.half()
-    drawing = drawn(worker, ask(width=64, height=64, steps=2))
+    drawing = drawn(worker, ask(width=32, height=32, steps=2))
     before = worker.decode(drawing)
     kept = drawing.latents
     Narrow(vae, monkeypatch)
