@@ -24,6 +24,7 @@ from engine.errors import (
     DrawingError,
     JobCancelledError,
     ModelElsewhereError,
+    ModelError,
     WorkerDiedError,
     WorkerLostError,
 )
@@ -488,6 +489,11 @@ class _RayWorker:
                 self.dialogue.hear(messages.JobEvent(run_id, here))
             case Aside(word):
                 self.dialogue.hear(word, is_aside=True)
+            case messages.JobFailed(error=ModelError()) | messages.Answer(error=ModelError()):
+                # Its files may have moved there since they were found.
+                self._located.clear()
+                self._looked.clear()
+                self.dialogue.hear(message)
             case _:
                 self.dialogue.hear(message)
 

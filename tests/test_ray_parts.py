@@ -9,7 +9,12 @@ import pytest
 
 from engine import messages
 from engine.dialogue import Dialogue
-from engine.errors import JobCancelledError, WorkerDiedError, WorkerLostError
+from engine.errors import (
+    JobCancelledError,
+    ModelNotFoundError,
+    WorkerDiedError,
+    WorkerLostError,
+)
 from engine.jobs import GenerationResult, LoraSpec, ModelSpec, Progress, Stage
 from engine.messages import Answer, Load, Run
 from engine.model_contents import Contents
@@ -365,6 +370,38 @@ async def test_a_cancel_ends_what_is_sent_for_a_request_and_the_next_may_send_it
     assert run.job_id == "wanted"
     fleet.say(messages.JobEvent(run.run_id, GenerationResult("wanted", (), 0.0, "cpu")))
     assert (await drawing).device == "attic gpu 0"
+    await executor.close()
+
+
+@pytest.mark.parametrize("is_load", [False, True])
+async def test_files_that_a_worker_can_not_use_any_more_are_located_anew(
+    tmp_path: Path, is_load: bool
+) -> None:
+    model = ModelSpec(same_header(tmp_path / "dream.safetensors", b"1"))
+    fleet = NearFleet()
+    executor = RayExecutor(fleet, Place("key", "node", "attic gpu 0", "cpu"))
+    await executor.start()
+    moved = ModelNotFoundError("/srv/models/dream.safetensors")
+
+    async def told() -> Any:
+        async with asyncio.timeout(30):
+            return await fleet.told.get()
+
+    for number in range(2):
+        if is_load:
+            asking = asyncio.ensure_future(executor.load(model))
+        else:
+            asking = asyncio.ensure_future(anext(executor.run(f"job {number}", ask(model=model))))
+        located = await told()
+        assert isinstance(located, Locate)
+        fleet.say(Aside(Answer(located.call_id, ())))
+        command = await told()
+        if isinstance(command, Load):
+            fleet.say(Answer(command.call_id, error=moved))
+        else:
+            fleet.say(messages.JobFailed(command.run_id, command.job_id, moved))
+        with pytest.raises(ModelNotFoundError):
+            await asking
     await executor.close()
 
 
