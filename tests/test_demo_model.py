@@ -21,9 +21,9 @@ from training.demo.adherence import judge, look
 from training.demo.scenes import HELD_OUT, PALETTE, Scene
 
 MODEL = Path(__file__).resolve().parent.parent / "models" / "diffusers" / "dream-demo"
-STEPS, GUIDANCE = 12, 3.0  # fewer steps than people take: it is asked for no less
+STEPS, GUIDANCE = 8, 3.0  # fewer steps than people take: it is asked for no less
 SEED = 7
-BATCH = 16
+BATCH = 28
 
 Picture = NDArray[np.uint8]
 

@@ -137,7 +137,11 @@ def write_json(path: Path, value: object) -> Path:
 
 
 def save_unet(folder: Path, cross_attention_dim: int, in_channels: int = 4) -> Path:
-    """Saves a real UNet with random weights, below a model_index.json."""
+    """Saves a real UNet with random weights, below a model_index.json.
+
+    It attends to the prompt once and has no middle: every layer is made anew at each load, and gone
+    through wherever code is compiled.
+    """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
@@ -146,7 +150,8 @@ def save_unet(folder: Path, cross_attention_dim: int, in_channels: int = 4) -> P
         block_out_channels=(16, 32),
         layers_per_block=1,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D", "UpBlock2D"),
         cross_attention_dim=cross_attention_dim,
         attention_head_dim=8,
         norm_num_groups=8,
