@@ -1,11 +1,13 @@
 """Backups: the database and its pictures in one .zip file, and the way back. All of it blocks."""
 
+import errno
 import os
 import re
 import shutil
 import sqlite3
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -27,12 +29,22 @@ from bot.disk import sync_folder
 from engine.errors import DreamLabError
 
 DATABASE = "dreamlab.db"
+LOCK = "dreamlab.lock"
 IMAGES = "images"
 
 Tell = Callable[[int, int], None]
 """Hears how many bytes are done, of how many."""
 
 _PICTURE = re.compile(rf"{IMAGES}/[\w-]+/[\w-]+\.png", re.ASCII)
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
+"""What reading a .zip file raises that is damaged."""
+
 _CHUNK = 2**20
 _PAGES = 1024  # of the database, between two words about progress
 
@@ -65,15 +77,17 @@ def back_up(data: Path, target: Path, tell: Tell = lambda done, total: None) -> 
         tell: hears of the progress.
 
     Raises:
-        BackupError: there is nothing to back up.
+        BackupError: there is nothing to back up, or the file is one of the program's own.
         StoreError: the database is damaged or can't be read.
         OSError: the file can't be written, or a picture not be read.
     """
     database = data / DATABASE
     if not database.exists():
         raise BackupError(f"{data}: holds no database, so there is nothing to back up.")
+    if _is_own(target, data):
+        raise BackupError(f"{target}: is one of the program's own files. Name another.")
     with tempfile.TemporaryDirectory(dir=target.absolute().parent, prefix=".backup-") as folder:
-        snapshot, archive = Path(folder, DATABASE), Path(folder, target.name)
+        snapshot, archive = Path(folder, DATABASE), Path(folder, "backup.zip")
         _copy_database(database, snapshot)
         contents = _pack(snapshot, data / IMAGES, archive, tell)
         archive.replace(target)
@@ -102,7 +116,7 @@ def restore(
     """
     data.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(data / "dreamlab.lock", timeout=0):
+        with FileLock(data / LOCK, timeout=0):
             return _restore(source, data, replace, tell)
     except Timeout:
         raise _in_use(data) from None
@@ -133,6 +147,13 @@ def _restore(source: Path, data: Path, replace: bool, tell: Tell) -> Contents:
 
 
 # Backing up
+
+
+def _is_own(target: Path, data: Path) -> bool:
+    """Says whether a file is the database, or one of those beside it that keep it sound."""
+    beside = target.absolute().parent.resolve() == data.resolve()
+    own = (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", f"{DATABASE}-journal", LOCK)
+    return beside and target.name.casefold() in own
 
 
 def _copy_database(database: Path, snapshot: Path) -> None:
@@ -196,7 +217,7 @@ def _unpack(source: Path, fresh: Path, tell: Tell) -> Contents:
     try:
         with zipfile.ZipFile(source) as zipped:
             entries = zipped.infolist()
-            _refuse_strange(source, [entry.filename for entry in entries])
+            _refuse_strange(source, entries)
             total = sum(entry.file_size for entry in entries)
             _refuse_without_room(source, total, fresh.parent)
             done = 0
@@ -205,8 +226,10 @@ def _unpack(source: Path, fresh: Path, tell: Tell) -> Contents:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with zipped.open(entry) as packed, path.open("wb") as file:
                     done = _copy(packed, file, done, total, tell)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, DreamLabError):
+    except (*_UNREADABLE, OSError) as error:
+        # A damaged directory may lead to before the file's beginning, which is no place to seek.
+        of_the_disk = isinstance(error, OSError) and error.errno != errno.EINVAL
+        if isinstance(error, DreamLabError) or of_the_disk:
             raise
         raise BackupError(f"{source}: is no whole backup ({error}).") from error
     database = fresh / DATABASE
@@ -224,13 +247,15 @@ def _unpack(source: Path, fresh: Path, tell: Tell) -> Contents:
     return Contents(jobs, len(paths))
 
 
-def _refuse_strange(source: Path, names: Iterable[str]) -> None:
-    names = list(names)
-    if DATABASE not in names:
+def _refuse_strange(source: Path, entries: Iterable[zipfile.ZipInfo]) -> None:
+    packings = {entry.filename: entry.compress_type for entry in entries}
+    if DATABASE not in packings:
         raise BackupError(f"{source}: is no backup of Dream Lab ({DATABASE} is not in it).")
-    for name in names:
+    for name, packing in packings.items():
         if name != DATABASE and not _PICTURE.fullmatch(name):
             raise BackupError(f"{source}: holds {name!r}, which no backup of Dream Lab does.")
+        if packing not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BackupError(f"{source}: holds {name!r} packed as no backup of Dream Lab has it.")
 
 
 def _refuse_without_room(source: Path, needed: int, folder: Path) -> None:

@@ -37,6 +37,18 @@ def web_name(text: str) -> str:
     return f"{scheme}://{found['host']}" + ("" if is_default else f":{int(found['port'])}")
 
 
+def check_host(host: str) -> None:
+    """Checks that a host is written so that it can be looked up.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        host.encode("idna")  # as every look-up does: each part has 1 to 63 letters
+    except UnicodeError:
+        raise ValueError("it is no address") from None
+
+
 def check_address(address: str) -> None:
     """Checks that an address is a host and a port, such as ``10.0.0.2:6379``.
 
@@ -48,6 +60,7 @@ def check_address(address: str) -> None:
         raise ValueError("it is no such address")
     if not 1 <= int(port) <= 65_535:
         raise ValueError("there is no such port")
+    check_host(host)
 
 
 def private_url(url: str, private: str, plain: str) -> str:
@@ -71,6 +84,7 @@ def private_url(url: str, private: str, plain: str) -> str:
         raise ValueError("it is no address") from None
     if parts.scheme not in (private, plain) or not host or not url.isprintable() or " " in url:
         raise ValueError("it is no such address")
+    check_host(host)
     if parts.username or parts.password:
         raise ValueError("it holds a user name or password")
     if parts.scheme == plain and not is_loopback(host):

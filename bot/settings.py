@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from bot.environment import Given, read_given
-from bot.hosts import check_address, is_loopback, private_url, web_name
+from bot.hosts import check_address, check_host, is_loopback, private_url, web_name
 from bot.priorities import ALLOWED as ALLOWED_WEIGHTS
 from bot.priorities import parse_weights
 from engine.devices import ALLOWED as ALLOWED_DEVICES
@@ -344,6 +344,7 @@ class Settings(BaseModel):
     def _others_need_a_token(cls, host: str, info: ValidationInfo) -> str:
         if not host.isprintable() or " " in host:
             raise ValueError("it is no address")
+        check_host(host)
         if not is_loopback(host):
             _need_web_token(info)
         return host

@@ -137,7 +137,7 @@ class ModeCatalog:
             return True
 
     def _first(self) -> ModesFile:
-        if self._path.exists():
+        if _is_there(self._path):
             return load_modes(self._path)
         try:
             return load_fallback(self._model_root, self._model)
@@ -160,3 +160,11 @@ class ModeCatalog:
             listener(self)
         except Exception:
             _log.exception("A listener failed on the changed modes.")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is something, be it what can't be looked at: reading that says why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True

@@ -225,6 +225,28 @@ async def kept_after_restore(file: Path, data: Path) -> tuple[list[JobRecord], l
     return await kept(new)
 
 
+async def test_a_backup_may_have_any_name(data: Path, tmp_path: Path) -> None:
+    await fill(data)
+    before = await kept(data)
+    for name in ("dreamlab.db", "backup.zip", "a backup"):
+        assert back_up(data, tmp_path / name) == Contents(4, 4)
+        restore(tmp_path / name, tmp_path / f"of {name}")
+        assert await kept(tmp_path / f"of {name}") == before
+
+
+@pytest.mark.parametrize("name", ["dreamlab.db", "dreamlab.db-wal", "dreamlab.lock"])
+async def test_a_backup_takes_the_place_of_none_of_the_programs_own_files(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    await fill(data)
+    before = await kept(data)
+    monkeypatch.chdir(data)
+    for target in (data / name, Path(name), data / "images" / ".." / name):
+        with pytest.raises(BackupError, match="one of the program's own files"):
+            back_up(data, target)
+    assert await kept(data) == before
+
+
 def test_nothing_can_not_be_backed_up(data: Path, file: Path) -> None:
     with pytest.raises(BackupError, match="holds no database"):
         back_up(data, file)
@@ -257,6 +279,29 @@ def flip_a_picture(file: Path) -> None:
     flipped = bytearray(content(file))
     flipped[flipped.index(b"picture 1")] ^= 1
     file.write_bytes(flipped)
+
+
+def has_a_database_that_can_not_be_unpacked(file: Path) -> None:
+    flipped = bytearray(content(file))
+    with zipfile.ZipFile(file) as zipped:
+        start = zipped.getinfo("dreamlab.db").header_offset
+    packed = start + len("dreamlab.db") + 30  # behind the entry's own header
+    flipped[packed] |= 0b110  # no such kind of block
+    file.write_bytes(flipped)
+
+
+def leads_to_before_its_beginning(file: Path) -> None:
+    rotten = bytearray(content(file))
+    rotten[-6:-2] = b"\xff\xff\xff\x7f"  # the directory's place, in the record at the end
+    file.write_bytes(rotten)
+
+
+def is_packed_in_another_way(file: Path) -> None:
+    with zipfile.ZipFile(file) as zipped:
+        contents = {name: zipped.read(name) for name in zipped.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_BZIP2) as zipped:
+        for name, content in contents.items():
+            zipped.writestr(name, content)
 
 
 def is_text(file: Path) -> None:
@@ -313,6 +358,9 @@ def repack(file: Path, change: Callable[[str, bytes], bytes | None]) -> None:
     [
         (truncate, "no whole backup"),
         (flip_a_picture, "no whole backup"),
+        (has_a_database_that_can_not_be_unpacked, "no whole backup"),
+        (leads_to_before_its_beginning, "no whole backup"),
+        (is_packed_in_another_way, "packed as no backup of Dream Lab has it"),
         (is_text, "no whole backup"),
         (is_empty, "no whole backup"),
         (is_some_zip, "no backup of Dream Lab"),

@@ -163,6 +163,14 @@ async def test_without_a_file_the_one_model_is_drawn_with_until_a_file_comes(pat
     assert catalog.names() == ("a", "b")
 
 
+def test_a_file_that_can_not_be_looked_at_is_told_and_no_model_stands_in_for_it(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / ("a" * 300)
+    with pytest.raises(ModesFileError, match="can't be read: File name too long"):
+        ModeCatalog(path, tmp_path, "x.safetensors")
+
+
 def test_with_neither_file_nor_model_it_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ModesFileError, match=r"(?s)none.yaml: no such file.*MODEL_ROOT.*MODEL:"):
         ModeCatalog(tmp_path / "none.yaml")

@@ -204,6 +204,15 @@ def test_a_broken_modes_file_and_a_missing_model_are_findings(
     assert examined()["modes file"].level is Level.BROKEN
 
 
+def test_a_modes_file_that_can_not_be_looked_at_is_a_finding(
+    surroundings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODES_FILE", str(surroundings.with_name("a" * 300)))
+    finding = examined()["modes file"]
+    assert finding.level is Level.BROKEN
+    assert "can't be read: File name too long" in finding.text
+
+
 def test_a_single_model_without_a_modes_file_is_a_warning(
     surroundings: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

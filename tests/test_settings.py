@@ -129,6 +129,7 @@ def test_the_token_is_shown_nowhere(tmp_path: Path) -> None:
         ("DISCORD_API_URL", "http://discord.com/api"),
         ("DISCORD_API_URL", "https://me:secret@discord.com"),
         ("DISCORD_API_URL", "https://host:99999"),
+        ("DISCORD_API_URL", f"https://{'a' * 64}.com"),
         ("DISCORD_GATEWAY_URL", "ws://gateway.discord.gg"),
         ("DISCORD_GATEWAY_URL", "https://gateway.discord.gg"),
         ("DREAMLAB_DATA", "da\0ta"),
@@ -139,6 +140,13 @@ def test_what_is_not_allowed_is_refused_by_name(name: str, value: str) -> None:
     message = refused(**{name: value})
     assert message.startswith(f"{name} (environment): ")
     assert "Allowed: " in message
+
+
+@pytest.mark.parametrize("host", ["a" * 64, f"{'a' * 64}.lan", "a..b", "ü" * 60, "two words"])
+def test_a_host_that_nobody_can_look_up_is_refused(host: str) -> None:
+    said = refused(WEB_HOST=host, WEB_TOKEN=WEB_TOKEN)
+    assert "is not allowed: it is no address. Allowed: 127.0.0.1, ::1 or localhost" in said
+    assert load(WEB_HOST="a" * 63, WEB_TOKEN=WEB_TOKEN).web_host == "a" * 63
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.org"])  # noqa: S104
@@ -333,6 +341,7 @@ def test_a_cluster_is_drawn_on_as_it_is_described() -> None:
         ("RAY_ADDRESS", "10.0.0.2:0"),
         ("RAY_ADDRESS", "ray://10.0.0.2:10001"),
         ("RAY_ADDRESS", "10.0.0.2:99999"),
+        ("RAY_ADDRESS", f"{'a' * 64}:6379"),
         ("RAY_GPUS_PER_WORKER", "-1"),
         ("RAY_GPUS_PER_WORKER", "nan"),
         ("RAY_LABELS", "fast"),
