@@ -76,7 +76,7 @@ class Asking:
         Raises:
             RequestError: there are too many.
         """
-        return expand(wish.prompt, self._most)
+        return [wish.prompt] if wish.is_plain else expand(wish.prompt, self._most)
 
     async def read(self, wish: Wish, owner: Owner, origin: Origin) -> list[Asked]:
         """Returns what a wish asks for: several requests where braces have it so.

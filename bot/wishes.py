@@ -44,6 +44,8 @@ class Wish:
         parent_number: which of its pictures, 0 is the first.
         like_mode: what is drawn with where nobody says anything and it may be used here.
         private: whether the asker alone sees the answer.
+        is_plain: whether nothing in the prompt is read, since it is an earlier picture's own:
+            what stood behind it was read then, and what still stands there is meant so.
     """
 
     prompt: str
@@ -64,6 +66,7 @@ class Wish:
     parent_number: int | None = None
     like_mode: str | None = None
     private: bool = False
+    is_plain: bool = False
 
     @property
     def has_image(self) -> bool:
@@ -79,6 +82,8 @@ def read_wish(wish: Wish) -> tuple[Wish, tuple[str, ...]]:
     Raises:
         RequestError: a parameter is unknown.
     """
+    if wish.is_plain:
+        return wish, ()
     typed = read_parameters(wish.prompt)
     notes = list(typed.notes)
     found: dict[str, Any] = {}

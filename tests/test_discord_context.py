@@ -97,6 +97,23 @@ async def test_a_picture_is_known_by_its_file_where_another_one_was_taken_away(b
     assert job.parent.number == 2
 
 
+async def test_a_pictures_own_words_in_the_form_are_drawn_as_they_are_unless_changed(
+    bot: Bot,
+) -> None:
+    message = await bot.discord.picture(await bot.imagine(r"a \{red, blue\} poster \--sale"))
+
+    asked = await bot.discord.menu(REMIX, message)
+    form = await bot.discord.form(asked)
+    await bot.discord.picture(await bot.discord.submit(asked, {}))
+    asked = await bot.discord.menu(REMIX, message)
+    changed = await bot.discord.submit(asked, {WORDS: "a {red, blue} poster"})
+    question = await bot.discord.private_word(changed)
+
+    assert form[WORDS] == "a {red, blue} poster --sale"
+    assert [request.prompt for request in bot.executor.requests] == [form[WORDS]] * 2
+    assert list(question.buttons) == ["Draw 2 pictures", "Don't"]
+
+
 async def test_a_form_is_drawn_for_whom_it_was_shown_to_alone(bot: Bot) -> None:
     asked = await bot.discord.menu(REMIX, await post(bot, png()))
     eve = bot.discord.world.add_user("eve")

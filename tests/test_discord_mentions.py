@@ -105,6 +105,39 @@ async def test_replying_to_a_picture_of_the_bots_remixes_it(bot: Bot) -> None:
     assert (newest.parent.number, newest.parent.kinship) == (0, "remix")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (r"a \{red, blue\} cat", "a {red, blue} cat"),
+        (r"poster \--sale", "poster --sale"),
+        (r"poster \--steps 3", "poster --steps 3"),
+        (r"\\{a, b\}", r"\{a, b}"),
+    ],
+)
+async def test_a_reply_without_words_draws_from_the_pictures_own_as_they_are(
+    bot: Bot, typed: str, meant: str
+) -> None:
+    first = await drawn(bot, await bot.discord.say(named(bot, typed)))
+
+    silent = await bot.discord.say(named(bot, ""), replies_to=first)
+    await drawn(bot, silent)
+
+    assert [request.prompt for request in bot.executor.requests] == [meant, meant]
+    assert {request.steps for request in bot.executor.requests} == {4}
+
+
+async def test_words_of_a_reply_are_read_like_any_others(bot: Bot) -> None:
+    first = await drawn(bot, await bot.discord.say(named(bot, "a cat")))
+
+    await drawn(bot, await bot.discord.say(named(bot, "a dog --steps 3"), replies_to=first))
+    word = await bot.discord.reply(
+        await bot.discord.say(named(bot, "a {red, blue} dog"), replies_to=first)
+    )
+
+    assert (bot.executor.requests[1].prompt, bot.executor.requests[1].steps) == ("a dog", 3)
+    assert list(word.buttons) == ["Draw 2 pictures", "Don't"]
+
+
 async def test_a_reply_without_the_name_is_small_talk(bot: Bot) -> None:
     first = await drawn(bot, await bot.discord.say(named(bot, "a cat")))
 

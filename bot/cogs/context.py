@@ -86,13 +86,15 @@ class RemixForm(Form):
             raise NotAllowedError(tr("Only who asked for this may confirm it."))
         index = int(values.get("which") or 0)
         wish = await _chosen(client, wish, index)
+        prompt = values.get("prompt", "")
         strength = values.get("strength", "").strip()
         await grant(
             interaction,
             replace(
                 wish,
-                prompt=values.get("prompt", ""),
+                prompt=prompt,
                 strength=_number(strength) if strength else None,
+                is_plain=prompt == wish.prompt,
             ),
         )
 
@@ -107,7 +109,7 @@ async def remix(interaction: Interaction, message: discord.Message) -> None:
         job = await _job(client, message)
         words = job.request.shown_prompt if job else await _words(urls[0])
         wish = Wish(
-            prompt="",
+            prompt=job.request.shown_prompt if job else "",
             image_urls=tuple(urls),
             parent_id=job.id if job else None,
             like_mode=job.request.mode if job else None,

@@ -179,6 +179,7 @@ class Mentions:
                     parent_id=job.id,
                     parent_number=job.images[0].number,
                     like_mode=job.request.mode,
+                    is_plain=not prompt,
                 )
         return Wish(prompt, image_url=picture_url(earlier))
 
