@@ -7,6 +7,7 @@ from bot.errors import refuse
 from bot.house import House
 from bot.records import JobRecord, Origin, Owner
 from bot.rules import Rules
+from engine.jobs import GenerationRequest
 from modes.catalog import ModeCatalog
 from modes.mode_config import ModeConfig
 
@@ -42,11 +43,12 @@ class Admission:
 
     def is_covered(self, job: JobRecord, origin: Origin) -> bool:
         """Says whether a job's pictures are shown as spoilers somewhere."""
-        return policy.is_covered(self._catalog.modes.get(job.request.mode), origin)
+        mode = self._catalog.modes.get(job.request.mode)
+        return policy.is_covered(job.request, mode, origin)
 
 
-def covered(mode: ModeConfig | None, origin: Origin) -> Origin:
+def covered(request: GenerationRequest, mode: ModeConfig | None, origin: Origin) -> Origin:
     """Returns where a request comes from, with the note that its pictures are spoilers."""
-    if not policy.is_covered(mode, origin):
+    if not policy.is_covered(request, mode, origin):
         return origin
     return replace(origin, address={**origin.address, "spoiler": True})

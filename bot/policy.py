@@ -75,7 +75,7 @@ def show_refusal(
         block_refusal(standing)
         or role_refusal(standing.rules, asker)
         or channel_refusal(standing.rules, origin)
-        or (mode and nsfw_refusal(standing.rules, mode, origin))
+        or picture_refusal(standing.rules, job.request, mode, origin)
         or words_refusal(standing.rules, job.request)
     )
 
@@ -112,18 +112,52 @@ def channel_refusal(rules: Rules, origin: Origin) -> str | None:
 
 def nsfw_refusal(rules: Rules, mode: ModeConfig, origin: Origin) -> str | None:
     """Returns why an NSFW mode is of no use in this channel."""
-    if not mode.nsfw or origin.is_restricted is not False:
-        return None
-    if origin.place is not None and rules.nsfw is Nsfw.SPOILER:
+    if not mode.nsfw or not _keeps_out(rules, origin):
         return None
     return tr(
         "The mode {mode} is NSFW, which is for age-restricted channels alone.", mode=mode.title
     )
 
 
-def is_covered(mode: ModeConfig | None, origin: Origin) -> bool:
-    """Says whether pictures are shown as spoilers here: NSFW ones, or of a mode that is gone."""
-    return origin.is_restricted is False and (mode is None or mode.nsfw)
+def picture_refusal(
+    rules: Rules, request: GenerationRequest, mode: ModeConfig | None, origin: Origin
+) -> str | None:
+    """Returns why an NSFW picture is not shown in this channel.
+
+    Args:
+        rules: the place's.
+        request: what drew it.
+        mode: the request's, as it is now; None where it is gone.
+        origin: where it would be shown.
+    """
+    if mode and (refusal := nsfw_refusal(rules, mode, origin)):
+        return refusal
+    if not is_nsfw(request, mode) or not _keeps_out(rules, origin):
+        return None
+    return tr("This picture counts as NSFW, which is for age-restricted channels alone.")
+
+
+def _keeps_out(rules: Rules, origin: Origin) -> bool:
+    """Says whether a channel is not for NSFW pictures, not even covered ones."""
+    if origin.is_restricted is not False:
+        return False
+    return origin.place is None or rules.nsfw is not Nsfw.SPOILER
+
+
+def is_nsfw(request: GenerationRequest, mode: ModeConfig | None) -> bool:
+    """Says whether pictures are NSFW: by their mode as it was when they were asked for, or is now.
+
+    Of what was asked for before that was noted nobody knows once its mode is gone: it counts as
+    NSFW.
+    """
+    if mode is not None and mode.nsfw:
+        return True
+    return mode is None if request.nsfw is None else request.nsfw
+
+
+def is_covered(request: GenerationRequest, mode: ModeConfig | None, origin: Origin) -> bool:
+    """Says whether NSFW pictures are shown as spoilers here; see `is_nsfw`."""
+    return origin.is_restricted is False and is_nsfw(request, mode)
 
 
 def words_refusal(rules: Rules, request: GenerationRequest) -> str | None:

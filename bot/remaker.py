@@ -54,7 +54,9 @@ class Remaker:
         request = await self._intake.build(mode, draft, earlier.source)
         request = remakes.varied(request) if vary else request
         parent = Parent(job_id, None, Kinship.VARY if vary else Kinship.AGAIN)
-        return await self._intake.accept(request, owner, covered(mode, origin), rules, parent)
+        return await self._intake.accept(
+            request, owner, covered(request, mode, origin), rules, parent
+        )
 
     async def edit(
         self, job_id: str, draft: RequestDraft, owner: Owner, origin: Origin
@@ -73,7 +75,9 @@ class Remaker:
         rules = await self._admission.enter(mode, owner, origin)
         request = await self._intake.build(mode, draft, earlier.source)
         parent = Parent(job_id, None, Kinship.EDIT)
-        return await self._intake.accept(request, owner, covered(mode, origin), rules, parent)
+        return await self._intake.accept(
+            request, owner, covered(request, mode, origin), rules, parent
+        )
 
     async def vary(self, image_id: str, owner: Owner, origin: Origin) -> Child:
         """Asks for a picture that resembles one, unless there is one: its seed and a second noise.
@@ -94,7 +98,7 @@ class Remaker:
         earlier = (await self._lineage.unenlarged(job)).request
         draft = remakes.draft_of(remakes.single(earlier, image.seed), mode, seed=image.seed)
         request = remakes.varied(await self._intake.build(mode, draft, earlier.source))
-        return await self._bear(request, owner, covered(mode, origin), rules, parent)
+        return await self._bear(request, owner, covered(request, mode, origin), rules, parent)
 
     async def upscale(self, image_id: str, owner: Owner, origin: Origin) -> Child:
         """Asks for a picture to be enlarged, unless it was: drawn in part anew, by its own model.
@@ -109,9 +113,9 @@ class Remaker:
         image, job = await self._pictured(image_id)
         mode = self._catalog.modes.get(job.request.mode)
         if mode:
-            rules = await self._admission.enter(mode, owner, origin)
-        else:
-            rules = await self._admission.enter_to_show(job, owner, origin)
+            await self._admission.enter(mode, owner, origin)
+        # The picture stays what it is, whatever has become of its mode.
+        rules = await self._admission.enter_to_show(job, owner, origin)
         parent = Parent(job.id, image.number, Kinship.UPSCALE)
         if child := await self._lineage.only_child(parent):
             return Child(child, is_new=False)
@@ -120,7 +124,7 @@ class Remaker:
             remakes.single(job.request, image.seed), self._sources.name(source), mode
         )
         return await self._bear(
-            request, owner, covered(mode, origin), rules, parent, source=source, note=note
+            request, owner, covered(request, mode, origin), rules, parent, source=source, note=note
         )
 
     async def _bear(

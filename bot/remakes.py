@@ -5,6 +5,7 @@ import secrets
 from dataclasses import replace
 from pathlib import Path
 
+from bot.policy import is_nsfw
 from bot.source_images import MAX_SIDE
 from engine.errors import ModelError, OutOfMemoryError, RequestError
 from engine.jobs import MAX_SEED, GenerationRequest, RequestDraft
@@ -87,6 +88,7 @@ def enlarged(
         steps=max(request.steps, math.ceil(1 / way.strength) if way.strength else 1),
         variation_seed=None,
         variation_strength=0.0,
+        nsfw=is_nsfw(request, mode),
     )
     reason = _unfit(larger, mode)
     return (larger, None) if reason is None else (replace(larger, strength=0.0), without(reason))

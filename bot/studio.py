@@ -202,7 +202,7 @@ class Studio:
                 width, height = mode.size_like(source.width, source.height)
                 draft = replace(draft, width=width, height=height)
             request = await self._intake.build(mode, draft, name)
-            requests.append((request, covered(mode, origin)))
+            requests.append((request, covered(request, mode, origin)))
         return await self._intake.accept_all(requests, owner, rules, parent, source)
 
     async def try_out(
@@ -215,7 +215,9 @@ class Studio:
         """
         rules = await self.admission.enter(mode, owner, origin)
         request = await self._intake.build(mode, draft, None)
-        return await self._intake.accept(request, owner, covered(mode, origin), rules, None)
+        return await self._intake.accept(
+            request, owner, covered(request, mode, origin), rules, None
+        )
 
     # Ending
 

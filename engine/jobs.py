@@ -241,6 +241,8 @@ class GenerationRequest:
         refiner_from: the share of the steps, 0 to 1, after which the refiner takes over.
         exact: whether it is drawn to the same last bit whoever shares its forward passes.
         compiled: whether it is drawn with compiled code, as soon as there is any.
+        nsfw: whether its mode is for adults, which may be gone when somebody wants to know; None
+            where that was not noted. Nothing is drawn by it.
     """
 
     mode: str
@@ -265,6 +267,7 @@ class GenerationRequest:
     refiner_from: float = 1.0
     exact: bool = False
     compiled: bool = False
+    nsfw: bool | None = None
 
     @property
     def is_drawn(self) -> bool:

@@ -250,6 +250,7 @@ class ModeConfig:
             refiner_from=refiner_from,
             exact=self.exact,
             compiled=self.compile,
+            nsfw=self.nsfw,
         )
 
     def _negative(self, said: object) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from bot.rules import Nsfw
 from engine.errors import DrawingError
 from tests.discord_double import DiscordDouble, Message
 from tests.discord_double.commands import NotOffered
@@ -390,6 +391,74 @@ async def test_a_server_may_have_nsfw_pictures_as_spoilers_in_every_channel(
         assert message.attachments[0].filename.startswith("SPOILER_")
     assert not plain.attachments[0].filename.startswith("SPOILER_")
     assert "age-restricted" in direct
+
+
+RENAMED = NSFW_MODES.replace("  other:", "  lewd:")
+REUSED = (
+    RENAMED
+    + """
+  other:
+    model: small.safetensors
+    default_size: 64x64
+    min_size: 64
+"""
+)
+
+
+def forget_what_is_nsfw(folder: Path) -> None:
+    """Leaves rows as they were before it was noted."""
+    with closing(sqlite3.connect(folder / "dreamlab.db")) as db:
+        db.execute("UPDATE jobs SET request = json_remove(request, '$.nsfw')")
+        db.commit()
+
+
+@pytest.mark.parametrize(
+    ("modes", "is_noted"),
+    [(RENAMED, True), (RENAMED, False), (REUSED, True)],
+    ids=["renamed", "renamed, of before it was noted", "name taken by another"],
+)
+async def test_an_nsfw_picture_stays_one_whatever_becomes_of_its_mode(
+    tmp_path: Path, discord: DiscordDouble, modes: str, is_noted: bool
+) -> None:
+    adults = discord.world.add_room(discord.guild, "adults", nsfw=True)
+    async with running_bot(tmp_path, discord, modes=NSFW_MODES) as bot:
+        await decree(bot, nsfw="everywhere, as spoilers")
+        before = await drawn(bot, values={"mode": "other"})
+        job = before.buttons["Again"]["custom_id"].split(":")[2]
+    if not is_noted:
+        forget_what_is_nsfw(tmp_path)
+    (tmp_path / "modes.yaml").write_text(modes.format(root=tmp_path), encoding="utf-8")
+    async with running_bot(tmp_path, discord) as bot:
+        covered = await discord.picture(await discord.slash("show", values={"id": job}))
+        await decree(bot, nsfw=Nsfw.RESTRICTED.value)
+        shown = await told(bot, "show", values={"id": job})
+        refused = await discord.private_word(await discord.click(before, "Upscale"))
+        asked = await discord.slash("show", values={"id": job}, room=adults)
+        there = await discord.picture(asked)
+        large = await discord.picture(await discord.click(there, "Upscale", room=adults))
+        larger = large.buttons["Again"]["custom_id"].split(":")[2]
+        shown_large = await told(bot, "show", values={"id": larger})
+
+    reason = "This picture counts as NSFW, which is for age-restricted channels alone."
+    assert shown == unescaped(refused.content) == shown_large == reason
+    assert covered.attachments[0].filename.startswith("SPOILER_")
+    for message in (there, large):
+        assert not message.attachments[0].filename.startswith("SPOILER_")
+
+
+async def test_a_picture_that_was_not_nsfw_is_shown_everywhere_though_its_mode_is_gone(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    async with running_bot(tmp_path, discord) as bot:
+        message = await drawn(bot, values={"mode": "other"})
+        job = message.buttons["Again"]["custom_id"].split(":")[2]
+    (tmp_path / "modes.yaml").write_text(RENAMED.format(root=tmp_path), encoding="utf-8")
+    async with running_bot(tmp_path, discord) as bot:
+        shown = await discord.picture(await discord.slash("show", values={"id": job}))
+        large = await discord.picture(await discord.click(shown, "Upscale"))
+
+    for message in (shown, large):
+        assert not message.attachments[0].filename.startswith("SPOILER_")
 
 
 # Audit and why

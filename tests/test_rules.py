@@ -24,6 +24,7 @@ from bot.rules import (
     read_reason,
 )
 from engine.errors import RequestError
+from tests.records_kit import a_job, a_request
 from tests.test_policy import mode
 
 NOON = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -137,9 +138,40 @@ def test_nsfw_modes_by_place(
     dark = replace(mode(), nsfw=True)
 
     assert (policy.nsfw_refusal(Rules(nsfw=nsfw), dark, origin) is not None) == refused
-    assert policy.is_covered(dark, origin) == covered
     assert policy.nsfw_refusal(Rules(nsfw=nsfw), mode(), origin) is None
-    assert not policy.is_covered(mode(), origin)
+
+
+@pytest.mark.parametrize(
+    ("noted", "is_now", "is_nsfw"),
+    [
+        (True, True, True),
+        (True, False, True),  # the name is another mode's now
+        (True, None, True),
+        (False, True, True),
+        (False, False, False),
+        (False, None, False),
+        (None, True, True),
+        (None, False, False),
+        (None, None, True),  # of before it was noted, and its mode is gone
+    ],
+)
+def test_nsfw_pictures_are_told_by_their_mode_as_it_was_and_as_it_is(
+    noted: bool | None, is_now: bool | None, is_nsfw: bool
+) -> None:
+    job = a_job(request=a_request(nsfw=noted))
+    now = None if is_now is None else replace(mode(), nsfw=is_now)
+    plain, adults = (replace(HERE, is_restricted=restricted) for restricted in (False, True))
+
+    def refused(rules: Rules, origin: Origin) -> bool:
+        return policy.show_refusal(Standing(rules), job, now, ADA, origin) is not None
+
+    assert policy.is_nsfw(job.request, now) == is_nsfw
+    assert policy.is_covered(job.request, now, plain) == is_nsfw
+    assert not policy.is_covered(job.request, now, adults)
+    assert refused(Rules(), plain) == is_nsfw
+    assert not refused(Rules(), adults)
+    assert not refused(Rules(nsfw=Nsfw.SPOILER), plain)
+    assert refused(Rules(nsfw=Nsfw.SPOILER), replace(plain, place=None)) == is_nsfw
 
 
 @given(limit=st.integers(1, 50), used=st.integers(0, 60), asked=st.integers(1, 10))

@@ -46,7 +46,7 @@ async def test_an_old_request_without_the_newer_fields_can_be_read(
     job = a_job()
     await store.add(job)
     with sqlite3.connect(tmp_path / "data" / "dreamlab.db") as db:
-        newer = "'$.variation_seed', '$.typed_prompt', '$.typed_negative'"
+        newer = "'$.variation_seed', '$.typed_prompt', '$.typed_negative', '$.nsfw'"
         db.execute(f"UPDATE jobs SET request = json_remove(request, {newer})")  # noqa: S608 # ours
 
     assert await store.get(job.id) == job
