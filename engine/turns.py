@@ -4,14 +4,15 @@ Jobs of every kind wait in one line and take one place on one lane while they ru
 many at once as its executor's ``capacity``. Who is first in fair order begins, or in its place
 another whose model that lane has loaded. But somebody may be passed over:
 
-- **It must run alone** (`Submission.is_suspect`) and no lane is empty. While it waits for one,
-  others may go on, `MOST_OVERTAKINGS` of them; then it is waited for.
+- **It must run alone** (`Submission.is_suspect`) and no lane that it may use is empty. While it
+  waits, others go on there, `MOST_OVERTAKINGS` of them; then one of these lanes is kept for it, the
+  one that is least busy. Lanes that it can't use have nothing to do with it.
 - **It had better wait for a lane that has its model.** Then those go on that need another one.
 - **Only some lanes can do it** (`engine.need`) and they are busy. Then those go on that others can
   do.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -70,16 +71,18 @@ class Turns:
             if look.is_vain(submission):
                 look.pass_over(submission)
                 continue
-            may = self._candidates(submission)
+            may = self._candidates(submission, look.kept)
             if self._had_better_wait(submission, may, places):
                 look.skipped.add(key_of(submission.job))  # others need another one
                 continue
             lane = self._choose(submission, may, places)
             if lane is not None:
                 return lane
-            if submission.is_suspect and submission.passed_over >= MOST_OVERTAKINGS:
-                return None
             look.pass_over(submission)
+            if submission.is_suspect and submission.passed_over >= MOST_OVERTAKINGS:
+                look.kept |= _least_busy(filter(may, self._lanes))
+                if sum(lane.can_take(alone=False) for lane in look.kept) >= len(places):
+                    return None
         return None
 
     def _take(self, lane: Lane, look: "_Look") -> Turn:
@@ -93,13 +96,18 @@ class Turns:
             lane.in_memory, look.passed_over, look.skipped, max(1, len(self._lanes)), fits
         )
         for each in look.passed_over.values():
-            each.passed_over += 1
+            if each.is_suspect and self._candidates(each)(lane):
+                each.passed_over += 1
         submission = self._submissions[ticket.job_id]
         lane.take(submission.job.id, submission.need.model, alone=submission.is_suspect)
         return Turn(submission, ticket, lane)
 
-    def _candidates(self, submission: Submission) -> Callable[[Lane], bool]:
-        return self._lanes.candidates(submission.need, submission.died_on, submission.refused_by)
+    def _candidates(
+        self, submission: Submission, kept: Collection[Lane] = ()
+    ) -> Callable[[Lane], bool]:
+        """Returns what says of a lane whether a job may go there, unless it is kept for others."""
+        may = self._lanes.candidates(submission.need, submission.died_on, submission.refused_by)
+        return lambda lane: lane not in kept and may(lane)
 
     def _choose(
         self, submission: Submission, may: Callable[[Lane], bool], places: Places[Lane]
@@ -154,11 +162,13 @@ class _Look:
         passed_over: those whose turn it can't be now, by the ids of their jobs.
         skipped: models whose jobs wait for a lane that has them.
         vain: what no lane with room can do.
+        kept: lanes that become empty for those who must run alone.
     """
 
     passed_over: dict[str, Submission] = field(default_factory=dict)
     skipped: set[str] = field(default_factory=set)
     vain: set[Need] = field(default_factory=set)
+    kept: set[Lane] = field(default_factory=set)
 
     def is_vain(self, submission: Submission) -> bool:
         """Whether it is known of another one that no lane has room for what this one needs."""
@@ -169,3 +179,9 @@ class _Look:
         self.passed_over[submission.job.id] = submission
         if not submission.is_suspect and not submission.refused_by:
             self.vain.add(submission.need)
+
+
+def _least_busy(lanes: Iterable[Lane]) -> set[Lane]:
+    """Returns the lane that will be empty first, as far as can be seen; none where none works."""
+    working = [lane for lane in lanes if lane.may_come_back]
+    return set(sorted(working, key=lambda lane: (not lane.is_ready, lane.load))[:1])
