@@ -7,6 +7,7 @@ what is nested too deep.
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,11 @@ MAX_PROBLEMS = 100
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it is built
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d{0,17})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d{0,18})?", re.ASCII)
+# Of what is invisible, emoji and some scripts need the joiners; these would turn around what stands
+# beside them, wherever the text is shown (Unicode's property Bidi_Control).
+_BIDI_CONTROLS = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
 _PREFIX = "tag:yaml.org,2002:"
 
 
@@ -134,7 +140,7 @@ class YamlReader:
             self.refuse(node, key, allowed)
             return None
         text: str = node.value.strip()
-        if not text or len(text) > limit or not text.isprintable():
+        if len(text) > limit or not _is_line(text):
             self.refuse(node, key, allowed)
             return None
         return text
@@ -298,6 +304,14 @@ class YamlReader:
 def join(key: str, name: str) -> str:
     """Returns the key of a value inside another."""
     return f"{key}.{name}" if key else name
+
+
+def _is_line(text: str) -> bool:
+    """Says whether text is one line of what can be shown, with something to see in it."""
+    return any(c.isprintable() and not c.isspace() for c in text) and all(
+        c.isprintable() or (unicodedata.category(c) == "Cf" and c not in _BIDI_CONTROLS)
+        for c in text
+    )
 
 
 def _line(node: Node) -> int | None:

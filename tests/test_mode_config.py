@@ -1052,6 +1052,39 @@ def test_a_star_takes_a_lora_root_without_that_folder_itself(tmp_path: Path) -> 
     assert parsed('loras_allowed: "*"', head).modes["a"].offered_loras() == {}
 
 
+# Text
+
+TITLES = [
+    "\N{MAN}\N{ZERO WIDTH JOINER}\N{ARTIST PALETTE} Art",
+    "\N{RAINBOW} \N{WAVING BLACK FLAG}\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+    "\N{WAVING WHITE FLAG}\N{VARIATION SELECTOR-16}\N{ZERO WIDTH JOINER}\N{RAINBOW}",
+    "\u0645\u06cc\N{ZERO WIDTH NON-JOINER}\u062e\u0648\u0627\u0647\u0645",  # Persian
+]
+
+
+@pytest.mark.parametrize("title", TITLES)
+def test_emoji_and_scripts_that_need_invisible_joiners_may_stand_in_a_title(title: str) -> None:
+    assert parsed(f"title: {title}").modes["a"].title == title
+
+
+@pytest.mark.parametrize(
+    "character",
+    ["\u202e", "\u202a", "\u2066", "\u2069", "\u200f", "\u061c", "\u2028", "\x7f", "\ue000"],
+    ids=ascii,
+)
+def test_what_turns_text_around_breaks_lines_or_is_nothing_known_may_not(character: str) -> None:
+    (problem,) = problems(f'{SMALL}    title: "a\\u{ord(character):04x}b"\n')
+
+    assert "modes.a.title: 'a\N{REPLACEMENT CHARACTER}b' is not allowed" in problem
+
+
+@pytest.mark.parametrize("text", ["\\u200b", "\\u200d \\u200d", "\\u2060"])
+def test_text_that_nobody_can_see_is_none(text: str) -> None:
+    (problem,) = problems(f'{SMALL}    title: "{text}"\n')
+
+    assert "Allowed: 1 to " in problem
+
+
 # From a picture
 
 SOURCE = Path("sources/x.png")
