@@ -1,6 +1,6 @@
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -18,7 +18,7 @@ from PIL import Image
 from engine.errors import DrawingError, RequestError
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.worker_factory import WorkerFactory
-from engine.workers.base import Drawing
+from engine.workers.base import Drawing, Worker
 from engine.workers.latent import LatentWorker
 from tests.single_file_kit import save_tiny
 from tests.stock_kit import STOCK, aligned
@@ -84,21 +84,36 @@ class Tiny:
             self.worker.step(waiting)
 
 
-@pytest.fixture(scope="module", params=Family)
-def tiny(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Tiny]:
-    tiny = Tiny(request.param, tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def tinies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Family], Tiny]]:
+    made: dict[Family, Tiny] = {}
+
+    def tiny(family: Family) -> Tiny:
+        if family not in made:
+            made[family] = Tiny(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
     yield tiny
-    tiny.worker.close()
+    for one in made.values():
+        one.worker.close()
+
+
+@pytest.fixture(scope="module", params=Family)
+def tiny(request: pytest.FixtureRequest, tinies: Callable[[Family], Tiny]) -> Tiny:
+    return tinies(request.param)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tiny]:
+def small(tinies: Callable[[Family], Tiny]) -> Tiny:
     """One family for what is alike in all."""
-    tiny = Tiny(Family.SD15, tmp_path_factory.mktemp("small"))
-    yield tiny
-    tiny.worker.close()
+    return tinies(Family.SD15)
+
+
+@pytest.fixture(scope="module")
+def demo() -> Iterator[Worker]:
+    worker = WorkerFactory("cpu").create(DEMO)
+    yield worker
+    worker.close()
 
 
 @pytest.mark.parametrize("sampler", Sampler)
@@ -300,38 +315,34 @@ def test_without_a_source_the_strength_does_not_count(small: Tiny) -> None:
     assert torch.equal(small.alone(small.ask(source=None, strength=0.1)).latents, plain.latents)
 
 
-def test_a_drawn_picture_keeps_its_background_when_it_is_drawn_anew(tmp_path: Path) -> None:
-    worker = WorkerFactory("cpu").create(DEMO)
-    try:
-        drawn = ask(prompt="a red circle on a blue background", negative_prompt="", steps=12)
-        first = draw(worker, drawn)
-        Image.fromarray(first).save(tmp_path / "first.png")
-        # Guidance would pull towards the background of most pictures with such a prompt.
-        again = replace(drawn, prompt="a red square", guidance_scale=1.0, seed=2, strength=0.3)
+def test_a_drawn_picture_keeps_its_background_when_it_is_drawn_anew(
+    demo: Worker, tmp_path: Path
+) -> None:
+    drawn = ask(prompt="a red circle on a blue background", negative_prompt="", steps=12)
+    first = draw(demo, drawn)
+    Image.fromarray(first).save(tmp_path / "first.png")
+    # Guidance would pull towards the background of most pictures with such a prompt.
+    again = replace(drawn, prompt="a red square", guidance_scale=1.0, seed=2, strength=0.3)
 
-        second = draw(worker, replace(again, source=tmp_path / "first.png"))
-        fresh = draw(worker, again)
-    finally:
-        worker.close()
+    second = draw(demo, replace(again, source=tmp_path / "first.png"))
+    fresh = draw(demo, again)
 
     assert distance(second, first) < 40
     assert distance(fresh, first) > 120
 
 
-def test_a_drawn_shape_keeps_its_place_when_half_of_it_is_drawn_anew(tmp_path: Path) -> None:
-    worker = WorkerFactory("cpu").create(DEMO)
-    try:
-        words = "a red circle in the top left on a blue background"
-        drawn = ask(prompt=words, negative_prompt="", steps=12)
-        Image.fromarray(draw(worker, drawn)).save(tmp_path / "first.png")
-        # The words leave the place open, and the model would take the middle.
-        words = "a red square on a blue background"
-        again = replace(drawn, prompt=words, guidance_scale=1.0, seed=2, strength=0.5)
+def test_a_drawn_shape_keeps_its_place_when_half_of_it_is_drawn_anew(
+    demo: Worker, tmp_path: Path
+) -> None:
+    words = "a red circle in the top left on a blue background"
+    drawn = ask(prompt=words, negative_prompt="", steps=12)
+    Image.fromarray(draw(demo, drawn)).save(tmp_path / "first.png")
+    # The words leave the place open, and the model would take the middle.
+    words = "a red square on a blue background"
+    again = replace(drawn, prompt=words, guidance_scale=1.0, seed=2, strength=0.5)
 
-        second = draw(worker, replace(again, source=tmp_path / "first.png"))
-        fresh = draw(worker, again)
-    finally:
-        worker.close()
+    second = draw(demo, replace(again, source=tmp_path / "first.png"))
+    fresh = draw(demo, again)
 
     assert max(middle_of_red(second)) < 45
     assert min(middle_of_red(fresh)) > 55

@@ -75,6 +75,11 @@ class Tiny:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
+    @cached_property
+    def plain(self) -> torch.Tensor:
+        """The latents of a small picture without LoRAs."""
+        return drawn(self.worker)
+
 
 def load(model: ModelSpec) -> LatentWorker:
     worker = WorkerFactory("cpu").create(model)
@@ -115,6 +120,11 @@ def drawn(worker: LatentWorker, model: ModelSpec | None = None) -> torch.Tensor:
     while not drawing.done:
         worker.step([drawing])
     return drawing.latents
+
+
+def drawn_as(worker: LatentWorker, loras: Sequence[LoraSpec]) -> torch.Tensor:
+    """Returns the same with LoRAs that are in memory."""
+    return drawn(worker, replace(worker.model, loras=tuple(loras)))
 
 
 def drawn_with(tiny: Tiny, *loras: LoraSpec) -> torch.Tensor:
@@ -180,10 +190,12 @@ def test_several_loras_draw_what_the_stock_pipeline_draws(tiny: Tiny, tmp_path: 
         for layout, rank, strength in zip(LAYOUTS, (4, 2, 3), (0.7, -0.4, 1.5), strict=True)
     ]
 
-    latents = drawn_with(tiny, *loras)
+    with laid(tiny.worker, *(lora.path for lora in loras)):
+        latents = drawn_as(tiny.worker, loras)
+        without_the_last = drawn_as(tiny.worker, loras[:2])
 
     assert torch.equal(latents, stock(tiny, loras))
-    assert differs(latents, drawn_with(tiny, *loras[:2]))
+    assert differs(latents, without_the_last)
 
 
 @pytest.mark.parametrize("family", Family)
@@ -216,7 +228,7 @@ def test_strength_0_is_no_lora(tiny: Tiny, tmp_path: Path) -> None:
 
     latents = drawn_with(tiny, LoraSpec(path, 0.0))
 
-    assert torch.equal(latents, drawn(tiny.worker))
+    assert torch.equal(latents, tiny.plain)
 
 
 def test_the_models_own_weights_stay_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
@@ -267,20 +279,15 @@ def sets(tiny: Tiny, tmp_path: Path) -> Iterator[Sets]:
         )
 
 
-def drawn_as(worker: LatentWorker, loras: Sequence[LoraSpec]) -> torch.Tensor:
-    return drawn(worker, replace(worker.model, loras=tuple(loras)))
-
-
 @compared
 def test_sets_that_take_turns_draw_what_the_stock_pipeline_draws(tiny: Tiny, sets: Sets) -> None:
-    plain = drawn(tiny.worker)
     expected = [stock(tiny, loras) for loras in sets.sets]
-    assert all(differs(latents, plain) for latents in expected)
+    assert all(differs(latents, tiny.plain) for latents in expected)
 
     for _ in range(2):
         for loras, latents in zip(sets.sets, expected, strict=True):
             assert torch.equal(drawn_as(sets.worker, loras), latents)
-        assert torch.equal(drawn_as(sets.worker, ()), plain)
+        assert torch.equal(drawn_as(sets.worker, ()), tiny.plain)
 
 
 def test_steps_of_different_sets_do_not_touch_each_other(sets: Sets) -> None:
@@ -362,7 +369,7 @@ def test_dropping_leaves_the_model_as_if_there_had_been_no_lora(tiny: Tiny, sets
         assert not hasattr(module, "peft_config") or not module.peft_config
         assert not any(tensor.requires_grad for tensor in module.parameters())
     assert sets.worker.weight_bytes == tiny.worker.weight_bytes
-    assert torch.equal(drawn_as(sets.worker, ()), drawn(tiny.worker))
+    assert torch.equal(drawn_as(sets.worker, ()), tiny.plain)
 
 
 def test_dropping_gives_the_memory_back(sets: Sets) -> None:
@@ -584,7 +591,7 @@ def test_a_lora_over_text_encoders_alone_draws_what_the_stock_pipeline_draws(
     latents = drawn_with(tiny, lora)
 
     assert torch.equal(latents, stock(tiny, [lora]))
-    assert differs(latents, drawn(tiny.worker))
+    assert differs(latents, tiny.plain)
 
 
 @pytest.mark.parametrize(
@@ -831,4 +838,4 @@ def test_a_file_of_zeros_with_the_right_names_changes_nothing(tiny: Tiny, tmp_pa
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     lora = LoraSpec(write_tensors(tmp_path / "zeros.safetensors", shapes))
 
-    assert torch.equal(drawn_with(tiny, lora), drawn(tiny.worker))
+    assert torch.equal(drawn_with(tiny, lora), tiny.plain)
