@@ -3,8 +3,6 @@
 import gc
 import logging
 import random
-import subprocess
-import sys
 import threading
 import weakref
 from collections import defaultdict
@@ -28,8 +26,6 @@ from engine.workers.latent import LatentWorker
 from tests.lora_kit import peft, random_pairs, save_lora
 from tests.tiny_models import save_pipeline
 from tests.worker_kit import DEMO, ask
-
-ROOT = Path(__file__).parent.parent
 
 
 class Bench:
@@ -383,33 +379,3 @@ def test_code_that_was_made_while_the_weights_were_away_does_not_count() -> None
         passes.wait()
         assert passes.passes(arguments) is None  # it is made anew
         passes.wait()
-
-
-def test_code_is_made_in_a_process_that_has_put_the_compilers_import_off() -> None:
-    program = """
-from engine.workers.light_imports import import_lightly
-import_lightly()
-from engine.worker_host import prepare_device
-prepare_device("cpu", may_fall_back=False)
-import torch
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from engine.workers.compiled import CompiledPasses
-unet = UNet2DConditionModel(
-    block_out_channels=(8,), down_block_types=("CrossAttnDownBlock2D",), mid_block_type=None,
-    up_block_types=("UpBlock2D",), cross_attention_dim=8, layers_per_block=1,
-    norm_num_groups=4, attention_head_dim=4,
-).eval().requires_grad_(False)
-passes = CompiledPasses(unet, "model", "aot_eager")
-arguments = {
-    "sample": torch.ones(2, 4, 8, 8), "timestep": torch.full((2,), 5.0),
-    "encoder_hidden_states": torch.ones(2, 7, 8), "return_dict": False,
-}
-with torch.inference_mode():
-    assert passes.passes(arguments) is None
-    passes.wait()
-    print(torch.equal(passes.passes(arguments)[0], unet(**arguments)[0]))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.stdout.strip() == "True", done.stderr[-2000:]
