@@ -17,7 +17,7 @@ MAX_SIDE = 256
 """Longest side of a preview in pixels."""
 
 _QUALITY = 80
-_FIELDS = 24
+_FIELDS = 8  # with three times as many the demo model's colours are no better guessed (r² 0.993)
 _FIELD_LATENTS = 8
 _SEED = 0
 _LEAST_R2 = 0.5
