@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
 from pathlib import Path
@@ -172,9 +172,7 @@ class Intake:
         admit: Callable[[Usage], None],
     ) -> None:
         """Commits new jobs and queues them."""
-        with ExitStack() as places:
-            for record in records:
-                places.enter_context(self._pool.reserve(record.owner.id))
+        with self._pool.reserve(records[0].owner.id, len(records)):
             name = records[0].request.source
             if name is None:
                 await self._store.add_all(records, admit)

@@ -31,6 +31,10 @@ _ERRORS = (
         "You have {count} requests waiting; at most {most} may wait at once. Ask again when one of "
         "them is being drawn."
     ),
+    later(
+        "{number} requests are too many beside the {count} that you have waiting; at most {most} "
+        "may wait at once. Ask again when fewer of them wait."
+    ),
     later("The model {name} can't be used: {reason}."),
     later("The worker on {device} {fate}."),
     later(

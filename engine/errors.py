@@ -121,18 +121,26 @@ class OwnerQueueFullError(RequestError):
     """As many jobs of one owner wait as may; nothing was stored.
 
     Attributes:
-        waiting: how many do.
+        waiting: how many do, or are about to.
         size: how many may.
+        asked: how many more were asked for, all of them or none.
     """
 
-    def __init__(self, waiting: int, size: int) -> None:
+    def __init__(self, waiting: int, size: int, asked: int = 1) -> None:
         super().__init__("queue", f"{waiting} of yours waiting", f"at most {size} of one member")
-        self.args = (
-            f"You have {_counted(waiting, 'request')} waiting; at most {size} may wait at once. "
-            "Ask again when one of them is being drawn.",
-        )
+        if asked == 1:
+            self.args = (
+                f"You have {_counted(waiting, 'request')} waiting; at most {size} may wait at "
+                "once. Ask again when one of them is being drawn.",
+            )
+        else:
+            self.args = (
+                f"{asked} requests are too many beside the {waiting} that you have waiting; at "
+                f"most {size} may wait at once. Ask again when fewer of them wait.",
+            )
         self.waiting = waiting
         self.size = size
+        self.asked = asked
 
 
 class ModelError(DreamLabError):

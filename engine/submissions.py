@@ -50,44 +50,46 @@ class Submissions(Mapping[str, Submission]):
         )
         return len(self.line) - loads
 
-    def refuse_if_full(self, owner: str | None) -> None:
-        """Refuses one more that would wait.
+    def refuse_if_full(self, owner: str | None, places: int = 1) -> None:
+        """Refuses so many more that would wait.
 
         Args:
             owner: whose; None where no owner's bound counts.
+            places: how many, at least 1.
 
         Raises:
-            QueueFullError: as many wait as may, or are about to.
-            OwnerQueueFullError: as many of this owner do.
+            QueueFullError: too many wait for that, or are about to.
+            OwnerQueueFullError: too many of this owner do.
         """
-        if self.waiting + self._reserved.total() >= self._most:
+        if self.waiting + self._reserved.total() + places > self._most:
             raise QueueFullError(self._most)
         if self._most_per_owner is None or owner is None:
             return
-        waiting = sum(
+        waiting = self._reserved[owner] + sum(
             each.attempt is None and each.job.owner == owner and not _is_load(each)
             for each in self._by_id.values()
         )
-        if waiting + self._reserved[owner] >= self._most_per_owner:
-            raise OwnerQueueFullError(waiting, self._most_per_owner)
+        if waiting + places > self._most_per_owner:
+            raise OwnerQueueFullError(waiting, self._most_per_owner, places)
 
     @contextmanager
-    def reserve(self, owner: str | None) -> Iterator[None]:
-        """Holds a place in the line.
+    def reserve(self, owner: str | None, places: int = 1) -> Iterator[None]:
+        """Holds places in the line, all of them or none.
 
         Args:
-            owner: whose place it is; None where no owner's bound counts.
+            owner: whose they are; None where no owner's bound counts.
+            places: how many, at least 1.
 
         Raises:
-            QueueFullError: as many wait as may, or are about to.
-            OwnerQueueFullError: as many of this owner do.
+            QueueFullError: too many wait for that, or are about to.
+            OwnerQueueFullError: too many of this owner do.
         """
-        self.refuse_if_full(owner)
-        self._reserved[owner] += 1
+        self.refuse_if_full(owner, places)
+        self._reserved[owner] += places
         try:
             yield
         finally:
-            self._reserved[owner] -= 1
+            self._reserved[owner] -= places
 
     def add(self, submission: Submission) -> None:
         """Lets a job wait, at the end of its owner's line, however many do.

@@ -328,23 +328,24 @@ class WorkerPool:
         refuse_impossible(request, working, self._job_timeout, smaller)
 
     @contextmanager
-    def reserve(self, owner: str | None = None) -> Iterator[None]:
-        """Holds a place in the queue, for a caller who must store the job before it is submitted.
+    def reserve(self, owner: str | None = None, places: int = 1) -> Iterator[None]:
+        """Holds places in the queue, for a caller who must store jobs before they are submitted.
 
         Submit inside, with ``admitted=True``.
 
         Args:
-            owner: whose place it is; None where no owner's bound counts.
+            owner: whose places they are; None where no owner's bound counts.
+            places: how many, at least 1: all of them are held, or none.
 
         Raises:
             PoolClosedError: the pool is shutting down.
             NoDeviceError: all devices are down.
-            QueueFullError: ``queue_max`` jobs wait or are about to.
-            OwnerQueueFullError: ``queue_max_per_owner`` jobs of this owner do.
+            QueueFullError: more than ``queue_max`` jobs would wait.
+            OwnerQueueFullError: more than ``queue_max_per_owner`` jobs of this owner would.
         """
         self._refuse_if_closed()
         self._lanes.refuse_if_down()
-        with self._submissions.reserve(owner):
+        with self._submissions.reserve(owner, places):
             yield
 
     def cancel(self, job_id: str) -> bool:

@@ -264,6 +264,29 @@ async def test_more_combinations_than_may_wait_are_refused_before_anybody_confir
         assert word.buttons == {}
 
 
+async def test_combinations_that_may_not_wait_yet_are_told_how_many_do_and_may_be_confirmed_later(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    executor = FakeExecutor(hold=True)
+    async with running_bot(tmp_path, discord, executor, queue_max_per_owner=4) as bot:
+        await discord.answer(await bot.imagine("running"))
+        running = await bot.drawing()
+        for words in ("one", "two", "three"):
+            await discord.answer(await bot.imagine(words))
+        question = await discord.private_word(await bot.imagine("a {red, blue} cat"))
+
+        refused = await discord.private_word(await discord.click(question, "Draw 2 pictures"))
+        executor.finish(running)
+        await executor.until(lambda: bool(executor.running) and running not in executor.running)
+        await discord.click(question, "Draw 2 pictures")
+        await discord.until(lambda: question.content == "Drawing: 2 requests.")
+
+    assert unescaped(refused.content) == (
+        "2 requests are too many beside the 3 that you have waiting; at most 4 may wait at once. "
+        "Ask again when fewer of them wait."
+    )
+
+
 async def test_where_the_bot_may_not_write_it_makes_a_sign_and_draws_nothing(
     tmp_path: Path, discord: DiscordDouble
 ) -> None:

@@ -296,6 +296,7 @@ def test_every_error_that_members_are_told_is_in_the_phrasebook(folder: str) -> 
         QueueFullError(7),
         OwnerQueueFullError(1, 7),
         OwnerQueueFullError(7, 7),
+        OwnerQueueFullError(3, 4, 2),
         TooLargeError(4096, 4096, None),
         TooLargeError(4096, 4096, (512, 512)),
         TooLongError(80, 60),

@@ -1186,6 +1186,26 @@ class TestQueue:
             await runs(executor, first)  # what runs doesn't count
             pool.cancel(first.id)
 
+    async def test_several_places_are_reserved_together_or_not_at_all(self):
+        async with a_busy_pool(queue_max=6, queue_max_per_owner=4) as (pool, _, _):
+            pool.submit_job(a_job(owner="ann"))
+            with pool.reserve("ann", 2):
+                with pytest.raises(OwnerQueueFullError) as caught, pool.reserve("ann", 2):
+                    pass
+                with pool.reserve("ann"):
+                    pass
+                with pytest.raises(QueueFullError), pool.reserve("bob", 4):
+                    pass
+                with pool.reserve("bob", 3):
+                    pass
+            assert str(caught.value) == (
+                "2 requests are too many beside the 3 that you have waiting; at most 4 may wait at "
+                "once. Ask again when fewer of them wait."
+            )
+            assert (caught.value.waiting, caught.value.size, caught.value.asked) == (3, 4, 2)
+            with pool.reserve("ann", 3):
+                pass
+
     async def test_what_is_no_request_is_nobodys_place(self):
         async with a_busy_pool() as (pool, executor, busy):
             load, switch = ModelLoadJob(model=FANCY.model), ModeSwitchJob(target_mode="fancy")
