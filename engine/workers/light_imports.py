@@ -8,6 +8,7 @@ something of it is used that only it has.
 import importlib
 import importlib.metadata
 import importlib.util
+import operator
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -43,6 +44,17 @@ def _prepare() -> None:
         allow_in_graph=_unchanged,
         assume_constant_result=_unchanged,
         disable=_unchanged,
+    )
+    # Sizes that are symbols, with all of sympy: it is asked what holds of sizes, which are numbers
+    # here until the compiler runs, and of numbers the plain answer is its own.
+    put_off(
+        "torch.fx.experimental.symbolic_shapes",
+        expect_true=bool,
+        guard_or_false=bool,
+        guard_or_true=bool,
+        guard_size_oblivious=bool,
+        is_nested_int=_no,
+        sym_eq=operator.eq,
     )
     # LoRAs are laid over its models by our own hand, so that diffusers works as it does without
     # those two. The search is for versions, in every file of everything that is installed.
@@ -147,7 +159,7 @@ class _Run(ModuleType):
         return getattr(now, name)
 
 
-def _no() -> bool:
+def _no(*_: object) -> bool:
     return False
 
 

@@ -11,6 +11,7 @@ import torch  # noqa: TID253
 from diffusers.models.attention_processor import AttnProcessor2_0  # noqa: TID253
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
+from transformers.initialization import no_init_weights  # noqa: TID253
 from transformers.models.clip.modeling_clip import (  # noqa: TID253
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -110,17 +111,19 @@ class DiffusersFolder:
 
 def _load_folder(folder: Path, kind: Any, dtype: torch.dtype, device: torch.device) -> Any:
     file, variant = _weights(folder)
-    module, info = _reading(
-        file,
-        lambda: kind.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            variant=variant,
-            output_loading_info=True,
-            dtype=dtype,
-        ),
-    )
+    # All of them are read: chance would be asked in vain, with 0.4 s of imports at its first time.
+    with no_init_weights():
+        module, info = _reading(
+            file,
+            lambda: kind.from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                variant=variant,
+                output_loading_info=True,
+                dtype=dtype,
+            ),
+        )
     for problem in ("mismatched_keys", "missing_keys"):
         keys = sorted(str(key) for key in info.get(problem, ()))
         if keys:

@@ -6,8 +6,8 @@ number format or their place in the file asks for it: there is never more than o
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from diffusers.loaders.single_file_utils import (  # noqa: TID253
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL  # noqa: TID253
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: TID253
 from safetensors import safe_open
+from transformers.initialization import no_init_weights  # noqa: TID253
 from transformers.models.clip.configuration_clip import CLIPTextConfig  # noqa: TID253
 from transformers.models.clip.modeling_clip import (  # noqa: TID253
     CLIPTextModel,
@@ -106,10 +107,11 @@ class Layout:
         return module
 
 
-def _without_weights() -> AbstractContextManager[None]:
+@contextmanager
+def _without_weights() -> Iterator[None]:
     # Buffers are computed rather than loaded, so they are real.
-    context: AbstractContextManager[None] = init_empty_weights(include_buffers=False)
-    return context
+    with init_empty_weights(include_buffers=False), no_init_weights():
+        yield
 
 
 def _unet_names(tensors: Tensors, module: Any) -> dict[str, torch.Tensor]:
