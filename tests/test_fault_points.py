@@ -10,8 +10,8 @@ import copy
 import os
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -36,6 +36,8 @@ pytest_plugins = ["tests.discord_kit"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a start of the bot for each boundary
 
 ROUTES = ("callback", "edit_original", "history", "send")
+
+REQUESTS = TypeAdapter(GenerationRequest)
 
 PATIENCE = 60.0
 """Seconds after which a wait is given up; nothing is decided by it."""
@@ -124,13 +126,23 @@ def finals(world: World) -> list[Message]:
     return [m for m in world.messages.values() if "Again" in m.buttons and not m.deleted]
 
 
-def rows(data: Path) -> list[sqlite3.Row]:
+@contextmanager
+def database(data: Path) -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(data / "dreamlab.db")) as db:
         db.row_factory = sqlite3.Row
-        return db.execute(
-            "SELECT jobs.*, due_at, delivered_at, last_error"
-            " FROM jobs LEFT JOIN outbox ON outbox.job_id = jobs.id"
-        ).fetchall()
+        yield db
+
+
+def rows(data: Path) -> list[sqlite3.Row]:
+    with database(data) as db:
+        return rows_in(db)
+
+
+def rows_in(db: sqlite3.Connection) -> list[sqlite3.Row]:
+    return db.execute(
+        "SELECT jobs.*, due_at, delivered_at, last_error"
+        " FROM jobs LEFT JOIN outbox ON outbox.job_id = jobs.id"
+    ).fetchall()
 
 
 async def sweep(data: Path) -> None:
@@ -158,9 +170,10 @@ async def runs(bot: Bot) -> str:
 
 async def delivered(data: Path) -> None:
     """Waits until everything has ended and nothing is left to be delivered."""
-    async with asyncio.timeout(PATIENCE):
-        while any(row["delivered_at"] is None for row in rows(data)):  # noqa: ASYNC110 # likewise
-            await asyncio.sleep(0.01)
+    with database(data) as db:
+        async with asyncio.timeout(PATIENCE):
+            while any(row["delivered_at"] is None for row in rows_in(db)):  # noqa: ASYNC110 # likewise
+                await asyncio.sleep(0.01)
 
 
 async def ask(bot: Bot) -> Interaction:
@@ -228,7 +241,7 @@ async def _go_on(past: Past, discord: DiscordDouble) -> str | None:
         assert "Cancelled." in message.content
     else:
         assert row["status"] == "done"
-        request = TypeAdapter(GenerationRequest).validate_json(row["request"])
+        request = REQUESTS.validate_json(row["request"])
         assert pictures == [image.png for image in fake_result(row["id"], request).images]
         kept = {image.path for image in await images(past.data, row["id"])}
         assert files(past.data) == kept
