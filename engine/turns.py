@@ -172,7 +172,7 @@ class _Look:
 
     def is_vain(self, submission: Submission) -> bool:
         """Whether it is known of another one that no lane has room for what this one needs."""
-        return submission.need in self.vain and not submission.is_suspect
+        return bool(self.vain) and submission.need in self.vain and not submission.is_suspect
 
     def pass_over(self, submission: Submission) -> None:
         """Notes that no lane with room can do a job."""

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import engine.lane
+from bot.app import open_app
+from bot.settings import Settings
 from engine.errors import NotEnoughMemoryError, OutOfMemoryError, TooLargeError
 from engine.jobs import GenerationJob, ModelLoadJob, RequestDraft
 from engine.room import Space
@@ -176,3 +178,33 @@ async def test_an_enlargement_that_lacks_memory_says_nothing_of_the_model(tmp_pa
         with pytest.raises(OutOfMemoryError):
             await pool.submit_job(GenerationJob(request=enlarged))
         assert (await pool.submit_job(a_job())).device == "first"
+
+
+@pytest.mark.parametrize(
+    ("setting", "found", "falls_back"),
+    [
+        ((), ("cuda:0",), True),
+        ((), ("cuda:0", "cuda:1"), False),
+        (("cuda:0",), (), False),
+    ],
+)
+async def test_the_cpu_takes_no_requests_from_devices_that_work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    setting: tuple[str, ...],
+    found: tuple[str, ...],
+    falls_back: bool,
+) -> None:
+    (tmp_path / "plain").mkdir()
+    modes = tmp_path / "modes.yaml"
+    modes.write_text("model_root: .\ndefault_mode: plain\nmodes:\n  plain: {model: plain}\n")
+    made: dict[str, bool] = {}
+
+    def local(device: str, *, may_fall_back: bool, **_: object) -> FakeExecutor:
+        made[device] = may_fall_back
+        return FakeExecutor(device)
+
+    monkeypatch.setattr("bot.app.LocalExecutor", local)
+    monkeypatch.setattr("bot.app.find_devices", lambda: found)
+    async with open_app(Settings(data=tmp_path, modes_file=modes, devices=setting)):
+        assert made == dict.fromkeys(setting or found, falls_back)
