@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from engine.errors import ModelError
+from engine.testing import FakeExecutor
 from tests.discord_double import DiscordDouble
 from tests.discord_double.commands import NotOffered
 from tests.discord_double.double import MANAGE_GUILD
@@ -63,6 +64,30 @@ async def test_a_switched_mode_survives_a_restart(tmp_path: Path, discord: Disco
         await discord.picture(await bot.imagine())
 
         assert bot.executor.requests[0].mode == "other"
+
+
+async def test_a_server_that_switches_on_and_on_keeps_nobody_elsewhere_from_drawing(
+    tmp_path: Path, discord: DiscordDouble
+) -> None:
+    elsewhere = discord.world.add_guild("Elsewhere")
+    executor = FakeExecutor(hold=True)
+    async with running_bot(tmp_path, discord, executor, queue_max=4) as bot:
+        await discord.answer(await bot.imagine("busy", guild=elsewhere))
+        busy = await bot.drawing()
+        for mode in ("other", "small") * 4:
+            await said(bot, "mode switch", mode=mode)
+
+        asked = await bot.imagine("a fox", guild=elsewhere)
+        await discord.answer(asked)
+        queue = await discord.private_word(await discord.slash("queue", guild=elsewhere))
+        executor.hold = False
+        executor.finish(busy)
+        await discord.picture(asked)
+        await executor.until(lambda: not bot.app.pool.running_jobs())
+
+    assert "Waiting: 1." in queue.content
+    other = bot.app.catalog.get("other").model.key
+    assert ("load", other) not in executor.calls, "what was chosen last is loaded, and that alone"
 
 
 async def test_servers_have_modes_of_their_own(tmp_path: Path, discord: DiscordDouble) -> None:
