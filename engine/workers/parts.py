@@ -130,7 +130,8 @@ def _load_folder(folder: Path, kind: Any, dtype: torch.dtype, device: torch.devi
             told = f"{keys[0]} and {len(keys) - 1} more" if len(keys) > 1 else keys[0]
             raise ModelFormatError(file, f"{problem.replace('_', ' ')}: {told}")
     module.requires_grad_(requires_grad=False)
-    module.to(device).eval()
+    if device.type != "cpu":  # where it is already, ready to draw
+        module.to(device)
     align(module)
     return module
 

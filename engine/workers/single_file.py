@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer  # noqa: TI
 from engine.errors import ModelFormatError, UnsupportedModelError
 from engine.families import VOCABULARY, config_folder
 from engine.jobs import Family
-from engine.model_files import read_config, read_header
+from engine.model_files import Tensor, read_config, read_header
 from engine.samplers import NoiseSchedule
 from engine.vae_detector import DetectedVae
 from engine.workers.alignment import align
@@ -204,6 +205,8 @@ LAYOUTS: Mapping[Family, Mapping[str, Layout]] = {
 class SingleFile:
     """A checkpoint of one file, seen as if it were a diffusers folder. Never goes online.
 
+    Its header is read once, at the first need.
+
     Attributes:
         path: the ``.safetensors`` file.
         family: what the detector found it to be.
@@ -224,10 +227,9 @@ class SingleFile:
             UnsupportedModelError: there is nothing of one of them.
             ModelError: as `engine.model_files.read_header`.
         """
-        names = read_header(self.path)
         for part, layout in LAYOUTS[self.family].items():
             if own_vae or part != "vae":
-                _names(self.path, layout, names)
+                _names(self.path, layout, self._header)
 
     def schedule(self, prediction_type: str | None = None) -> NoiseSchedule:
         """Returns how the model was trained to see noise.
@@ -238,8 +240,7 @@ class SingleFile:
         Raises:
             ModelError: as `engine.model_files.read_header`.
         """
-        names = read_header(self.path)
-        if prediction_type is None and "v_pred" in names:
+        if prediction_type is None and "v_pred" in self._header:
             prediction_type = "v_prediction"
         if prediction_type is None and self.family is Family.SD2:
             log.warning(
@@ -249,7 +250,8 @@ class SingleFile:
             )
         path = self.folder / "scheduler" / "scheduler_config.json"
         schedule = NoiseSchedule.read(path, prediction_type)
-        return replace(schedule, rescale_betas_zero_snr=True) if "ztsnr" in names else schedule
+        ends_in_noise = "ztsnr" in self._header
+        return replace(schedule, rescale_betas_zero_snr=True) if ends_in_noise else schedule
 
     def tokenizer(self, part: str = "tokenizer") -> Any:
         """Returns a tokenizer; its settings are the family's, its vocabulary is CLIP's.
@@ -275,7 +277,12 @@ class SingleFile:
             UnsupportedModelError: the file is no ``.safetensors``, or has nothing of the part.
         """
         config = read_config(self.folder / part / "config.json")
-        return _filled(self.path, LAYOUTS[self.family][part], config, dtype, device)
+        layout = LAYOUTS[self.family][part]
+        return _filled(self.path, self._header, layout, config, dtype, device)
+
+    @cached_property
+    def _header(self) -> Mapping[str, Tensor]:
+        return read_header(self.path)
 
     @property
     def folder(self) -> Path:
@@ -299,18 +306,19 @@ def load_vae_file(
     """
     convert = _vae_names if vae.layout == "original" else _vae_names_now
     layout = Layout("VAE", vae.prefix, AutoencoderKL.from_config, convert)
-    return _filled(vae.path, layout, config, dtype, device)
+    return _filled(vae.path, read_header(vae.path), layout, config, dtype, device)
 
 
 def _filled(
     path: Path,
+    header: Iterable[str],
     layout: Layout,
     config: Mapping[str, Any],
     dtype: torch.dtype,
     device: torch.device,
 ) -> Any:
     module = layout.empty(config)
-    names = _names(path, layout, read_header(path))
+    names = _names(path, layout, header)
     try:
         return layout.fill(module, _tensors(path, names), dtype, device)
     except (torch.OutOfMemoryError, MemoryError, ModelFormatError):
