@@ -17,6 +17,18 @@ PATIENCE = 280
 """Seconds after which a test gives up waiting; nothing is decided by it."""
 
 
+def without_torch(folder: Path) -> dict[str, str]:
+    """Returns what is set for a program that draws nothing: its worker never has torch imported.
+
+    All its processes are there, and are spared seconds of work.
+
+    Args:
+        folder: gets a torch whose import does not end.
+    """
+    (folder / "torch.py").write_text("import threading\nthreading.Event().wait()\n")
+    return {"PYTHONPATH": str(folder)}
+
+
 class Program:
     """``python bot.py run`` and what it has said."""
 

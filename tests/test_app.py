@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.discord_double import DiscordDouble
-from tests.program_kit import PATIENCE, ROOT, a_program
+from tests.program_kit import PATIENCE, ROOT, a_program, without_torch
 from tests.tiny_models import write_json
 
 RED_CIRCLE = {"prompt": "a red circle on a white background", "seed": 7}
@@ -75,7 +75,7 @@ async def test_it_serves_the_page_at_once_draws_and_stops_without_leaving_a_proc
 
 async def test_killed_in_the_middle_it_goes_on_with_the_same_picture(tmp_path: Path) -> None:
     async with a_program(tmp_path / "data") as program, await program.page() as page:
-        job = await ask(page, steps=50, count=4)
+        job = await ask(page, steps=50, count=2)
         waiting = await ask(page)
         async with page.stream("GET", f"/api/jobs/{job['id']}/events") as events:
             async for line in events.aiter_lines():
@@ -97,9 +97,10 @@ async def test_killed_in_the_middle_it_goes_on_with_the_same_picture(tmp_path: P
 
 
 async def test_two_can_not_run_on_one_data_folder(tmp_path: Path) -> None:
-    async with a_program(tmp_path / "data") as first:
+    settings = without_torch(tmp_path)
+    async with a_program(tmp_path / "data", settings) as first:
         await first.says("http://")
-        async with a_program(tmp_path / "data") as second:
+        async with a_program(tmp_path / "data", settings) as second:
             assert await second.ended() == 1
             assert "Another Dream Lab" in second.said
             assert "Traceback" not in second.said
@@ -114,7 +115,7 @@ async def test_a_saved_modes_file_is_live_and_a_broken_one_changes_nothing(tmp_p
         "  one: {model: diffusers/dream-demo}\n"
     )
     modes.write_text(text)
-    settings = {"MODES_FILE": str(modes)}
+    settings = {"MODES_FILE": str(modes)} | without_torch(tmp_path)
     async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
 
         async def names() -> list[str]:
@@ -135,7 +136,7 @@ async def test_sighup_reads_the_modes_again(tmp_path: Path) -> None:
     modes.write_text("model_root: models\nmodes: {one: {model: x}}")
     config = tmp_path / "models/x/unet/config.json"
     write_json(config, {"cross_attention_dim": 768})
-    settings = {"MODES_FILE": str(modes)}
+    settings = {"MODES_FILE": str(modes)} | without_torch(tmp_path)
     async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
         assert await default_size(page) == [512, 512]
         # The modes file stays as it is, and its model where it was and of a size that is known, so
@@ -151,7 +152,7 @@ async def test_sighup_reads_the_modes_again(tmp_path: Path) -> None:
 async def test_a_model_that_is_copied_in_later_is_found_without_a_word(tmp_path: Path) -> None:
     modes = tmp_path / "modes.yaml"
     modes.write_text("model_root: models\nmodes: {one: {model: x}}")
-    settings = {"MODES_FILE": str(modes)}
+    settings = {"MODES_FILE": str(modes)} | without_torch(tmp_path)
     async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
         assert await default_size(page) == [512, 512]
         write_json(tmp_path / "x/unet/config.json", {"cross_attention_dim": 2048})
@@ -201,7 +202,7 @@ async def test_a_wrong_token_ends_the_program_so_that_no_supervisor_starts_it_ag
 ) -> None:
     wrong = "wrong" * 5 + ".wrong1." + "wrong" * 5
     async with DiscordDouble.running() as discord:
-        settings = {
+        settings = without_torch(tmp_path) | {
             "DISCORD_TOKEN": wrong,
             "DISCORD_API_URL": discord.api_url,
             "DISCORD_GATEWAY_URL": discord.gateway_url,
@@ -216,7 +217,8 @@ async def test_a_wrong_token_ends_the_program_so_that_no_supervisor_starts_it_ag
 async def test_a_port_that_is_taken_is_named_with_the_setting(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        async with a_program(tmp_path / "data", {"WEB_PORT": str(port)}) as program:
+        settings = {"WEB_PORT": str(port)} | without_torch(tmp_path)
+        async with a_program(tmp_path / "data", settings) as program:
             assert await program.ended() == 1
             assert str(port) in program.said
             assert "WEB_PORT" in program.said

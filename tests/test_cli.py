@@ -25,6 +25,7 @@ from bot.records import JobRecord, JobView, Origin, Owner
 from bot.settings import names
 from bot.terminal import BarDisplay, LineDisplay, describe, describe_end, open_display
 from engine.jobs import GenerationRequest, JobStatus, ModelSpec, Progress, Sampler, Stage
+from tests.program_kit import without_torch
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "models" / "diffusers" / "dream-demo"
@@ -374,7 +375,8 @@ async def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path) ->
 async def test_an_early_end_cancels_the_request(
     tmp_path: Path, sent: signal.Signals, status: int, said: str
 ) -> None:
-    async with started(tmp_path, "imagine", "x", "--steps", "100", "--count", "4") as process:
+    words, settings = ["imagine", "x", "--steps", "100", "--count", "4"], without_torch(tmp_path)
+    async with started(tmp_path, *words, **settings) as process:
         await line_with(process.stderr, "starting")
         process.send_signal(sent)
         _, errors = await process.communicate()
@@ -392,7 +394,7 @@ async def test_an_early_end_cancels_the_request(
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
 async def test_run_serves_the_page_and_leaves_others_to_draw(tmp_path: Path) -> None:
-    async with started(tmp_path) as process:
+    async with started(tmp_path, **without_torch(tmp_path)) as process:
         line = await line_with(process.stdout, "Dream Lab is at ")
         address = line.split()[-1]
         async with httpx.AsyncClient() as web:

@@ -448,7 +448,7 @@ async def main():
     except WorkerDiedError as error:
         print(error, flush=True)
         return
-    async for event in executor.run("a", ask(steps=400, width=256, height=256, count=4)):
+    async for event in executor.run("a", ask(steps=400, count=4)):
         if isinstance(event, Progress) and event.stage == stage:
             print(stage, flush=True)
             time.sleep(3600)  # what the worker says is read no more
@@ -544,12 +544,14 @@ async def test_a_closed_pipe_ends_it_while_it_waits_for_somebody_to_read(
     child, pid = executor._child, executor.pid
     assert child is not None
     assert pid is not None
-    # More than a pipe holds: the worker can't end what it has begun to say.
-    events = executor.run("loud", ask(steps=2, width=256, height=256, count=8))
-    await anext(events)
     said: Any = child.process.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio shows it nowhere
+    pipe = said.get_extra_info("pipe")
+    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 32_768)
+    # More than the pipe holds: the worker can't end what it has begun to say.
+    events = executor.run("loud", ask(steps=2, count=4))
+    await anext(events)
     said.pause_reading()
-    while _unread(said.get_extra_info("pipe")) < 32_000:  # noqa: ASYNC110 - it sends no events
+    while _unread(pipe) < 16_000:  # noqa: ASYNC110 - it sends no events
         await asyncio.sleep(0.01)
 
     child.process.stdin.close()
