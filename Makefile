@@ -19,9 +19,6 @@ run: $(READY) ## Sets up and starts the bot and its page
 check: $(READY) ## Says what is set up and what is not
 	@$(BIN)/python bot.py check
 
-# Tests start the program many times; where nobody may keep bytecode, all of it is compiled each time.
-test test-ray: export PYTHONDONTWRITEBYTECODE :=
-
 test: $(DEV) ## Sets up and runs the whole test suite, the cluster's left out
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not ray" $(ARGS)
 
