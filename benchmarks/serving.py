@@ -179,8 +179,6 @@ class Bench:
         )
         for server in self._servers:
             drive(server, Arrivals(self._many(1)))  # loads what is loaded late
-        alone = [figures(drive(self._stock, Arrivals(self._many(1))))["seconds"] for _ in "123"]
-        self._capacity = 1 / statistics.median(alone)
 
     def measure(self, sections: Sequence[str]) -> Iterator[Figure]:
         """Yields every figure of every round.
@@ -222,6 +220,12 @@ class Bench:
         return [
             Asked(number, f"user {number}", 0.0, self._alike(number)) for number in range(count)
         ]
+
+    def _capacity(self) -> float:
+        """Returns how many requests stock serves in a second, mixed, as fast as it is just now."""
+        count = min(2 * len(Sampler), max(2, self._profile.arrivals))
+        asked = [Asked(each, f"user {each}", 0.0, self._mixed(each)) for each in range(count)]
+        return float(figures(drive(self._stock, Arrivals(asked)))["per_second"])
 
     # What is measured
 
@@ -270,9 +274,10 @@ class Bench:
         """Users who know nothing of each other, with settings of their own."""
         if not self._profile.arrivals:
             return
+        capacity = self._capacity()
         for load, share in LOADS.items():
             count = max(1, round(self._profile.arrivals * share))
-            asked = poisson(load * self._capacity, count, self._mixed, seed=number)
+            asked = poisson(load * capacity, count, self._mixed, seed=number)
             for server in self._in_turn(number):
                 served = drive(server, Arrivals(asked))
                 yield {
@@ -289,7 +294,7 @@ class Bench:
             return
         for server in (self._stock, QueuedServer(self._ours)):
             alone = drive(server, Arrivals(self._many(1)))[-1].latency
-            asked = flood(count, 2 / self._capacity, self._alike)
+            asked = flood(count, 2 / self._capacity(), self._alike)
             served = drive(server, Arrivals(asked), until=count)[-1]
             while server.busy:  # what was under way leaves
                 server.turn()
