@@ -223,7 +223,7 @@ class Bench:
 
     def _capacity(self) -> float:
         """Returns how many requests stock serves in a second, mixed, as fast as it is just now."""
-        count = min(2 * len(Sampler), max(2, self._profile.arrivals))
+        count = min(len(Sampler), self._profile.arrivals or 2)
         asked = [Asked(each, f"user {each}", 0.0, self._mixed(each)) for each in range(count)]
         return float(figures(drive(self._stock, Arrivals(asked)))["per_second"])
 
@@ -274,10 +274,10 @@ class Bench:
         """Users who know nothing of each other, with settings of their own."""
         if not self._profile.arrivals:
             return
-        capacity = self._capacity()
         for load, share in LOADS.items():
             count = max(1, round(self._profile.arrivals * share))
-            asked = poisson(load * capacity, count, self._mixed, seed=number)
+            # Measured each time: a shared machine is not as fast a minute later.
+            asked = poisson(load * self._capacity(), count, self._mixed, seed=number)
             for server in self._in_turn(number):
                 served = drive(server, Arrivals(asked))
                 yield {
