@@ -31,6 +31,7 @@ from benchmarks.machine import RESULTS, headline, machine, write_results
 from benchmarks.plots import draw
 from benchmarks.random_models import look_alike, random_model
 from benchmarks.servers import (
+    IN_FLIGHT,
     BarePass,
     OurServer,
     QueuedServer,
@@ -40,7 +41,16 @@ from benchmarks.servers import (
     WindowServer,
     drive,
 )
-from benchmarks.workloads import Arrivals, Asked, ClosedLoop, figures, flood, poisson, zipf
+from benchmarks.workloads import (
+    Arrivals,
+    Asked,
+    ClosedLoop,
+    figures,
+    flood,
+    one_after_another,
+    poisson,
+    zipf,
+)
 from engine.executor import LoadReport
 from engine.jobs import Family, GenerationRequest, ModelSpec, Sampler
 from engine.pace import MOST_ROWS
@@ -137,7 +147,11 @@ SECTIONS = {
     "passes": ("A forward pass of the bare UNet", "rows", ("bare_ms", "row_ms", "share")),
     "users": ("Users who ask again at once", "users", ("per_second", "mean", "p50", "p95")),
     "poisson": ("Users who come by chance", "load", ("per_second", "mean", "p95", "p99")),
-    "flood": ("A single request beside a flood", None, ("alone", "beside", "times")),
+    "flood": (
+        "A single request beside a flood",
+        None,
+        ("alone", "batch", "beside", "batches"),
+    ),
     "modes": ("Eight models, room for three", None, ("switches", "per_second", "mean", "p95")),
     "joins": ("Steps until a newcomer's first", "others", ("steps",)),
     "switches": (
@@ -221,11 +235,11 @@ class Bench:
             Asked(number, f"user {number}", 0.0, self._alike(number)) for number in range(count)
         ]
 
-    def _capacity(self) -> float:
-        """Returns how many requests stock serves in a second, mixed, as fast as it is just now."""
-        count = min(len(Sampler), self._profile.arrivals or 2)
+    def _stock_seconds(self, count: int) -> list[float]:
+        """Returns what stock takes for each of the mixed requests, drawn one after another."""
         asked = [Asked(each, f"user {each}", 0.0, self._mixed(each)) for each in range(count)]
-        return float(figures(drive(self._stock, Arrivals(asked)))["per_second"])
+        served = [0.0, *(each.at for each in drive(self._stock, Arrivals(asked)))]
+        return [after - before for before, after in itertools.pairwise(served)]
 
     # What is measured
 
@@ -271,20 +285,28 @@ class Bench:
                 }
 
     def _poisson(self, number: int) -> Iterator[Figure]:
-        """Users who know nothing of each other, with settings of their own."""
+        """Users who know nothing of each other, with settings of their own.
+
+        Who draws one picture after another takes as long for each whenever it is asked for. So
+        stock draws all of them first, which says how fast people have to come for a load of so
+        much, and when each would have had its picture; a shared machine is not as fast a minute
+        later, and a load that is meant to be 1.5 would be another.
+        """
         if not self._profile.arrivals:
             return
         for load, share in LOADS.items():
             count = max(1, round(self._profile.arrivals * share))
-            # Measured each time: a shared machine is not as fast a minute later.
-            asked = poisson(load * self._capacity(), count, self._mixed, seed=number)
-            for server in self._in_turn(number):
-                served = drive(server, Arrivals(asked))
+            took = self._stock_seconds(count)
+            asked = poisson(load / statistics.mean(took), count, self._mixed, seed=number)
+            served = {self._stock.name: one_after_another(asked, took)}
+            for server in reversed(self._servers[1:]):  # ours first, before much has changed
+                served[server.name] = drive(server, Arrivals(asked))
+            for server in self._servers:
                 yield {
                     "section": "poisson",
                     "server": server.name,
                     "load": load,
-                    **figures(served),
+                    **figures(served[server.name]),
                 }
 
     def _flood(self, number: int) -> Iterator[Figure]:
@@ -292,9 +314,10 @@ class Bench:
         count = self._profile.flood
         if number or not count:
             return
-        for server in (self._stock, QueuedServer(self._ours)):
+        for server, together in ((self._stock, 1), (QueuedServer(self._ours), IN_FLIGHT)):
             alone = drive(server, Arrivals(self._many(1)))[-1].latency
-            asked = flood(count, 2 / self._capacity(), self._alike)
+            batch = drive(server, Arrivals(self._many(together)))[-1].latency
+            asked = flood(count, sum(self._stock_seconds(2)), self._alike)
             served = drive(server, Arrivals(asked), until=count)[-1]
             while server.busy:  # what was under way leaves
                 server.turn()
@@ -302,8 +325,9 @@ class Bench:
                 "section": "flood",
                 "server": server.name,
                 "alone": alone,
+                "batch": batch,
                 "beside": served.latency,
-                "times": served.latency / alone,
+                "batches": (served.latency - alone) / batch,
             }
 
     def _modes(self, number: int) -> Iterator[Figure]:
@@ -437,7 +461,9 @@ _UNITS = {
     "bare_ms": "bare ms",
     "step_ms": "step ms",
     "alone": "alone s",
+    "batch": "a batch s",
     "beside": "beside s",
+    "batches": "batches more",
     "row_ms": "ms a row",
     "share": "of the peak",
     "disk_s": "from disk s",

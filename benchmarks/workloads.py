@@ -130,6 +130,20 @@ def poisson(rate: float, count: int, request_of: RequestOf, seed: int) -> list[A
     return asked
 
 
+def one_after_another(asked: Iterable[Asked], seconds: Sequence[float]) -> list[Served]:
+    """Returns when each has a picture of who draws them one by one, first come, first served.
+
+    Args:
+        asked: in the order of their coming.
+        seconds: what each takes to draw.
+    """
+    served, free = [], 0.0
+    for each, took in zip(asked, seconds, strict=True):
+        free = max(free, each.at) + took
+        served.append(Served(each, free))
+    return served
+
+
 def flood(count: int, gap: float, request_of: RequestOf) -> list[Asked]:
     """Returns a member's many requests, all at once, and after a gap another's single one, last."""
     many = [Asked(number, "flood", 0.0, request_of(number)) for number in range(count)]
