@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 # One file per finished set-up step; newer than its requirements means nothing to do.
 READY  := $(VENV)/.ready
 DEV    := $(VENV)/.ready-dev
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 PIP    := $(BIN)/python -m pip --disable-pip-version-check install -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -19,8 +20,11 @@ run: $(READY) ## Sets up and starts the bot and its page
 check: $(READY) ## Says what is set up and what is not
 	@$(BIN)/python bot.py check
 
-test: $(DEV) ## Sets up and runs the whole test suite, the cluster's left out
-	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not ray" $(ARGS)
+test: $(DEV) ## Sets up and runs the tests that need nothing but Python
+	$(PYTEST) -m "not ray and not browser" $(ARGS)
+
+test-page: $(DEV) ## Uses the page in a real browser, Debian's Chromium
+	$(PYTEST) -m browser $(ARGS)
 
 test-ray: $(DEV) ## Draws on a real Ray cluster of several nodes on this machine, and kills some
 	$(BIN)/python -m pytest -m ray $(ARGS) tests/test_ray.py
