@@ -117,17 +117,19 @@ class ClosedLoop:
 def poisson(rate: float, count: int, request_of: RequestOf, seed: int) -> list[Asked]:
     """Returns requests of many users who know nothing of each other.
 
+    Of a Poisson process of which it is known how many came within a time, the times are uniform.
+    So the rate is met, whatever the seed; with gaps drawn one by one, 60 come a tenth faster or
+    slower, and a line that grows does so by half more or less.
+
     Args:
         rate: of arrival, per second.
         count: requests.
         request_of: what the n-th asks for.
         seed: the same seed, the same times.
     """
-    random, at, asked = Random(seed), 0.0, []  # noqa: S311 - arrivals, no secrets
-    for number in range(count):
-        asked.append(Asked(number, f"user {number}", at, request_of(number)))
-        at += random.expovariate(rate)
-    return asked
+    random = Random(seed)  # noqa: S311 - arrivals, no secrets
+    times = sorted(random.uniform(0, count / rate) for _ in range(count))
+    return [Asked(n, f"user {n}", at, request_of(n)) for n, at in enumerate(times)]
 
 
 def one_after_another(asked: Iterable[Asked], seconds: Sequence[float]) -> list[Served]:

@@ -138,6 +138,10 @@ def test_poisson_arrivals_have_their_rate_and_their_seed() -> None:
     assert asked[-1].at == pytest.approx(1000, rel=0.1)
     assert asked == poisson(4.0, 4000, ask, seed=1)
     assert asked != poisson(4.0, 4000, ask, seed=2)
+    for seed in range(20):  # few of them too
+        few = [each.at for each in poisson(4.0, 20, ask, seed)]
+        assert few == sorted(few)
+        assert 0 <= few[0] <= few[-1] <= 5
 
 
 def test_the_single_request_beside_a_flood_comes_last() -> None:
