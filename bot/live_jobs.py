@@ -134,9 +134,9 @@ class LiveJobs:
         running = replace(record, status=JobStatus.RUNNING, attempts=record.attempts + 1)
 
         def on_event(progress: Progress | None) -> None:
-            if progress is None:  # its worker died: it waits again
+            if progress is None:  # its worker died, or its device had no room: it waits again
                 live.begun.clear()
-                live.show(JobView(record, setback=Setback.WORKER_DIED))
+                live.show(JobView(record, setback=Setback.INTERRUPTED))
             else:
                 live.begun.set()
                 live.show(JobView(running, progress=progress))

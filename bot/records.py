@@ -264,7 +264,7 @@ class Setback(StrEnum):
     """What has a job wait once more that ran, or was in line, before."""
 
     RESTART = "restart"
-    WORKER_DIED = "worker died"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)

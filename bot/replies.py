@@ -52,7 +52,7 @@ _STAGES = {
 
 _SETBACKS = {
     Setback.RESTART: later("Back after a restart"),
-    Setback.WORKER_DIED: later("This was interrupted and is drawn again"),
+    Setback.INTERRUPTED: later("This was interrupted and is drawn again"),
 }
 
 

@@ -159,10 +159,9 @@ async def test_loads_are_told_beside_requests(tmp_path: Path) -> None:
             "Back after a restart. Next, as soon as cuda:0 has room.",
         ),
         (
-            replace(WAITING, setback=Setback.WORKER_DIED),
+            replace(WAITING, setback=Setback.INTERRUPTED),
             [LANE],
-            "Its worker died; it waits for a device that draws nothing else. "
-            "Next, as soon as cuda:0 has room.",
+            "It was interrupted and waits for a device again. Next, as soon as cuda:0 has room.",
         ),
         (WAITING, [replace(LANE, state=LaneState.STARTING)], "The worker is starting."),
         (replace(WAITING, paused=""), [LANE], "Drawing is paused; places are kept."),

@@ -30,7 +30,7 @@ _CAME_BY = {"discord": "Discord", "web": "the page", "cli": "the terminal"}
 
 _SETBACKS = {
     Setback.RESTART: "Back after a restart.",
-    Setback.WORKER_DIED: "Its worker died; it waits for a device that draws nothing else.",
+    Setback.INTERRUPTED: "It was interrupted and waits for a device again.",
 }
 
 _ERRANDS = {

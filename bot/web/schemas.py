@@ -229,7 +229,7 @@ class JobOut(BaseModel):
         description="Why nothing that waits is drawn, empty for no reason given; null where it is."
     )
     setback: Setback | None = Field(
-        description="Why it waits once more: a restart, or a worker that died; null where not."
+        description="Why it waits once more: a restart, or that it was interrupted; null where not."
     )
     expected_at: datetime | None = Field(
         description="When it will be done; null where what it takes was never measured."

@@ -8,7 +8,7 @@ const STAGES = {
 
 const SETBACKS = {
   restart: "Back after a restart",
-  "worker died": "This was interrupted and is drawn again",
+  interrupted: "This was interrupted and is drawn again",
 };
 
 export function stageOf(job) {
