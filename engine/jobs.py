@@ -158,6 +158,12 @@ class ModelSpec:
             return self.known_as
         return _key(str(self.path), self.prediction_type, self.vae and str(self.vae))
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files and folders that it is read from, the LoRAs that count included."""
+        loras = (lora.path for lora in self.loras if lora.strength)
+        return (self.path, *([self.vae] if self.vae else []), *loras)
+
 
 @lru_cache(1024)  # it is asked for many times in each turn of a large fleet
 def _key(path: str, prediction_type: str | None, vae: str | None) -> str:

@@ -37,7 +37,7 @@ class Need:
     @property
     def files(self) -> frozenset[Path]:
         """All files and folders of its models."""
-        return frozenset(path for model in self.models for path in _files_of(model))
+        return frozenset(path for model in self.models for path in model.files)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +79,3 @@ def shortage_of(need: Need, error: BaseException) -> Shortage | None:
 def lack_of(file: Path) -> Shortage:
     """Returns the shortage of a machine that has no such file."""
     return Shortage(frozenset({file}), is_missing=True)
-
-
-def _files_of(model: ModelSpec) -> list[Path]:
-    loras = [lora.path for lora in model.loras if lora.strength]
-    return [model.path, *([model.vae] if model.vae else []), *loras]

@@ -406,7 +406,7 @@ class RayExecutor(ProcessExecutor):
 
     async def _make_known(self, worker: LivingWorker, models: Sequence[ModelSpec]) -> None:
         assert isinstance(worker, _RayWorker)  # noqa: S101 - made above
-        paths = [path for model in models for path in _files_of(model)]
+        paths = [path for model in models for path in model.files]
         await worker.locate(list(dict.fromkeys(paths)))
 
 
@@ -598,11 +598,6 @@ async def _left(executor: Executor, leave: Callable[[Executor], Awaitable[None]]
         await leave(executor)
     except Exception:
         log.exception("%s did not leave well", executor.device)
-
-
-def _files_of(model: ModelSpec) -> list[Path]:
-    loras = [lora.path for lora in model.loras if lora.strength]
-    return [model.path, *([model.vae] if model.vae else []), *loras]
 
 
 def _parts_of(path: Path) -> list[tuple[str, int]]:
