@@ -45,6 +45,7 @@ from benchmarks.workloads import (
     Arrivals,
     Asked,
     ClosedLoop,
+    RequestOf,
     figures,
     flood,
     one_after_another,
@@ -58,7 +59,7 @@ from engine.worker_host import prepare_device
 from engine.workers.host_cache import HostCache
 
 DEMO = Path(__file__).parent.parent / "models" / "diffusers" / "dream-demo"
-LOADS = {0.5: 0.2, 0.95: 0.4, 1.5: 1.0}
+LOADS = {0.5: 0.12, 0.95: 0.24, 1.5: 1.0}
 """How fast people come, as a share of what the stock pipeline can serve, and the share of
 `Profile.arrivals` that come so: the fewer come, the less there is to see."""
 
@@ -89,7 +90,7 @@ class Profile:
     users: tuple[int, ...] = (1, 2, 4, 8)
     steps: int = 12
     each: int = 3
-    arrivals: int = 60
+    arrivals: int = 100
     flood: int = 200
     modes: int = 32
     returns: int = 5
@@ -109,7 +110,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = {
             users=(1, 2, 4, 8, 16),
             steps=20,
             each=2,
-            arrivals=32,
+            arrivals=60,
             modes=0,
             rounds=1,
         ),
@@ -119,7 +120,7 @@ PROFILES: Mapping[str, tuple[Profile, ...]] = {
             users=(1, 2, 4, 8, 16),
             steps=20,
             each=1,
-            arrivals=12,
+            arrivals=20,
             modes=0,
             rounds=1,
         ),
@@ -235,9 +236,9 @@ class Bench:
             Asked(number, f"user {number}", 0.0, self._alike(number)) for number in range(count)
         ]
 
-    def _stock_seconds(self, count: int) -> list[float]:
-        """Returns what stock takes for each of the mixed requests, drawn one after another."""
-        asked = [Asked(each, f"user {each}", 0.0, self._mixed(each)) for each in range(count)]
+    def _stock_seconds(self, count: int, request_of: RequestOf) -> list[float]:
+        """Returns what stock takes for each of so many requests, drawn one after another."""
+        asked = [Asked(each, f"user {each}", 0.0, request_of(each)) for each in range(count)]
         served = [0.0, *(each.at for each in drive(self._stock, Arrivals(asked)))]
         return [after - before for before, after in itertools.pairwise(served)]
 
@@ -296,7 +297,7 @@ class Bench:
             return
         for load, share in LOADS.items():
             count = max(1, round(self._profile.arrivals * share))
-            took = self._stock_seconds(count)
+            took = self._stock_seconds(count, self._mixed)
             asked = poisson(load / statistics.mean(took), count, self._mixed, seed=number)
             served = {self._stock.name: one_after_another(asked, took)}
             for server in reversed(self._servers[1:]):  # ours first, before much has changed
@@ -314,20 +315,27 @@ class Bench:
         count = self._profile.flood
         if number or not count:
             return
-        for server, together in ((self._stock, 1), (QueuedServer(self._ours), IN_FLIGHT)):
-            alone = drive(server, Arrivals(self._many(1)))[-1].latency
-            batch = drive(server, Arrivals(self._many(together)))[-1].latency
-            asked = flood(count, sum(self._stock_seconds(2)), self._alike)
-            served = drive(server, Arrivals(asked), until=count)[-1]
-            while server.busy:  # what was under way leaves
-                server.turn()
+        took = self._stock_seconds(8, self._alike)
+        asked = flood(count, sum(took[:2]), self._alike)
+        ours = QueuedServer(self._ours)
+        alone = drive(ours, Arrivals(self._many(1)))[-1].latency
+        together = drive(ours, Arrivals(self._many(IN_FLIGHT)))[-1].latency
+        served = drive(ours, Arrivals(asked), until=count)[-1]
+        while ours.busy:  # what was under way leaves
+            ours.turn()
+        one = statistics.median(took)
+        queued = one_after_another(asked, [one] * len(asked))[-1]
+        for name, single, batch, beside in (
+            (self._stock.name, one, one, queued.latency),
+            (ours.name, alone, together, served.latency),
+        ):
             yield {
                 "section": "flood",
-                "server": server.name,
-                "alone": alone,
+                "server": name,
+                "alone": single,
                 "batch": batch,
-                "beside": served.latency,
-                "batches": (served.latency - alone) / batch,
+                "beside": beside,
+                "batches": (beside - single) / batch,
             }
 
     def _modes(self, number: int) -> Iterator[Figure]:
