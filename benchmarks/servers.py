@@ -50,33 +50,88 @@ class Server(Protocol):
         """Forgets what is under way."""
 
 
+class Service:
+    """A server that serves a workload, on a clock that runs while it does.
+
+    Time in which nobody asks is passed over, and so is that in which another server is at work.
+
+    Attributes:
+        served: who has a picture by now.
+        done: whether nobody asks any more.
+    """
+
+    def __init__(self, server: Server, workload: Workload) -> None:
+        self.served: list[Served] = []
+        self.done = False
+        self._server = server
+        self._workload = workload
+        self._asked: dict[int, Asked] = {}
+        self._now = 0.0
+
+    def turn(self) -> None:
+        """Has the server take who is due, and do a bit of its work."""
+        began = time.perf_counter() - self._now
+        for each in self._workload.due(self._now):
+            self._asked[each.number] = each
+            self._server.submit(each)
+        if not self._server.busy:
+            at = self._workload.next_at()
+            self.done = at is None
+            self._now = max(self._now, at or 0.0)
+            return
+        finished = self._server.turn()
+        self._now = time.perf_counter() - began
+        for number in finished:
+            self.served.append(Served(self._asked[number], self._now))
+            self._workload.served(self.served[-1])
+
+    def rest(self) -> None:
+        """Waits for what its device still does; another server is next."""
+        began = time.perf_counter()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._now += time.perf_counter() - began
+
+
 def drive(server: Server, workload: Workload, until: int | None = None) -> list[Served]:
-    """Lets a server serve a workload, in real time.
+    """Lets a server serve a workload.
 
     Args:
         server: who draws.
         workload: who asks.
         until: ends as soon as the request of this number is served; None serves all.
     """
-    asked: dict[int, Asked] = {}
-    served: list[Served] = []
-    began = time.perf_counter()
-    while True:
-        for each in workload.due(time.perf_counter() - began):
-            asked[each.number] = each
-            server.submit(each)
-        if server.busy:
-            for number in server.turn():
-                served.append(Served(asked[number], time.perf_counter() - began))
-                workload.served(served[-1])
-                if number == until:
-                    server.reset()
-                    return served
-        else:
-            at = workload.next_at()
-            if at is None:
-                return served
-            time.sleep(max(0.0, began + at - time.perf_counter()))
+    service = Service(server, workload)
+    while not service.done:
+        service.turn()
+        if until is not None and until in (each.asked.number for each in service.served):
+            server.reset()
+            break
+    return service.served
+
+
+def drive_all(servers: Sequence[Server], workload_of: Callable[[], Workload]) -> list[list[Served]]:
+    """Lets servers serve the same workload, picture by picture in turn.
+
+    What a shared machine does meanwhile then meets all of them alike: whoever has drawn least is
+    next. Files that are still written while another one draws take none of its time on a machine of
+    several cores.
+
+    Args:
+        servers: who draw.
+        workload_of: returns the same workload each time, from its beginning.
+
+    Returns:
+        Who was served, for each server.
+    """
+    services = [Service(server, workload_of()) for server in servers]
+    while at_work := [service for service in services if not service.done]:
+        service = min(at_work, key=lambda each: len(each.served))
+        drawn = len(service.served)
+        while not service.done and len(service.served) == drawn:
+            service.turn()
+        service.rest()
+    return [service.served for service in services]
 
 
 class StockServer:
@@ -140,18 +195,17 @@ class WindowServer(StockServer):
         self.pipeline, self.schedule = stock.pipeline, stock.schedule
         self._waiting = deque()
         self._most = most
-        self._opened: float | None = None
+        self._waited = 0.0
 
     def turn(self) -> list[int]:
         """Waits until the window closes, then draws all that fit together."""
-        now = time.perf_counter()
-        if self._opened is None:
-            self._opened = now
         batch = [each for each in self._waiting if _call(each) == _call(self._waiting[0])]
-        if len(batch) < self._most and now - self._opened < WINDOW:
+        if len(batch) < self._most and self._waited < WINDOW:
+            began = time.perf_counter()
             time.sleep(0.001)
+            self._waited += time.perf_counter() - began
             return []
-        self._opened = None
+        self._waited = 0.0
         batch = batch[: self._most]
         for each in batch:
             self._waiting.remove(each)
@@ -160,7 +214,7 @@ class WindowServer(StockServer):
     def reset(self) -> None:
         """See `Server`."""
         super().reset()
-        self._opened = None
+        self._waited = 0.0
 
 
 def _call(asked: Asked) -> tuple[object, ...]:

@@ -4,8 +4,9 @@
     python -m benchmarks.serving --profile gpu    random weights in the shapes of SD1.5 and SDXL
 
 All servers draw the same requests with the same model and end with PNG files; ours makes its
-previews as well. Every round lets each server serve each workload, in changing order, so that
-whatever else the machine does meets all alike: what counts are the ratios, round by round.
+previews as well. Every round lets each server serve each workload, picture by picture in turn where
+that can be, so that whatever else the machine does meets all alike: what counts are the ratios,
+round by round.
 
 The servers: *stock* is diffusers' pipeline behind a lock; *window* the same, where requests that
 come within 50 ms and agree in all settings share a call; *ours, one by one* is our step loop
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from benchmarks.servers import (
     StockServer,
     WindowServer,
     drive,
+    drive_all,
 )
 from benchmarks.workloads import (
     Arrivals,
@@ -271,13 +274,14 @@ class Bench:
     def _users(self, number: int) -> Iterator[Figure]:
         """Users who ask again as soon as they have a picture; all with the same settings.
 
-        A single one's pictures are drawn by all servers in turn, one by one: what a shared machine
-        gives to one of them and not to the next would be more than what they differ by.
+        All servers serve them at once, picture by picture in turn: what a shared machine gives to
+        one of them and not to the next would be more than what they differ by.
         """
         for users in self._profile.users:
-            times, each = (1, self._profile.each) if users > 1 else (2 * self._profile.each, 1)
-            for _, server in itertools.product(range(times), self._in_turn(number)):
-                served = drive(server, ClosedLoop(users, each, self._alike))
+            each = self._profile.each * (1 if users > 1 else 2)
+            servers = self._in_turn(number)
+            found = drive_all(servers, partial(ClosedLoop, users, each, self._alike))
+            for server, served in zip(servers, found, strict=True):
                 yield {
                     "section": "users",
                     "server": server.name,

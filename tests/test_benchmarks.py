@@ -10,6 +10,7 @@ from benchmarks import discord_crowd, web
 from benchmarks.claims import claims
 from benchmarks.decisions import measure
 from benchmarks.random_models import random_model
+from benchmarks.servers import drive, drive_all
 from benchmarks.serving import PROFILES, SECTIONS, run, table
 from benchmarks.workloads import (
     Arrivals,
@@ -168,6 +169,52 @@ def test_figures_count_from_the_first_request_to_the_last_picture() -> None:
     assert found["seconds"] == 4.0
     assert found["per_second"] == 1.0
     assert (found["mean"], found["p50"], found["p99"]) == (1.0, 1.0, 1.0)
+
+
+class Painter:
+    """A server that draws so many at each turn, and notes that it did."""
+
+    def __init__(self, name: str, together: int, turns: list[str]) -> None:
+        self.name = name
+        self._together = together
+        self._turns = turns
+        self._waiting: list[int] = []
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._waiting)
+
+    def submit(self, asked: Asked) -> None:
+        self._waiting.append(asked.number)
+
+    def turn(self) -> list[int]:
+        self._turns.append(self.name)
+        drawn, self._waiting = self._waiting[: self._together], self._waiting[self._together :]
+        return drawn
+
+    def reset(self) -> None:
+        self._waiting.clear()
+
+
+def test_servers_at_work_together_draw_in_turn_and_whoever_has_drawn_least_is_next() -> None:
+    turns: list[str] = []
+    servers = [Painter("one", 1, turns), Painter("two", 2, turns)]
+
+    found = drive_all(servers, lambda: ClosedLoop(users=2, each=2, request_of=ask))
+
+    assert turns == ["one", "two", "one", "one", "two", "one"]
+    for served in found:
+        assert sorted(each.asked.number for each in served) == [0, 1, 2, 3]
+        assert all(each.latency > 0 for each in served)
+
+
+def test_time_in_which_nobody_asks_is_passed_over() -> None:
+    asked = [Asked(number, "u", 1000.0 * number, REQUEST) for number in range(3)]
+
+    served = drive(Painter("one", 1, []), Arrivals(asked))
+
+    assert [each.at // 1000 for each in served] == [0, 1, 2]
+    assert all(each.latency < 500 for each in served)
 
 
 def test_what_is_claimed_of_a_gpu_is_looked_for_on_a_gpu_alone() -> None:
