@@ -144,6 +144,36 @@ async def test_what_is_no_json_is_refused_and_not_echoed(page: Page, body: bytes
     assert "Traceback" not in answer.text
 
 
+HUNDRED_THOUSAND = range(100_000)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"loras": [1 for _ in HUNDRED_THOUSAND]}, "loras", "at most 10"),
+        ({"loras": [{"name": "a"} for _ in HUNDRED_THOUSAND]}, "loras", "at most 10"),
+        ({f"unknown {i}": 1 for i in HUNDRED_THOUSAND}, "body", "at most 100 keys"),
+        ({"loras": [{str(i): 1 for i in HUNDRED_THOUSAND}]}, "loras", "at most 100 keys"),
+    ],
+    ids=["wrong LoRAs", "LoRAs", "unknown keys", "unknown keys of a LoRA"],
+)
+async def test_a_body_with_far_too_much_in_it_gets_one_short_error(
+    page: Page, fields: dict[str, Any], field: str, words: str
+) -> None:
+    answer = await page.client.post("/api/jobs", json={"prompt": "x", **fields})
+    problem = answer.json()
+    assert (answer.status_code, problem["field"], len(problem["errors"])) == (422, field, 1)
+    assert words in problem["allowed"]
+    assert len(answer.content) < 1000
+
+
+async def test_of_many_errors_the_first_fifty_are_told(page: Page) -> None:
+    wrong = [{f"unknown {i}": 1 for i in range(100)} for _ in range(10)]
+    answer = await page.client.post("/api/jobs", json={"prompt": "x", "loras": wrong})
+    assert (answer.status_code, len(answer.json()["errors"])) == (422, 50)
+    assert len(answer.content) < 10_000
+
+
 @pytest.mark.parametrize(
     "name", ["nope", "..%2f..%2fdreamlab.db", "%00", "a" * 5000, "%ff", "'; DROP TABLE jobs; --"]
 )

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 MEDIA_TYPE = "application/problem+json"
 
 _MOST_ERRORS = 50
-"""A file can be wrong in more ways than anybody reads."""
+"""A file or a body can be wrong in more ways than anybody reads."""
 
 
 _OPENAI_NAMES = {"mode": "model", "count": "n", "width": "size", "height": "size"}
@@ -264,7 +264,7 @@ def install(app: FastAPI, routers: Sequence[APIRouter]) -> None:
 
 def answer_for_invalid(errors: Sequence[Any]) -> JSONResponse:
     """Returns the answer for a body or parameter of the wrong type; the first error leads."""
-    found = [_as_request_error(error) for error in errors]
+    found = [_as_request_error(error) for error in errors[:_MOST_ERRORS]]
     lead = found[0]
     return problem(
         HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -300,6 +300,11 @@ def _as_request_error(error: Mapping[str, Any]) -> RequestError:
         value = "what was sent"  # all of it: too much to repeat, and a secret may be in it
     if kind == "missing":
         return RequestError(field, value, "something; it is needed")
+    if kind == "too_long":  # all that is too much is not written out to show its beginning
+        counts = error["ctx"]
+        return RequestError(
+            field, f"{counts['actual_length']} of them", f"at most {counts['max_length']}"
+        )
     return RequestError(field, value, _EXPECTED.get(kind, error["msg"]))
 
 

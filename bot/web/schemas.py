@@ -5,7 +5,7 @@ import re
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from bot.records import ImageRecord, JobRecord, JobView, Setback
@@ -20,15 +20,26 @@ from engine.jobs import (
     RequestDraft,
     Stage,
 )
+from modes.modes_file import LORAS_LIMIT
 from modes.request_fields import read_size
 
 _COMMAND = re.compile(r"\s*/([a-z][\w-]*)(?:\s+|$)", re.IGNORECASE)
+
+MOST_KEYS = 100
+"""Most keys of one object that was sent: each unknown one has an error of its own."""
 
 
 class Sent(BaseModel):
     """Something that was sent: no unknown keys, no silent conversions, no NaN."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bounded(cls, sent: object) -> object:
+        if isinstance(sent, dict) and len(sent) > MOST_KEYS:
+            raise PydanticCustomError("too_many_keys", "at most {most} keys", {"most": MOST_KEYS})
+        return sent
 
 
 def _whole(text: str) -> str:
@@ -85,7 +96,9 @@ class DraftIn(Sent):
     seed: Plain = _optional("integer", "0 to 4294967295; left out, one is drawn.")
     count: Plain = _optional("integer", "How many pictures.")
     loras: list[LoraIn] = Field(
-        default_factory=list, description="Laid over the model, as the mode allows."
+        default_factory=list,
+        max_length=LORAS_LIMIT,
+        description="Laid over the model, as the mode allows.",
     )
     made_of: Text | None = Field(
         default=None,
