@@ -87,6 +87,17 @@ async def test_a_whole_file_as_yaml_is_kept_to_the_letter(page: Page) -> None:
     assert text_of(page) == text
 
 
+@pytest.mark.parametrize("kind", ["Application/YAML", "APPLICATION/YAML; charset=utf-8"])
+async def test_yaml_is_known_in_capitals_too(page: Page, kind: str) -> None:
+    text = MODES.format(root=page.catalog.model_root).replace("title: Small", "title: Tiny # ours")
+
+    headers = {"Content-Type": kind}
+    answer = await page.client.put("/api/modes", content=text.encode(), headers=headers)
+
+    assert answer.status_code == 200, answer.text
+    assert text_of(page) == text
+
+
 async def test_a_whole_file_as_json_can_be_edited_afterwards(page: Page) -> None:
     answer = await page.client.put("/api/modes", json=whole(page))
     added = await page.client.post("/api/modes/third", json=THIRD)

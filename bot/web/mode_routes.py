@@ -95,7 +95,7 @@ async def replace_file(
     Where something in it is not allowed, all of that is told and nothing changes.
     """
     content = await request.body()
-    if request.headers["content-type"].startswith(YAML):
+    if request.headers["content-type"].lower().startswith(YAML):
         await edits.replace(content, version)
     else:
         await edits.replace_with(_parsed(content), version)
