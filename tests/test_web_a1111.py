@@ -114,6 +114,17 @@ async def test_a_picture_becomes_another(page: Page) -> None:
     assert (request.strength, request.source is not None) == (0.5, True)
 
 
+async def test_a_picture_may_come_in_lines(page: Page) -> None:
+    file = io.BytesIO()
+    png().save(file, "PNG")
+    lines = base64.encodebytes(file.getvalue()).decode()
+    for image in (lines, "data:image/png;base64," + lines.replace("\n", "\r\n")):
+        body = {**SMALL, "init_images": [image]}
+        answer = await page.client.post("/sdapi/v1/img2img", json=body, headers=bearer(ADA))
+        assert answer.status_code == 200, answer.text
+        assert page.executor.requests[-1].source is not None
+
+
 async def test_the_size_follows_the_picture_where_none_is_asked_for(page: Page) -> None:
     file = io.BytesIO()
     png().save(file, "PNG")
@@ -191,6 +202,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"alwayson_scripts": {"ControlNet": {"args": [{}, {"weight": 1}]}}}, "alwayson", "done"),
     ({"prompt": 5}, "prompt", "text"),
     ({"prompt": "\ud800"}, "prompt", "text"),
+    ({"sampler_name": "Euler a", "sampler_index": "\ud800"}, "sampler_index", "valid Unicode"),
+    ({"sampler_name": "\ud800"}, "sampler_name", "valid Unicode"),
+    ({"scheduler": "\ud800"}, "scheduler", "valid Unicode"),
 ]
 
 

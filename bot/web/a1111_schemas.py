@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bot.records import JobRecord, JobView
 from bot.source_images import ALLOWED
-from bot.web.schemas import Plain
+from bot.web.schemas import Plain, Text
 from engine.errors import RequestError
 from engine.jobs import RequestDraft, Sampler
 from modes.mode_config import ModeConfig
@@ -64,7 +64,7 @@ class TextToImageIn(BaseModel):
         },
     )
 
-    prompt: str = Field("", description="The words to draw; <lora:name:0.8> in them counts.")
+    prompt: Text = Field("", description="The words to draw; <lora:name:0.8> in them counts.")
     negative_prompt: Plain = Field(None, json_schema_extra={"type": "string"})
     seed: Plain = Field(None, description="-1 draws one.", json_schema_extra={"type": "integer"})
     steps: Plain = Field(None, json_schema_extra={"type": "integer"})
@@ -77,9 +77,9 @@ class TextToImageIn(BaseModel):
         json_schema_extra={"type": "integer"},
     )
     n_iter: Plain = Field(None, json_schema_extra={"type": "integer"})
-    sampler_name: str | None = None
-    sampler_index: str | None = Field(None, description="The same, as older clients say it.")
-    scheduler: str | None = Field(None, description="automatic, or karras.")
+    sampler_name: Text | None = None
+    sampler_index: Text | None = Field(None, description="The same, as older clients say it.")
+    scheduler: Text | None = Field(None, description="automatic, or karras.")
     denoising_strength: Plain = Field(
         None,
         description="Counts with a picture to start from.",
@@ -398,7 +398,9 @@ def _times(field: str, value: object) -> int:
 
 def _decoded(text: str) -> bytes:
     head, comma, rest = text.partition(",")
+    encoded = rest if comma and head.startswith("data:") else text
     try:
-        return base64.b64decode(rest if comma and head.startswith("data:") else text, validate=True)
+        # Some clients break it into lines, as mail does.
+        return base64.b64decode("".join(encoded.split()), validate=True)
     except ValueError:
         raise RequestError("init_images", "what was sent", f"base64 of {ALLOWED}") from None
