@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 from bot.settings import Settings
 from bot.web.access import MOST_FAILURES, Access, TooFastError
 from bot.web.events import MOST_OF_ONE
-from bot.web.guard import MAX_SIGN_IN
+from bot.web.guard import MAX_BODY, MAX_SIGN_IN
 from bot.web.pace import Pace
 from bot.web.roles import RULES, Role
 from tests.web_kit import PATIENCE, UNUSED, Page, open_page
@@ -461,6 +461,44 @@ async def test_who_trickles_a_body_is_told_that_it_took_too_long(
     answer = await raw(page, request + b"{")
     assert answer.split()[1] == b"408"
     assert b"took too long" in answer
+
+
+async def test_a_body_as_long_as_a_picture_that_holds_none_is_not_read(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody_reads(_: object) -> Any:
+        raise AssertionError("It was read.")
+
+    monkeypatch.setattr("starlette.requests.Request.json", nobody_reads)
+    headers = {**bearer(ADA), **JSON}
+    for path, field in (
+        ("/api/jobs", "loras"),
+        ("/api/jobs", "steps"),
+        ("/generate", "loras"),
+        ("/sdapi/v1/img2img", "alwayson_scripts"),
+        ("/sdapi/v1/img2img", "init_images"),
+    ):
+        for value in ("[]", "{}", "1", '{"name":"a"}'):
+            parts = (f'{{"prompt":"x","{field}":[', ",".join([value] * 100_000), "]}")
+
+            async def one_by_one(parts: tuple[str, ...] = parts) -> AsyncIterator[bytes]:
+                for part in parts:
+                    yield part.encode()
+
+            for content in ("".join(parts), one_by_one()):
+                answer = await page.client.post(path, content=content, headers=headers)
+                assert answer.status_code == 413, (path, field, value)
+                assert "10000 commas" in answer.json()["detail"]
+
+
+async def test_what_is_in_a_long_body_beside_its_picture_counts_alone(page: Page) -> None:
+    picture = png(64, 64, chunk(b"IDAT", zlib.compress(bytes(64 * (1 + 3 * 64)))))
+    picture += bytes(2 * MAX_BODY)  # what follows its end is left out
+    body = {"prompt": "a, b, c", "image": base64.b64encode(picture).decode()}
+    answer = await page.client.post("/generate", json=body, headers=bearer(ADA))
+    assert answer.status_code == 200, answer.text
+    wordy = await page.client.post("/api/jobs", json={"prompt": "," * 20_000}, headers=bearer(ADA))
+    assert (wordy.status_code, wordy.json()["field"]) == (422, "prompt")
 
 
 async def trickle(writer: asyncio.StreamWriter) -> None:

@@ -144,16 +144,13 @@ async def test_what_is_no_json_is_refused_and_not_echoed(page: Page, body: bytes
     assert "Traceback" not in answer.text
 
 
-HUNDRED_THOUSAND = range(100_000)
-
-
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"loras": [1 for _ in HUNDRED_THOUSAND]}, "loras", "at most 10"),
-        ({"loras": [{"name": "a"} for _ in HUNDRED_THOUSAND]}, "loras", "at most 10"),
-        ({f"unknown {i}": 1 for i in HUNDRED_THOUSAND}, "body", "at most 100 keys"),
-        ({"loras": [{str(i): 1 for i in HUNDRED_THOUSAND}]}, "loras", "at most 100 keys"),
+        ({"loras": [1] * 20_000}, "loras", "at most 10"),
+        ({"loras": [{"name": "a"}] * 9_000}, "loras", "at most 10"),
+        ({f"unknown {i}": 1 for i in range(9_000)}, "body", "at most 100 keys"),
+        ({"loras": [{str(i): 1 for i in range(9_000)}]}, "loras", "at most 100 keys"),
     ],
     ids=["wrong LoRAs", "LoRAs", "unknown keys", "unknown keys of a LoRA"],
 )

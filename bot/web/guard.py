@@ -28,6 +28,10 @@ MAX_DRAFT = (MAX_BYTES + 3) // 3 * 4 + MAX_BODY
 """Likewise where a picture to start from comes along, as base64: 4 characters for 3 bytes. The
 studio says what is wrong with one that is a little too large."""
 
+MOST_COMMAS = 10_000
+"""Likewise commas in such a body, which is long for its picture and has none in it. JSON has a
+comma between any two values, and millions of values would keep all others waiting."""
+
 MAX_MODES_FILE = 256 * 1024
 """Likewise for a whole modes file."""
 
@@ -190,6 +194,12 @@ def _too_large(limit: int) -> str:
     return f"The request is too large. Allowed: at most {limit // 1024} KiB."
 
 
+_TOO_FULL = (
+    "The request has too much in it beside a picture. Allowed: at most "
+    f"{MOST_COMMAS} commas where it is larger than {MAX_BODY // 1024} KiB."
+)
+
+
 class Guard:
     """Middleware that asks `check`, counts the body and puts the headers on every answer."""
 
@@ -243,13 +253,14 @@ class _Answer:
 
 
 def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
-    """Counts a body whose length nobody announced, and the seconds that it takes."""
+    """Counts a body whose length nobody announced, what is in it, and the seconds it takes."""
     taken = 0
+    commas = 0
     has_more = True
     due = asyncio.get_running_loop().time() + seconds
 
     async def limited() -> Message:
-        nonlocal taken, has_more
+        nonlocal taken, commas, has_more
         if not has_more:  # what may still come is the end of the connection
             return await receive()
         try:
@@ -259,9 +270,14 @@ def _limited(receive: Receive, limit: int, seconds: float) -> Receive:
             detail = f"The request took too long to arrive. Allowed: at most {seconds} seconds."
             raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, detail) from None
         has_more = message.get("more_body", False)
-        taken += len(message.get("body", b""))
+        body = message.get("body", b"")
+        taken += len(body)
         if taken > limit:
             raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _too_large(limit))
+        if limit == MAX_DRAFT:
+            commas += body.count(b",")
+            if taken > MAX_BODY and commas > MOST_COMMAS:
+                raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _TOO_FULL)
         return message
 
     return limited
