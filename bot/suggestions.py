@@ -71,8 +71,14 @@ def _rank(wanted: str, option: Option) -> int | None:
 
 
 def _scattered(wanted: str, options: Sequence[Option]) -> list[Option]:
-    letters = re.compile(".*?".join(map(re.escape, wanted.replace(" ", ""))))
-    return [option for option in options if letters.search(option[0].casefold())]
+    letters = wanted.replace(" ", "")
+    return [option for option in options if _in_order(letters, option[0].casefold())]
+
+
+def _in_order(letters: str, text: str) -> bool:
+    """Whether a text has these letters in this order, whatever stands between them."""
+    rest = iter(text)  # an expression would try all ways to place them, of which there are billions
+    return all(letter in rest for letter in letters)
 
 
 def _spelled_alike(wanted: str, options: Sequence[Option]) -> list[Option]:

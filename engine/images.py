@@ -9,7 +9,7 @@ ambiguous where a prompt itself holds such a line; then, and only then, a furthe
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -100,7 +100,7 @@ def parse_parameters(text: str) -> Parameters:
     """
     head, newline, last = text.rpartition("\n")
     if last.startswith(_SETTINGS):
-        settings = {key: _unquoted(value) for key, value in _PAIR.findall(last)}
+        settings = {key: _unquoted(value) for key, value in _pairs(last)}
     else:
         head, newline, settings = text, "\n", {}
     lines = head.split("\n") if newline else []
@@ -209,6 +209,19 @@ def _quoted(value: str) -> str:
     if value == value.strip() and not any(c in value for c in ',\n:"'):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def _pairs(line: str) -> Iterator[tuple[str, str]]:
+    """Yields keys and values; what is no pair is passed over, up to the next comma.
+
+    In a time that grows as the line does, since anybody may have written it: a search for the next
+    pair would begin anew at each character.
+    """
+    at = 0
+    while at < len(line):
+        if pair := _PAIR.match(line, at):
+            yield pair[1], pair[2]
+        at = pair.end() if pair else (line.find(",", at) + 1 or len(line))
 
 
 def _unquoted(value: str) -> str:

@@ -193,6 +193,22 @@ def test_text_without_settings_is_all_prompt(text: str) -> None:
     assert parse_parameters(text) == Parameters(text)
 
 
+@pytest.mark.parametrize(
+    "written", ["a", " ", "a ", 'a:"\\"', "a:", '"', ", "], ids=lambda text: f"{text!r}"
+)
+@pytest.mark.timeout(60)  # years, where each character began the search anew
+def test_a_megabyte_of_anything_is_read_as_fast_as_it_is_long(written: str) -> None:
+    text = "p\nSteps: 1, " + written * (2**20 // len(written))
+
+    assert parse_parameters(text).settings["Steps"] == "1"
+
+
+def test_what_is_no_pair_hides_none_after_it() -> None:
+    settings = parse_parameters("p\nSteps: 1, no pair, ?: 2,, Seed: 3").settings
+
+    assert settings == {"Steps": "1", "Seed": "3"}
+
+
 def test_a_broken_quotation_is_taken_as_it_is() -> None:
     assert parse_parameters('a\nSteps: 2, Model: "\\x"').settings["Model"] == '"\\x"'
 

@@ -19,6 +19,14 @@ def values(typed: str) -> list[str]:
     return [value for _, value in best(typed, MODES)]
 
 
+@pytest.mark.timeout(60)  # it would take for ever, were all ways tried to place the letters
+def test_letters_that_nearly_fit_in_many_ways_are_looked_for_once() -> None:
+    options = [("e" * 1000, str(number)) for number in range(50)]
+
+    assert best("e" * 50 + "q", options) == []
+    assert len(best("e" * 49 + " e", [*options, ("eve" * 50, "fits")])) > 0
+
+
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
