@@ -7,6 +7,7 @@ and no larger than anything is drawn from.
 import contextlib
 import hashlib
 import io
+import re
 from dataclasses import dataclass
 
 from PIL import Image, ImageOps
@@ -20,6 +21,13 @@ MAX_PIXELS = 50_000_000
 
 MAX_SIDE = 2048
 """Pixels of the longer side that are kept; beyond that nothing more is seen in what is drawn."""
+
+MOST_SCANS = 64
+"""Of a progressive JPEG; cameras and programs write about ten. Each goes over all pixels again."""
+
+_MOST_SEGMENTS = 10_000  # of a JPEG; a profile of 16 MB has 256
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd7\xff])", re.DOTALL)
+_BEGIN, _END, _SCAN = b"\xd8", b"\xd9", b"\xda"
 
 ALLOWED = (
     f"a PNG, JPEG, WebP or GIF picture of at most {MAX_BYTES // 2**20} MB "
@@ -63,6 +71,7 @@ def read_source(content: bytes) -> SourceImage:
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as file:
             _refuse_huge(file.size)
+            _refuse_slow(content)
             picture = _plain(file)
     except RequestError:
         raise
@@ -104,6 +113,27 @@ def _rgb(picture: Image.Image) -> Image.Image:
 def _refuse_huge(size: tuple[int, int]) -> None:
     if size[0] * size[1] > MAX_PIXELS:
         raise RequestError("image", f"a picture of {size[0]}x{size[1]} pixels", ALLOWED)
+
+
+def _refuse_slow(content: bytes) -> None:
+    if content.startswith(b"\xff\xd8") and _has_too_many_scans(content):
+        raise RequestError("image", f"a JPEG of over {MOST_SCANS} scans", ALLOWED)
+
+
+def _has_too_many_scans(jpeg: bytes) -> bool:
+    """Whether reading a JPEG would take far longer than its size says (ITU-T T.81, B.1 and B.2)."""
+    at = scans = 0
+    for _ in range(_MOST_SEGMENTS):
+        marker = _MARKER.search(jpeg, at)
+        if marker is None or marker[1] == _END:
+            return False
+        scans += marker[1] == _SCAN
+        if scans > MOST_SCANS:
+            return True
+        at = marker.end()
+        if marker[1] != _BEGIN:  # all others that are looked for say how long they are
+            at += int.from_bytes(jpeg[at : at + 2], "big")
+    return True
 
 
 def _broken(content: bytes) -> str:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bot.source_images import MAX_BYTES, MAX_SIDE, SourceImage, read_source
+from bot.source_images import MAX_BYTES, MAX_SIDE, MOST_SCANS, SourceImage, read_source
 from engine.errors import RequestError
 
 RED, BLUE = (200, 30, 40), (20, 40, 220)
@@ -282,6 +282,37 @@ def test_any_damage_is_either_read_or_refused(kind: str, damage: list[tuple[floa
 @given(st.binary(max_size=300))
 def test_any_bytes_are_either_read_or_refused(content: bytes) -> None:
     refused(content)
+
+
+def with_scans(scans: int, behind: bytes = b"") -> bytes:
+    """A progressive JPEG whose last scan, which makes some numbers finer, comes so many times."""
+    jpeg = encoded(halves(), "JPEG", progressive=True)
+    last = jpeg.rindex(b"\xff\xda")
+    start = jpeg[:last]
+    return start + jpeg[last:-2] * (scans - start.count(b"\xff\xda")) + b"\xff\xd9" + behind
+
+
+def test_a_jpeg_of_many_scans_is_refused_since_each_takes_as_long_as_a_picture() -> None:
+    read_source(with_scans(MOST_SCANS))
+
+    with pytest.raises(RequestError, match=f"a JPEG of over {MOST_SCANS} scans"):
+        read_source(with_scans(MOST_SCANS + 1))
+
+
+def test_a_jpeg_of_nothing_but_segments_is_refused() -> None:
+    jpeg = encoded(halves(), "JPEG")
+    comments = b"\xff\xfe\x00\x02" * 100_000
+
+    with pytest.raises(RequestError, match="a JPEG of over"):
+        read_source(jpeg[:2] + comments + jpeg[2:])
+
+
+def test_what_a_camera_writes_before_and_behind_a_picture_is_none_of_its_scans() -> None:
+    film = b"\xff\xda" * 500
+    jpeg = with_scans(MOST_SCANS, behind=film)
+    note = b"\xff\xe2" + (len(film) + 2).to_bytes(2, "big") + film
+
+    assert read_source(jpeg[:2] + note + jpeg[2:]) == read_source(with_scans(MOST_SCANS))
 
 
 def test_a_real_picture_of_the_project_is_read() -> None:
