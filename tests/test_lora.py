@@ -576,6 +576,26 @@ def test_alphas_beside_diffusers_names_are_kohyas(tiny: Tiny, tmp_path: Path, la
     assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
 
 
+@pytest.mark.parametrize("layout", ["kohya", "peft", "diffusers"])
+def test_alphas_in_whole_numbers_are_those_in_fractions(
+    tiny: Tiny, tmp_path: Path, layout: str
+) -> None:
+    pairs = random_pairs(tiny.parts, 1, alphas=[2.0, 3.0])
+    tensors = LAYOUTS[layout](pairs, tiny.family, tiny.parts)
+    for name in list(tensors):
+        stem, found, _ = name.partition(".lora_down" if layout == "kohya" else ".lora")
+        if found:
+            tensors.setdefault(f"{stem}.alpha", torch.tensor(2.0))
+    whole = {name: t.to(torch.int64) if "alpha" in name else t for name, t in tensors.items()}
+    path = save_lora(tmp_path / "whole.safetensors", whole)
+
+    latents = drawn_with(tiny, LoraSpec(path))
+
+    other = save_lora(tmp_path / "fractions.safetensors", tensors)
+    assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
+    assert not torch.equal(latents, tiny.plain)
+
+
 @compared
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_lora_over_text_encoders_alone_draws_what_the_stock_pipeline_draws(
@@ -806,7 +826,7 @@ def test_tensors_that_do_not_fit_are_refused(
     refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelFormatError)
 
 
-@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), [1.0, 2.0]])
+@pytest.mark.parametrize("alpha", [float("nan"), float("inf"), [1.0, 2.0], [1, 2], 2j])
 def test_an_alpha_that_is_no_number_is_refused(tiny: Tiny, tmp_path: Path, alpha: Any) -> None:
     tensors = kohya(random_pairs(tiny.parts, 1), tiny.family, tiny.parts)
     tensors[next(name for name in tensors if name.endswith(".alpha"))] = torch.tensor(alpha)
@@ -814,7 +834,7 @@ def test_an_alpha_that_is_no_number_is_refused(tiny: Tiny, tmp_path: Path, alpha
     refusal(tiny, save_lora(tmp_path / "ink.safetensors", tensors), ModelError)
 
 
-@pytest.mark.parametrize("alpha", [[1.0, 2.0], [], float("nan"), float("inf")])
+@pytest.mark.parametrize("alpha", [[1.0, 2.0], [1, 2], [], float("nan"), float("inf"), 2j])
 def test_an_alpha_beside_diffusers_names_that_is_no_number_is_refused(
     tiny: Tiny, tmp_path: Path, alpha: Any
 ) -> None:

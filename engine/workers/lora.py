@@ -126,8 +126,10 @@ class LoraFile:
         except Exception as error:
             raise ModelFormatError(path, f"can't be read ({error})") from error
         for name, tensor in tensors.items():
-            if not tensor.is_floating_point():
-                raise ModelFormatError(path, f"has {_named(name)} in whole numbers")
+            # A whole number is a scale like any other, and diffusers' own converter writes it so.
+            scale = name.endswith(_ALPHA) and not tensor.is_complex()
+            if not scale and not tensor.is_floating_point():
+                raise ModelFormatError(path, f"has {_named(name)} in {tensor.dtype}, no fractions")
         if not any(name.startswith(_KOHYA_START) for name in tensors):
             pairs = {name: one for name, one in tensors.items() if not name.endswith(_ALPHA)}
             alphas = {name: _number(path, name, tensors[name]) for name in tensors.keys() - pairs}
