@@ -256,7 +256,9 @@ async def test_a_session_opens_what_its_token_opens_and_ends_with_the_sign_out(p
         assert who == {"role": "artist", "can_sign_out": True}
         assert (await client.post("/api/modes/reload", json={})).status_code == 403
         stolen = dict(client.cookies)
-        assert (await client.delete("/api/session")).status_code == 204
+        left = await client.delete("/api/session")
+        assert left.status_code == 204
+        assert left.headers["clear-site-data"] == '"cache"'  # pictures too
         assert not client.cookies
         # Who kept a copy has nothing.
         client.cookies.update(stolen)

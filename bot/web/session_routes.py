@@ -80,7 +80,8 @@ async def sign_out(
     """Ends the session, and the streams that were opened with it."""
     await known.end(visitor)
     feeds.end_of(visitor)
-    answer = Response(status_code=HTTPStatus.NO_CONTENT)
+    # Pictures are kept for good by the browser, which others may use after this.
+    answer = Response(status_code=HTTPStatus.NO_CONTENT, headers={"Clear-Site-Data": '"cache"'})
     answer.delete_cookie(
         cookie_name(request),
         path="/",
