@@ -33,8 +33,9 @@ made of ``[],[],[],`` would take gigabytes; the largest real ones have some 50,0
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 """Weights that can run code when they are opened."""
 
-# No worker loads these components, so their weights don't count.
-_UNREAD_COMPONENTS = frozenset({"safety_checker", "image_encoder"})
+# A worker reads weights out of these folders of a model. Whatever lies beside them, such as what
+# other programs made of the model or keep for themselves, is neither counted nor refused.
+_COMPONENTS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
 
 _LENGTH = struct.Struct("<Q")
 _MAX_INT = 2**63 - 1
@@ -150,10 +151,11 @@ def refuse_foreign_suffix(path: Path) -> None:
 def weight_files(path: Path) -> tuple[Path, ...]:
     """Returns the files whose weights loading a model would read.
 
-    Of a folder these are the ``.safetensors`` and ``.bin`` files in it and one level below. Where
-    a component is there several times, as a safetensors file and as a pickle or as the plain
-    version and as a variant (``.fp16.safetensors``), the first of both counts, as in diffusers;
-    a safety checker and single-file checkpoints beside a ``model_index.json`` don't count.
+    Of a folder these are the ``.safetensors`` and ``.bin`` files in it and in its ``unet``,
+    ``vae``, ``text_encoder`` and ``text_encoder_2``. Where a component is there several times, as a
+    safetensors file and as a pickle or as the plain version and as a variant
+    (``.fp16.safetensors``), the first of both counts, as in diffusers; other folders, such as a
+    safety checker's, and single-file checkpoints beside a ``model_index.json`` don't count.
 
     Raises:
         ModelNotFoundError: there is nothing.
@@ -163,20 +165,21 @@ def weight_files(path: Path) -> tuple[Path, ...]:
         return (path,)
     folders, files = _listed(path)
     chosen = [] if path / "model_index.json" in files else _preferred(files)
-    for folder in folders:
-        if folder.name not in _UNREAD_COMPONENTS:
-            chosen += _preferred(_listed(folder)[1])
+    for folder in _components(folders):
+        chosen += _preferred(_listed(folder)[1])
     return tuple(chosen)
 
 
 def check_shards(path: Path) -> None:
     """Checks that a folder's components have every shard that their indexes name.
 
+    The components are those of `weight_files`.
+
     Raises:
         ModelNotFoundError: a shard is not there.
         ModelFormatError: an index can't be read, or names a file outside its folder.
     """
-    for folder in _listed(path)[0]:
+    for folder in _components(_listed(path)[0]):
         files = _listed(folder)[1]
         for index in files:
             if index.match("*.safetensors.index*.json"):
@@ -229,6 +232,10 @@ def _check_index(index: Path, present: list[Path]) -> None:
             raise ModelFormatError(index, f"names {shown(shard)}, which is no file in its folder")
         if shard not in names:
             raise ModelNotFoundError(index.parent / shard)
+
+
+def _components(folders: list[Path]) -> list[Path]:
+    return [folder for folder in folders if folder.name in _COMPONENTS]
 
 
 def _preferred(files: list[Path]) -> list[Path]:

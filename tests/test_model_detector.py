@@ -321,6 +321,14 @@ class TestFolder:
             detect(tmp_path)
         assert caught.value.path == pickle
 
+    def test_what_other_programs_keep_beside_the_parts_is_no_matter(self, tmp_path: Path) -> None:
+        folder = write_folder(tmp_path, {"cross_attention_dim": 768}, unet_shapes(768))
+        alone = detect(folder)
+        for name in ("vae_decoder/openvino_model.bin", "vae_1_0/old.safetensors"):
+            (folder / name).parent.mkdir()
+            (folder / name).write_bytes(b"x" * 1000)
+        assert detect(folder) == alone
+
     def test_a_truncated_part_is_named(self, tmp_path: Path) -> None:
         write_folder(tmp_path, {"cross_attention_dim": 768}, unet_shapes(768))
         vae = write_tensors(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", {"a": (4,)})

@@ -397,6 +397,25 @@ class TestWeightFiles:
         self.fill(tmp_path, "model_index.json", *shards)
         assert self.names(tmp_path) == shards
 
+    def test_folders_that_no_worker_reads_do_not_count(self, tmp_path: Path) -> None:
+        read = [
+            f"{part}/model.safetensors"
+            for part in ("text_encoder", "text_encoder_2", "unet", "vae")
+        ]
+        self.fill(
+            tmp_path,
+            "model_index.json",
+            *read,
+            "image_encoder/model.safetensors",
+            "vae_1_0/diffusion_pytorch_model.safetensors",
+            "vae_decoder/openvino_model.bin",
+        )
+        assert self.names(tmp_path) == read
+
+    def test_a_parts_folder_counts_what_lies_at_its_top(self, tmp_path: Path) -> None:
+        self.fill(tmp_path, "config.json", "diffusion_pytorch_model.safetensors", "old/a.bin")
+        assert self.names(tmp_path) == ["diffusion_pytorch_model.safetensors"]
+
     def test_folder_without_an_index(self, tmp_path: Path) -> None:
         self.fill(tmp_path, "a.safetensors", "b.safetensors", "unet/c.safetensors")
         assert self.names(tmp_path) == ["a.safetensors", "b.safetensors", "unet/c.safetensors"]
@@ -419,6 +438,11 @@ class TestShards:
     def test_one_elsewhere(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(ModelFormatError, match="no file in its folder"):
             check_shards(self.index(tmp_path, {"a": name}))
+
+    def test_those_of_a_folder_that_no_worker_reads_may_be_missing(self, tmp_path: Path) -> None:
+        self.index(tmp_path, {}).joinpath("unet").rename(tmp_path / "transformer")
+        (tmp_path / "transformer" / "m.safetensors.index.json").write_text("{")
+        check_shards(tmp_path)
 
     @pytest.mark.parametrize("weight_map", [None, [], {"a": 1}, {"a": None}])
     def test_index_without_names(self, tmp_path: Path, weight_map: object) -> None:
