@@ -21,6 +21,7 @@ from engine.model_files import (
     read_header,
     weight_files,
 )
+from engine.vae_detector import detect_vae
 
 MOST_KEPT = 500
 """Measured models that the file keeps; the oldest go."""
@@ -77,11 +78,11 @@ class Ledger:
         """Returns the bytes that a model's weights will take in the device's number format.
 
         Raises:
-            ModelError: a file is missing or can't be read.
+            ModelError: a file is missing or can't be read, or what is named as VAE is none.
         """
         own = sum(self._numbers(file, model) for file in weight_files(model.path))
-        other = () if model.vae is None else weight_files(model.vae)
-        return (own + sum(map(_all_numbers, other))) * self._width
+        other = 0 if model.vae is None else _vae_numbers(model.vae)
+        return (own + other) * self._width
 
     def estimate_lora(self, path: Path) -> int:
         """Returns the bytes that a LoRA will take.
@@ -111,8 +112,7 @@ class Ledger:
         if is_folder(model.path):
             return 0 if model.vae is not None and file.parent.name == "vae" else _all_numbers(file)
         names = _PARTS if model.vae is None else tuple(set(_PARTS) - {_VAE})
-        header = read_header(file)
-        return sum(prod(t.shape) for name, t in header.items() if name.startswith(names))
+        return _numbers_under(names, file)
 
     def _key(self, model: ModelSpec) -> str:
         """Returns what is equal for equal files in equal places that become equal weights."""
@@ -129,8 +129,21 @@ def _bytes(entry: Any) -> int | None:
     return entry if type(entry) is int and entry > 0 else None
 
 
+def _vae_numbers(path: Path) -> int:
+    """Returns how many numbers are loaded of a VAE: of a checkpoint, those of its VAE alone."""
+    if is_folder(path):
+        return sum(map(_all_numbers, weight_files(path)))
+    return _numbers_under(detect_vae(path).prefix, path)
+
+
 def _all_numbers(file: Path) -> int:
     """Returns how many numbers a file's tensors have."""
     if file.suffix != ".safetensors":
         return file_size(file) // 2  # it will be refused; pickles are not opened
-    return sum(prod(tensor.shape) for tensor in read_header(file).values())
+    return _numbers_under("", file)
+
+
+def _numbers_under(prefix: str | tuple[str, ...], file: Path) -> int:
+    """Returns how many numbers the tensors have whose names begin with it, or with one of them."""
+    header = read_header(file)
+    return sum(prod(tensor.shape) for name, tensor in header.items() if name.startswith(prefix))

@@ -1,5 +1,6 @@
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,14 @@ from tests.tiny_models import unet_shapes, write_checkpoint, write_folder, write
 
 CPU, CUDA = "cpu", "cuda:0"
 NUMBERS = 2 * 4 * 9 + 2 * 768  # of the folder below
+VAE_NUMBERS = 3 * 5 + 4 * 7  # of the VAE below
+
+
+def vae_shapes(prefix: str) -> dict[str, tuple[int, ...]]:
+    return {
+        f"{prefix}encoder.conv_in.weight": (5, 3, 1, 1),
+        f"{prefix}decoder.conv_in.weight": (7, 4, 1, 1),
+    }
 
 
 @pytest.fixture
@@ -67,12 +76,24 @@ def test_a_vae_counts_in_place_of_the_models_own(tmp_path: Path) -> None:
     single = write_checkpoint(tmp_path / "m.safetensors", 768)
     folder = write_folder(tmp_path / "m", {}, unet_shapes(768))
     write_tensors(folder / "vae" / "diffusion_pytorch_model.safetensors", {"decoder": (77,)})
-    vae = write_tensors(tmp_path / "v.safetensors", {"decoder": (1000,)})
+    vae = write_tensors(tmp_path / "v.safetensors", vae_shapes("") | {"decoder": (1000,)})
     ledger = Ledger("cpu")
 
     for path, own in ((single, 2 * 4 * 9), (folder, 77)):
         more = ledger.needed(ModelSpec(path, vae=vae)) - ledger.needed(ModelSpec(path))
-        assert more == (1000 - own) * 4
+        assert more == (VAE_NUMBERS + 1000 - own) * 4
+
+
+def test_a_checkpoint_that_is_named_as_vae_counts_by_its_vae(tmp_path: Path) -> None:
+    model = ModelSpec(write_checkpoint(tmp_path / "m.safetensors", 768))
+    shapes = vae_shapes("first_stage_model.") | {"model.diffusion_model.a": (10_000,)}
+    whole = write_tensors(tmp_path / "whole.safetensors", shapes)
+    alone = write_tensors(tmp_path / "alone.safetensors", vae_shapes(""))
+    ledger = Ledger("cpu")
+
+    estimates = [ledger.estimate(replace(model, vae=vae)) for vae in (whole, alone)]
+
+    assert estimates == [ledger.estimate(model) + (VAE_NUMBERS - 2 * 4 * 9) * 4] * 2
 
 
 def test_a_lora_counts_by_its_numbers(tmp_path: Path) -> None:
@@ -138,11 +159,11 @@ def test_devices_of_two_kinds_share_the_file_and_not_the_numbers(
 
 
 def test_a_vae_makes_it_another_model(model: ModelSpec, tmp_path: Path) -> None:
-    vae = write_tensors(tmp_path / "v.safetensors", {"decoder": (5,)})
+    vae = write_tensors(tmp_path / "v.safetensors", vae_shapes(""))
     ledger = Ledger("cpu")
     ledger.note(model, 7000)
 
-    assert ledger.needed(ModelSpec(model.path, vae=vae)) == (NUMBERS + 5) * 4
+    assert ledger.needed(ModelSpec(model.path, vae=vae)) == (NUMBERS + VAE_NUMBERS) * 4
 
 
 @pytest.mark.parametrize("measured", [1, NUMBERS, NUMBERS * 40, 2**60])
