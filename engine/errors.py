@@ -332,5 +332,6 @@ def _shown(value: object, limit: int = 80) -> str:
         return "nothing"
     if isinstance(value, int) and value.bit_length() > 200:
         return "so long a number"  # Python refuses to write out the longest
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(value))
+    seen = str(value)[: limit + 1]
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in seen)
     return repr(text) if len(text) <= limit else repr(text[:limit]) + "…"
