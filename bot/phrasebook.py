@@ -124,6 +124,7 @@ _VALUES = (
     later("a picture of {size}"),
     later("a picture of {size} pixels"),
     later("a picture with too many pixels"),
+    later("a picture with too many scans"),
     later("a picture that is damaged or of another kind"),
     later("a file of more than {most} MB"),
     later("an empty file"),
