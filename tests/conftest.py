@@ -69,6 +69,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Twice as many as there are cores: a good part of their time, tests wait for somebody."""
+    """Half as many again as there are cores: a third of their time, tests wait for somebody."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return 2 * cores
+    return cores + (cores + 1) // 2
