@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+from asyncio.subprocess import SubprocessStreamProtocol
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,7 @@ ENVIRONMENT = {"OMP_WAIT_POLICY": "PASSIVE"}
 # A process that reads other people's files has no use for the bot's secrets.
 _SECRET = re.compile(r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|API_?KEY)(?:_|$)", re.IGNORECASE)
 
+_READ_AHEAD = 1 << 16  # bytes
 UNKILLABLE_SECONDS = 10.0
 """How long a process that was killed is waited for."""
 
@@ -46,11 +48,14 @@ class ChildProcess:
         pid: its number.
     """
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(
+        self, transport: asyncio.SubprocessTransport, process: asyncio.subprocess.Process
+    ) -> None:
         assert process.stdin is not None  # noqa: S101 - both were asked for
         assert process.stdout is not None  # noqa: S101
         self.pid = process.pid
         self.process = process
+        self._transport = transport
         self.stdin = process.stdin
         self._stdout = process.stdout
         self._is_left_behind = False
@@ -64,7 +69,10 @@ class ChildProcess:
             keep: secrets of the environment that it gets all the same, by name.
         """
         environment = {k: v for k, v in os.environ.items() if k in keep or not _SECRET.search(k)}
-        process = await asyncio.create_subprocess_exec(
+        # As `asyncio.create_subprocess_exec` does it, which keeps the transport to itself.
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.subprocess_exec(
+            lambda: SubprocessStreamProtocol(_READ_AHEAD, loop),
             sys.executable,
             "-P",  # a file named torch.py in the current folder is not torch
             "-c",
@@ -72,9 +80,10 @@ class ChildProcess:
             str(_ROOT),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=None,
             env=ENVIRONMENT | environment | {"HF_HUB_OFFLINE": "1"},
         )
-        return cls(process)
+        return cls(transport, asyncio.subprocess.Process(transport, protocol, loop))
 
     def send(self, message: object) -> None:
         """Has a message travel; never waits."""
@@ -99,8 +108,9 @@ class ChildProcess:
     async def reap(self, seconds: float) -> int:
         """Waits for it to end, kills it where it doesn't in time, returns its code.
 
-        One that outlives even that is left behind: the driver of a GPU that hangs can hold a
-        process for ever. Nothing more is heard of it.
+        What it said and nobody has read by then is lost, for its pipes are closed. One that
+        outlives even being killed is left behind: the driver of a GPU that hangs can hold a process
+        for ever. Nothing more is heard of it.
         """
         code = None if self._is_left_behind else await self._wait(seconds)
         if code is None and not self._is_left_behind:
@@ -109,8 +119,7 @@ class ChildProcess:
             if code is None:
                 log.error("Process %d was killed and does not end; it is left behind", self.pid)
                 self._is_left_behind = True
-                self._stdout.feed_eof()
-        self.stdin.close()
+        self._transport.close()
         return -signal.SIGKILL if code is None else code
 
     async def _wait(self, seconds: float) -> int | None:
