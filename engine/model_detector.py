@@ -69,6 +69,8 @@ _LDM_CLASS_EMBEDDING = "model.diffusion_model.label_emb."
 _EDM_KEY = "edm_mean"
 _EDM_MODEL = "Playground v2.5: it was trained with EDM's noise, which no sampler here draws with"
 _TEMPORAL = re.compile(r"\.(?:time_stack|motion_modules|temporal_transformer)\.")
+# Such as ComfyUI writes; the loaders here would take the weights without the scales beside them.
+_SCALES = ("scale_weight", "weight_scale", "scaled_fp8")
 
 # kohya: lora_unet_…_attn2_to_k.lora_down.weight; diffusers and peft: ….attn2.to_k.lora_A.weight,
 # ….attn2.to_k.lora.down.weight, ….attn2.processor.to_k_lora.down.weight.
@@ -300,6 +302,7 @@ def _detect_folder(path: Path) -> DetectedModel:
     unet: dict[str, Tensor] = {}
     for file in weights:
         tensors = read_header(file)  # all of them: a truncated VAE is found here as well
+        _refuse_scaled(file, tensors)
         if file.parent == path / "unet":
             unet.update(tensors)
     dim = _folder_dim(path, config, unet)
@@ -457,6 +460,7 @@ def _variant(path: Path, in_channels: int | None) -> Variant | None:
 def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
     """Refuses models that share a family's numbers and are something else."""
     names = tuple(names)
+    _refuse_scaled(path, names)
     if any(_TEMPORAL.search(name) for name in names):
         raise UnsupportedModelError(path, "a video model (it has layers over time)")
     if _EDM_KEY in names:
@@ -466,6 +470,17 @@ def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
     ):
         raise UnsupportedModelError(
             path, f"an unCLIP model: {FAMILY_NAMES[family]} has no class embeddings"
+        )
+
+
+def _refuse_scaled(path: Path, names: Iterable[str]) -> None:
+    scale = next((name for name in names if name.rpartition(".")[2] in _SCALES), None)
+    if scale is not None:
+        raise UnsupportedModelError(
+            path,
+            f"its weights are scaled 8-bit numbers (it has {shown(scale, 200)}), with which no "
+            "worker computes; allowed are plain ones, such as float16, bfloat16, float32 or "
+            "unscaled float8",
         )
 
 

@@ -329,11 +329,25 @@ def create_scheduler(sampler: Sampler, schedule: NoiseSchedule, steps: int) -> A
         # -1 (61 steps of 1000 do). The others end there as they should; DDIM would take it for an
         # index from the end, the noisiest timestep, and ruin the finished picture.
         scheduler.timesteps = scheduler.timesteps[scheduler.timesteps >= 0]
+    if sampler is Sampler.EULER_A and not _has_ancestors(scheduler.sigmas):
+        scheduler.sigmas = scheduler.sigmas.double()
     # Beginning at the start needs no search for the first timestep; where many steps make the
     # first two round to the same number, the search would find the second and run out at the end.
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     return scheduler
+
+
+def _has_ancestors(sigmas: Any) -> bool:
+    """Returns whether the ancestral sampler's numbers can be computed from sigmas like these.
+
+    A step that takes nearly all noise away, as few steps do with a model that was trained down to
+    no signal, adds nearly as much as it leaves. What is left of the noise before is then the root
+    of a difference of almost equal squares, which in float32 may come out below 0.
+    """
+    before, after = sigmas[:-1] ** 2, sigmas[1:] ** 2
+    added = (after * (before - after) / before) ** 0.5
+    return bool((after - added**2 >= 0).all())
 
 
 def _trained(kind: type[Any], schedule: NoiseSchedule, spacing: str) -> dict[str, Any]:

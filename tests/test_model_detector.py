@@ -142,6 +142,26 @@ class TestSingleFile:
         assert kind in unsupported(write_checkpoint(file, dim, extra={key: (2, dim)}))
 
     @pytest.mark.parametrize(
+        "key",
+        [
+            SD15_KEY.replace("weight", "scale_weight"),
+            SD15_KEY.replace("weight", "weight_scale"),
+            LDM + "scaled_fp8",
+            "scaled_fp8",
+        ],
+    )
+    def test_weights_that_need_a_scale_are_refused(self, file: Path, key: str) -> None:
+        told = unsupported(write_checkpoint(file, 768, extra={key: (1,)}))
+        assert "scaled 8-bit" in told
+        assert key[-12:] in told
+        assert "allowed are plain ones, such as float16" in told
+
+    def test_other_scales_are_no_matter(self, file: Path) -> None:
+        names = ("logit_scale", "model.diffusion_model.weight_scale.bias", "not_scaled_fp8")
+        extra = dict.fromkeys(names, (1,))
+        assert detect(write_checkpoint(file, 768, extra=extra)).family is Family.SD15
+
+    @pytest.mark.parametrize(
         ("key", "kind"),
         [
             ("model.diffusion_model.double_blocks.0.img_attn.qkv.weight", "Flux"),
@@ -328,6 +348,13 @@ class TestFolder:
             (folder / name).parent.mkdir()
             (folder / name).write_bytes(b"x" * 1000)
         assert detect(folder) == alone
+
+    def test_weights_that_need_a_scale_are_refused(self, tmp_path: Path) -> None:
+        write_folder(tmp_path, {"cross_attention_dim": 768}, unet_shapes(768))
+        encoder = write_tensors(tmp_path / "text_encoder" / "m.safetensors", {"a.scale_weight": ()})
+        with pytest.raises(UnsupportedModelError, match="scaled 8-bit") as caught:
+            detect(tmp_path)
+        assert caught.value.path == encoder
 
     def test_a_truncated_part_is_named(self, tmp_path: Path) -> None:
         write_folder(tmp_path, {"cross_attention_dim": 768}, unet_shapes(768))

@@ -26,6 +26,7 @@ from engine.errors import (
 from engine.images import read_png
 from engine.jobs import GenerationRequest, ModelSpec, Sampler
 from engine.model_detector import detect
+from engine.workers import parts
 from engine.workers.base import Drawing
 from engine.workers.sd import StableDiffusionWorker
 from tests.stock_kit import STOCK, aligned, drawn_at_once
@@ -437,6 +438,38 @@ def test_parts_that_do_not_fit_are_refused(
 
     with pytest.raises(kind, match=named):
         StableDiffusionWorker.load(model, detected, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "most"),
+    [
+        ("text_encoder", "num_hidden_layers", 100),
+        ("unet", "layers_per_block", 16),
+        ("vae", "layers_per_block", 16),
+    ],
+)
+@pytest.mark.parametrize(
+    "written", ["one more", 10**9, 0, -1, 2.0, True, "2", None, [], [1, 99999]]
+)
+def test_a_number_of_layers_that_no_model_has_is_refused_before_any_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, key: str, most: int, written: object
+) -> None:
+    model, detected = copy_demo(tmp_path), detect(DEMO.path)
+    change_config(model, part, **{key: most + 1 if written == "one more" else written})
+    monkeypatch.setattr(parts, "_load_folder", lambda *_: pytest.fail("a part was built"))
+
+    told = f"{key} is .*; allowed are whole numbers from 1 to {most}"
+    with pytest.raises(ModelFormatError, match=told) as caught:
+        StableDiffusionWorker.load(model, detected, "cpu")
+    assert caught.value.path == model.path / part
+
+
+def test_numbers_of_layers_up_to_the_bound_and_block_by_block_are_let_pass(tmp_path: Path) -> None:
+    model = copy_demo(tmp_path)
+    change_config(model, "text_encoder", num_hidden_layers=100)
+    change_config(model, "unet", layers_per_block=[1, 16])
+
+    parts.check_fit(model.path, ["text_encoder"])
 
 
 def test_a_tokenizer_without_its_vocabulary_is_found_out(tmp_path: Path) -> None:

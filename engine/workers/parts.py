@@ -20,7 +20,7 @@ from transformers.models.clip.tokenization_clip import CLIPTokenizer  # noqa: TI
 
 from engine.errors import ModelFormatError, ModelNotFoundError, UnsupportedModelError
 from engine.jobs import Family
-from engine.model_files import read_config
+from engine.model_files import read_config, shown
 from engine.samplers import NoiseSchedule
 from engine.vae_detector import detect_vae
 from engine.workers.alignment import align
@@ -41,6 +41,12 @@ _KINDS: dict[str, Any] = {
     "unet": UNet2DConditionModel,
     "vae": AutoencoderKL,
 }
+
+
+_MOST_TEXT_LAYERS = 100
+_MOST_BLOCK_LAYERS = 16
+"""Real models have at most 32 and 3. Layers take time and memory to build before any weights show
+that the number is wrong."""
 
 
 class PartSource(Protocol):
@@ -273,6 +279,11 @@ def check_fit(folder: Path, encoders: Sequence[str]) -> None:
             raise UnsupportedModelError(
                 folder / encoder, f"is a {kind}; this family is drawn with a clip_text_model"
             )
+        if "num_hidden_layers" in text:
+            _check_layers(folder / encoder, text, "num_hidden_layers", _MOST_TEXT_LAYERS)
+    for part, config in (("unet", unet), ("vae", vae)):
+        if "layers_per_block" in config:
+            _check_layers(folder / part, config, "layers_per_block", _MOST_BLOCK_LAYERS)
     for key in ("time_cond_proj_dim", "class_embed_type", "encoder_hid_dim_type"):
         if unet.get(key) is not None:
             raise UnsupportedModelError(folder / "unet", f"{key} {unet[key]} has no worker yet")
@@ -289,6 +300,16 @@ def check_fit(folder: Path, encoders: Sequence[str]) -> None:
             folder / "unet",
             f"takes {unet.get('in_channels')} channels, the VAE has {channels}: only models that "
             "draw from text alone have a worker yet",
+        )
+
+
+def _check_layers(part: Path, config: Mapping[str, Any], key: str, most: int) -> None:
+    written = config[key]
+    # A UNet may have a number for each of its blocks.
+    numbers = written if isinstance(written, list) else [written]
+    if not numbers or not all(type(n) is int and 1 <= n <= most for n in numbers):
+        raise ModelFormatError(
+            part, f"its {key} is {shown(written)}; allowed are whole numbers from 1 to {most}"
         )
 
 
