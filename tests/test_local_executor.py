@@ -269,10 +269,7 @@ class Beats:
         self._due.release()
 
 
-async def test_a_process_that_hangs_is_killed_and_a_new_one_draws(
-    executor: LocalExecutor,
-) -> None:
-    await executor.close()  # there is memory for one
+async def test_a_process_that_hangs_is_killed_and_a_new_one_draws() -> None:
     beats = Beats()
     watched = LocalExecutor("cpu", patience=Patience(silence=2 * BEAT_SECONDS, beat=beats))
     await watched.start()
@@ -346,10 +343,7 @@ async def test_a_hang_is_noticed_sooner_where_it_is_known_how_long_a_round_takes
     assert ends(last + 1) == bound
 
 
-async def test_what_was_drawn_before_tells_a_hang_and_what_was_not_has_all_the_time(
-    executor: LocalExecutor,
-) -> None:
-    await executor.close()  # there is memory for one
+async def test_what_was_drawn_before_tells_a_hang_and_what_was_not_has_all_the_time() -> None:
     beats = Beats()
     watched = LocalExecutor("cpu", patience=Patience(beat=beats))
     await watched.start()
@@ -492,10 +486,7 @@ StartProgram = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
 @pytest.mark.parametrize("stage", ["", Stage.LOADING, Stage.DENOISING])
-async def test_a_killed_parent_leaves_no_orphan(
-    program: StartProgram, executor: LocalExecutor, stage: str
-) -> None:
-    await executor.close()  # there is memory for one
+async def test_a_killed_parent_leaves_no_orphan(program: StartProgram, stage: str) -> None:
     parent = await program("cpu", stage)
     [pid] = await _new_workers(parent.pid)
     child = psutil.Process(pid)
@@ -510,10 +501,7 @@ async def test_a_killed_parent_leaves_no_orphan(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel ends a stopped process")
-async def test_a_killed_parent_leaves_no_orphan_that_hangs(
-    program: StartProgram, executor: LocalExecutor
-) -> None:
-    await executor.close()
+async def test_a_killed_parent_leaves_no_orphan_that_hangs(program: StartProgram) -> None:
     parent = await program("cpu", Stage.LOADING)
     [pid] = await _new_workers(parent.pid)
     child = psutil.Process(pid)
