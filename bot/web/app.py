@@ -182,7 +182,7 @@ class WebFrontEnd:
             await asyncio.shield(serving)
         finally:
             self.app.state.feeds.close()
-            server.should_exit = True
+            server.end()
             await self.app.state.studio.plots.close()  # else whoever waits for them is waited for
             await serving
             listener.close()
@@ -244,6 +244,22 @@ class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, address: asyncio.Future[str]) -> None:
         super().__init__(config)
         self._address = address
+        self._end = asyncio.Event()
+
+    def end(self) -> None:
+        """Has it end, once what is asked is answered."""
+        self.should_exit = True
+        self._end.set()
+
+    async def main_loop(self) -> None:
+        """Keeps the date that answers carry, until it is to end.
+
+        Uvicorn's own wakes ten times a second to see whether it is.
+        """
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    await self._end.wait()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to listen."""
