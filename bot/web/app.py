@@ -136,8 +136,8 @@ def create_web_app(
         plots,
         steward,
     )
-    for router in routers:
-        app.include_router(router)
+    # As they are: FastAPI would make each anew, at the first request.
+    app.router.routes += (route for router in routers for route in router.routes)
     app.mount("/static", _Static(directory=STATIC))
     problems.install(app, routers)
     # The last one added is asked first.
@@ -267,6 +267,13 @@ class _Server(uvicorn.Server):
         if sockets and not self._address.done():
             host, port = sockets[0].getsockname()[:2]
             self._address.set_result(f"http://{host_name(host)}:{port}")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops listening and waits for what is under way, if anything is."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+        for server in self.servers:
+            server.close()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
