@@ -238,7 +238,7 @@ def test_a_return_copies_only_what_no_other_model_has_there(saved: Path) -> None
     report = bench.load("one")
 
     unet = sum(t.nbytes for t in bench.host._shelf[bench.model("one").key].parts()["unet"])
-    assert report.copied == pytest.approx(unet, rel=0.05)
+    assert unet <= report.copied < 1.1 * unet  # each tensor begins at a round address
     bench.host._shelf.drop(bench.model("two").key)  # what they share stays for the other
     assert [bench.draw(name) for name in ("one", "two")] == pictures
     assert bench.read == ["one", "two"]

@@ -129,8 +129,14 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         worker.close()
 
 
-@pytest.mark.parametrize("share", [0.3, 0.8])
-@pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.HEUN])
+@pytest.mark.parametrize(
+    ("sampler", "share"),
+    [
+        *((sampler, 0.3) for sampler in Sampler if sampler is not Sampler.HEUN),
+        (Sampler.EULER_A, 0.8),
+        (Sampler.UNIPC, 0.8),
+    ],
+)
 def test_alone_a_picture_is_bit_equal_to_the_two_stock_pipelines(
     pair: Pair, sampler: Sampler, share: float
 ) -> None:

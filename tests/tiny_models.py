@@ -139,19 +139,19 @@ def write_json(path: Path, value: object) -> Path:
 def save_unet(folder: Path, cross_attention_dim: int, in_channels: int = 4) -> Path:
     """Saves a real UNet with random weights, below a model_index.json.
 
-    It attends to the prompt once and has no middle: every layer is made anew at each load, and gone
-    through wherever code is compiled.
+    It attends to the prompt once and has one size and no middle: every layer is made anew at each
+    load, and gone through wherever code is compiled.
     """
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=in_channels,
-        block_out_channels=(16, 32),
+        block_out_channels=(16,),
         layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        down_block_types=("CrossAttnDownBlock2D",),
         mid_block_type=None,
-        up_block_types=("UpBlock2D", "UpBlock2D"),
+        up_block_types=("UpBlock2D",),
         cross_attention_dim=cross_attention_dim,
         attention_head_dim=8,
         norm_num_groups=8,
