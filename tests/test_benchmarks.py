@@ -237,6 +237,21 @@ def test_what_is_claimed_of_a_gpu_is_looked_for_on_a_gpu_alone() -> None:
     assert len(list(claims(found))) == 2
 
 
+def test_no_overhead_is_claimed_where_more_passes_are_made_than_are_compared_with() -> None:
+    def figure(size: int, pictures: int) -> dict[str, object]:
+        bare = {"section": "bare", "server": "ours", "overhead": 0.01}
+        return {**bare, "size": size, "pictures": pictures}
+
+    found = [figure(size, pictures) for size in (64, 256) for pictures in (1, 4)]
+
+    told = [" ".join(line[:50].split()) for line in claims(found)]
+    assert [line.removeprefix("over the bare UNet, ") for line in told] == [
+        "1 pictures, 64 x 64",
+        "4 pictures, 64 x 64",
+        "1 pictures, 256 x 256",
+    ]
+
+
 def test_each_claim_stands_beside_its_figure() -> None:
     def figure(section: str, server: str, **more: float) -> dict[str, object]:
         return {"section": section, "server": server, "size": 64, **more}
