@@ -12,13 +12,16 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, PngImagePlugin
 
 from engine.errors import DrawingError
 from engine.jobs import GenerationRequest, ModelSpec
+
+if TYPE_CHECKING:  # the talking process has pictures as files alone
+    import numpy as np
+    import numpy.typing as npt
 
 PARAMETERS_KEY = "parameters"
 """Keyword of the text chunk."""
@@ -113,7 +116,7 @@ def parse_parameters(text: str) -> Parameters:
     )
 
 
-def encode_png(picture: npt.NDArray[np.uint8] | Image.Image, parameters: str) -> bytes:
+def encode_png(picture: "npt.NDArray[np.uint8] | Image.Image", parameters: str) -> bytes:
     """Returns a picture as a PNG file; the same picture and parameters make the same bytes.
 
     Args:
