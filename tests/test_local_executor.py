@@ -532,7 +532,7 @@ async def test_a_closed_pipe_ends_it_while_it_waits_for_somebody_to_read(
     child, pid = executor._child, executor.pid
     assert child is not None
     assert pid is not None
-    said: Any = child.process.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined] # asyncio shows it nowhere
+    said: Any = child.process._transport.get_pipe_transport(1)
     pipe = said.get_extra_info("pipe")
     fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 32_768)
     # More than the pipe holds: the worker can't end what it has begun to say.
