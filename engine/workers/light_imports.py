@@ -63,6 +63,9 @@ def _prepare() -> None:
         importlib.import_module("diffusers.utils")
     for library in _STRANGERS:
         del sys.modules[library]
+    # Each imports all models of its kind for the few that are used.
+    for models in ("autoencoders", "transformers", "unets"):
+        put_off(f"diffusers.models.{models}")
     # These look through the files of all models that there are.
     put_off("transformers", __version__=importlib.metadata.version("transformers"))
     put_off("transformers.models")
