@@ -325,7 +325,9 @@ async def test_ready_only_once_a_worker_answers_alive_always(tmp_path: Path) -> 
     executor.start_gate.clear()
     async with open_page(tmp_path, executor) as page:
         assert (await page.client.get("/healthz")).status_code == 200
+        assert (await page.client.head("/healthz")).status_code == 200
         before = await page.client.get("/readyz")
+        assert (await page.client.head("/readyz")).status_code == before.status_code
         assert (before.status_code, before.json()["state"]) == (503, "loading")
         executor.start_gate.set()
         await page.finished()

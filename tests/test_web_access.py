@@ -142,7 +142,8 @@ async def test_an_address_is_for_its_role_and_those_above_it(
         ("GET", "/API/JOBS"),
         ("GET", "//api/jobs"),
         ("GET", "/static/../api/jobs"),
-        ("HEAD", "/api/jobs"),
+        ("HEAD", "/nope"),
+        ("HEAD", "/generate"),
         ("TRACE", "/api/jobs"),
         ("PATCH", "/healthz"),
         ("GET", "/healthz/../api/jobs"),
@@ -153,6 +154,11 @@ def test_what_no_rule_names_is_for_admins(method: str, path: str) -> None:
     # "/static/.." is served from the folder of the page's files, or not at all.
     expected = None if path.startswith("/static/") else Role.ADMIN
     assert role_needed(method, path) is expected
+
+
+@pytest.mark.parametrize("path", sorted(path for method, path in RULES if method == "GET"))
+def test_whoever_may_have_something_may_have_its_head(path: str) -> None:
+    assert role_needed("HEAD", path) is RULES["GET", path]
 
 
 @given(st.text(max_size=30))

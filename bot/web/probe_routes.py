@@ -13,12 +13,14 @@ probes = APIRouter(include_in_schema=False)
 status = APIRouter(prefix="/api", responses=PROBLEMS)
 
 
+@probes.head("/healthz")  # many monitors ask so
 @probes.get("/healthz")
 async def healthz(lag: TheLag) -> HealthOut:
     """Whether the program answers, and how soon."""
     return HealthOut(loop_lag=lag.worst)
 
 
+@probes.head("/readyz")
 @probes.get("/readyz")
 async def readyz(board: TheBoard, response: Response) -> StatusOut:
     """Whether a model can draw."""
