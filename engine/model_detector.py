@@ -302,7 +302,7 @@ def _detect_folder(path: Path) -> DetectedModel:
     unet: dict[str, Tensor] = {}
     for file in weights:
         tensors = read_header(file)  # all of them: a truncated VAE is found here as well
-        _refuse_scaled(file, tensors)
+        refuse_scaled(file, tensors)
         if file.parent == path / "unet":
             unet.update(tensors)
     dim = _folder_dim(path, config, unet)
@@ -460,7 +460,7 @@ def _variant(path: Path, in_channels: int | None) -> Variant | None:
 def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
     """Refuses models that share a family's numbers and are something else."""
     names = tuple(names)
-    _refuse_scaled(path, names)
+    refuse_scaled(path, names)
     if any(_TEMPORAL.search(name) for name in names):
         raise UnsupportedModelError(path, "a video model (it has layers over time)")
     if _EDM_KEY in names:
@@ -473,7 +473,12 @@ def _refuse_relatives(path: Path, names: Iterable[str], family: Family) -> None:
         )
 
 
-def _refuse_scaled(path: Path, names: Iterable[str]) -> None:
+def refuse_scaled(path: Path, names: Iterable[str]) -> None:
+    """Refuses weights that are right only with the scales beside them.
+
+    Raises:
+        UnsupportedModelError: there is such a scale among the names.
+    """
     scale = next((name for name in names if name.rpartition(".")[2] in _SCALES), None)
     if scale is not None:
         raise UnsupportedModelError(

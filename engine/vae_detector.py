@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from engine.errors import ModelFormatError, UnsupportedModelError
-from engine.model_detector import looks_like
+from engine.model_detector import looks_like, refuse_scaled
 from engine.model_files import (
     Tensor,
     is_folder,
@@ -68,6 +68,7 @@ def _detected(path: Path, tensors: Mapping[str, Tensor], scaling: float | None) 
         if encoder is None or len(encoder.shape) != 4 or len(decoder.shape) != 4:
             raise ModelFormatError(path, f"is no whole VAE: {prefix + _FIRST[0]} is missing")
         names = [name.removeprefix(prefix) for name in tensors if name.startswith(prefix)]
+        refuse_scaled(path, names)
         original = any(name.startswith("decoder.up.") for name in names)
         layout: Literal["original", "diffusers"] = "original" if original else "diffusers"
         return DetectedVae(path, layout, prefix, decoder.shape[1], scaling)

@@ -181,6 +181,14 @@ def test_what_is_no_vae_is_refused_with_what_it_is(model: Path, tmp_path: Path) 
         )
 
 
+def test_weights_that_need_a_scale_are_refused(model: Path, tmp_path: Path) -> None:
+    weights = load_file(model / "vae" / WEIGHTS)
+    weights["decoder.conv_in.scale_weight"] = torch.ones(1)
+    save_file(weights, tmp_path / "v.safetensors")
+
+    assert "scaled 8-bit" in refusal(model, tmp_path / "v.safetensors", UnsupportedModelError)
+
+
 @pytest.mark.parametrize("suffix", [".ckpt", ".pt"])
 def test_pickles_are_refused_with_how_to_convert_them(
     model: Path, tmp_path: Path, suffix: str
