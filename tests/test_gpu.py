@@ -278,9 +278,17 @@ def test_running_out_of_memory_is_survived(
 @on_every_device
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_200_switches_between_three_models_leave_memory_flat(
+def test_switches_between_three_models_leave_memory_flat(
     tmp_path: Path, device: str, request: pytest.FixtureRequest
 ) -> None:
+    """A GPU's memory is what fragments and runs out: 200 of them there.
+
+    On the CPU, whose every load goes through the same code, a quarter of them shows as small a
+    leak in each, since less is allowed.
+    """
+    switches, first, spare_tensors, spare = (
+        (50, 8, 5, 48 * MIB) if device == "cpu" else (200, 23, 20, 256 * MIB)
+    )
     models = [ModelSpec(save_pipeline(tmp_path / name)) for name in ("one", "two", "three")]
     taken = held(device, ModelRegistry(device))
     room = taken + int(Ledger(device).estimate(models[0]) * 1.5)
@@ -304,20 +312,20 @@ def test_200_switches_between_three_models_leave_memory_flat(
     gc.collect()
     gc.freeze()  # as a worker process does: each drop of a model looks for what it leaves behind
     request.addfinalizer(gc.unfreeze)
-    for number in range(23):
+    for number in range(first):
         switch(number)
     memory, tensors, resident = measure()
-    for number in range(23, 200):
+    for number in range(first, switches):
         switch(number)
-        if number % 40 == 0:
+        if number % 20 == 0:
             gc.collect()
             assert sum(worker() is not None for worker in bench.workers) == 1
     memory_then, tensors_then, resident_then = measure()
 
-    assert len(bench.workers) == 200
+    assert len(bench.workers) == switches
     assert abs(memory_then - memory) < MIB
-    assert abs(tensors_then - tensors) < 20
-    assert resident_then - resident < 256 * MIB
+    assert abs(tensors_then - tensors) < spare_tensors
+    assert resident_then - resident < spare
     bench.host.close()
     gc.collect()
     assert not any(worker() for worker in bench.workers)
