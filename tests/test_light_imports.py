@@ -125,7 +125,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Drawn:
 
     made = tmp_path_factory.mktemp("light")
     folder = made / "model"
-    file = save_single_file(made / "model.safetensors", save_tiny(Family.SD15, folder))
+    file = save_single_file(
+        made / "model.safetensors", save_tiny(Family.SD15, folder, shallow=True)
+    )
     parts = parts_of(WorkerFactory("cpu").create(ModelSpec(folder)))
     tensors = kohya(random_pairs(parts, 1), Family.SD15, parts)
     lora = save_lora(made / "lora.safetensors", tensors)
