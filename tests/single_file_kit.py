@@ -14,6 +14,7 @@ from transformers import (  # noqa: TID253
     CLIPTextModel,
     CLIPTextModelWithProjection,
 )
+from transformers.initialization import no_init_weights  # noqa: TID253
 
 from engine.families import config_folder
 from engine.jobs import Family
@@ -39,8 +40,8 @@ def save_tiny(
         family: whose blocks it has.
         folder: where to; made.
         text_layers: of each text encoder, 1 or more.
-        shallow: whether a block has one layer instead of the family's two, and its attention two at
-            most, which draws in half the time. In a single file, layers then have other numbers
+        shallow: whether there is one block of each kind, with a layer and an attention of one,
+            which draws in a quarter of the time. In a single file, layers then have other numbers
             than real ones.
 
     Returns:
@@ -88,18 +89,34 @@ def _tiny(kind: Any, config: dict[str, Any], words: int, text_layers: int, shall
             "intermediate_size": 16,
             "max_position_embeddings": 16,
         }
-        return kind(CLIPTextConfig.from_dict(config | small))
+        with no_init_weights():
+            return _filled(kind(CLIPTextConfig.from_dict(config | small)))
+    small = {"norm_num_groups": 4}
     blocks = len(config["block_out_channels"])
-    # As in the real ones, neighbours differ except for the last of four.
-    small = {"norm_num_groups": 4, "block_out_channels": [8, 16, 24, 24][:blocks]}
-    if shallow:
-        small["layers_per_block"] = 1
     if kind is UNet2DConditionModel:
+        depth = config.get("transformer_layers_per_block", 1)
+        if shallow:
+            down = list(dict.fromkeys(config["down_block_types"]))
+            blocks, depth = len(down), 1
+            small["down_block_types"] = down
+            small["up_block_types"] = [name.replace("Down", "Up") for name in reversed(down)]
         heads = config["attention_head_dim"]
         small["attention_head_dim"] = [2] * blocks if isinstance(heads, list) else 4
-        depth = config.get("transformer_layers_per_block", 1)
-        if blocks == 3:
-            small["transformer_layers_per_block"] = [1, 2, 2] if shallow else [1, 2, 3]
-        else:
-            small["transformer_layers_per_block"] = min(depth, 2) if shallow else depth
+        small["transformer_layers_per_block"] = [1, 2, 3] if blocks == 3 else min(depth, 2)
+    if shallow:
+        small["layers_per_block"] = 1
+    # As in the real ones, neighbours differ except for the last of four.
+    small["block_out_channels"] = [8, 16, 24, 24][:blocks]
     return kind.from_config(config | small)
+
+
+@torch.no_grad()
+def _filled(encoder: Any) -> Any:
+    """Fills a text encoder, which is as wide as a real one, with a few numbers again and again."""
+    for name, weight in encoder.named_parameters():
+        if weight.ndim == 1:
+            weight.normal_(float("norm" in name and name.endswith("weight")), 0.02)
+        else:
+            some = torch.randn(8191) * weight.shape[-1] ** -0.5  # a prime: no two rows are alike
+            weight.view(-1).copy_(some.repeat(weight.numel() // len(some) + 1)[: weight.numel()])
+    return encoder

@@ -111,7 +111,6 @@ def tiny(request: pytest.FixtureRequest, tinies: Callable[[Family], Tiny]) -> Ti
 
 
 compared = pytest.mark.parametrize("tiny", COMPARED, indirect=True)
-every_family = pytest.mark.parametrize("tiny", Family, indirect=True)
 
 
 def drawn(worker: LatentWorker, model: ModelSpec | None = None) -> torch.Tensor:
@@ -135,39 +134,48 @@ def drawn_with(tiny: Tiny, *loras: LoraSpec) -> torch.Tensor:
 
 @contextmanager
 def laid(worker: LatentWorker, *paths: Path) -> Iterator[None]:
-    """Loads LoRAs, and drops whatever was loaded."""
+    """Loads LoRAs, and drops them again."""
     try:
-        for path in paths:
+        for path in dict.fromkeys(paths):
             worker.load_lora(path)
         yield
     finally:
-        for path in worker.loras:
+        for path in paths:
             worker.drop_lora(path)
 
 
-def stock(tiny: Tiny, loras: Sequence[LoraSpec]) -> torch.Tensor:
-    """Returns what the stock pipeline draws, made as diffusers' documentation tells people to."""
+def stock(tiny: Tiny, *sets: Sequence[LoraSpec]) -> list[torch.Tensor]:
+    """Returns what the stock pipeline draws with sets of LoRAs, each LoRA loaded once.
+
+    It is made as diffusers' documentation tells people to.
+    """
     pipeline = tiny.pipeline
+    files = {lora.adapter_name: lora.path for loras in sets for lora in loras}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
-        for lora in loras:
-            pipeline.load_lora_weights(str(lora.path), adapter_name=lora.adapter_name)
-    pipeline.set_adapters([lora.adapter_name for lora in loras], [lora.strength for lora in loras])
+        for name, file in files.items():
+            pipeline.load_lora_weights(str(file), adapter_name=name)
     request = SMALL
     path = tiny.model.path / "scheduler" / "scheduler_config.json"
-    pipeline.scheduler = STOCK[Sampler.EULER](json.loads(path.read_text()))
-    latents: torch.Tensor = aligned(pipeline)(
-        request.prompt,
-        negative_prompt=request.negative_prompt,
-        width=64,
-        height=64,
-        num_inference_steps=2,
-        guidance_scale=request.guidance_scale,
-        generator=torch.Generator().manual_seed(request.seed),
-        output_type="latent",
-    ).images
+    drawings = []
+    for loras in sets:
+        names = [lora.adapter_name for lora in loras]
+        pipeline.set_adapters(names, [lora.strength for lora in loras])
+        pipeline.scheduler = STOCK[Sampler.EULER](json.loads(path.read_text()))
+        drawings.append(
+            aligned(pipeline)(
+                request.prompt,
+                negative_prompt=request.negative_prompt,
+                width=64,
+                height=64,
+                num_inference_steps=2,
+                guidance_scale=request.guidance_scale,
+                generator=torch.Generator().manual_seed(request.seed),
+                output_type="latent",
+            ).images
+        )
     pipeline.unload_lora_weights()
-    return latents
+    return drawings
 
 
 def differs(one: torch.Tensor, other: torch.Tensor) -> bool:
@@ -194,7 +202,7 @@ def test_several_loras_draw_what_the_stock_pipeline_draws(tiny: Tiny, tmp_path: 
         latents = drawn_as(tiny.worker, loras)
         without_the_last = drawn_as(tiny.worker, loras[:2])
 
-    assert torch.equal(latents, stock(tiny, loras))
+    assert torch.equal(latents, stock(tiny, loras)[0])
     assert differs(latents, without_the_last)
 
 
@@ -233,20 +241,20 @@ def test_strength_0_is_no_lora(tiny: Tiny, tmp_path: Path) -> None:
 
 def test_the_models_own_weights_stay_bit_for_bit(tiny: Tiny, tmp_path: Path) -> None:
     path = tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 1))
-    loras = LoraSpec(path, 1.0, "a"), LoraSpec(path, -3.0, "b")
 
-    worker = load(tiny.with_loras(*loras))
-    drawn(worker)
+    with laid(tiny.other, path):
+        drawn_as(tiny.other, [LoraSpec(path, 1.0, "a"), LoraSpec(path, -3.0, "b")])
+        states = {part: module.state_dict() for part, module in parts_of(tiny.other).items()}
 
     for part, plain in tiny.parts.items():
         own = {
             name.replace(".base_layer.", "."): tensor
-            for name, tensor in parts_of(worker)[part].state_dict().items()
+            for name, tensor in states[part].items()
             if ".lora_" not in name
         }
+        assert len(own) < len(states[part])
         assert own.keys() == plain.state_dict().keys()
         assert all(torch.equal(own[name], tensor) for name, tensor in plain.state_dict().items())
-    worker.close()
 
 
 # Sets over one model
@@ -261,27 +269,32 @@ class Sets:
 
 
 @pytest.fixture
-def sets(tiny: Tiny, tmp_path: Path) -> Iterator[Sets]:
-    ink, oil = (
-        tiny.lora(tmp_path / f"{name}.safetensors", random_pairs(tiny.parts, seed), layout)
-        for seed, (name, layout) in enumerate({"ink": "kohya", "oil": "peft"}.items())
+def sets(tiny: Tiny) -> Sets:
+    """The LoRAs stay in memory from test to test: only what one dropped is loaded anew."""
+    ink, oil = paths = [tiny.model.path.with_name(f"{name}.safetensors") for name in ("ink", "oil")]
+    for seed, (path, layout) in enumerate(zip(paths, ("kohya", "peft"), strict=True)):
+        if not path.exists():
+            tiny.lora(path, random_pairs(tiny.parts, seed), layout)
+    for path in set(tiny.other.loras) - {*paths}:
+        tiny.other.drop_lora(path)
+    for path in paths:
+        if not tiny.other.holds_lora(path):
+            tiny.other.load_lora(path)
+    return Sets(
+        tiny.other,
+        (
+            (LoraSpec(ink, 0.7, "ink"),),
+            (LoraSpec(oil, 1.0, "oil"),),
+            (LoraSpec(ink, -0.3, "ink"), LoraSpec(oil, 0.5, "oil")),
+            (LoraSpec(oil, 0.5, "oil"), LoraSpec(ink, -0.3, "ink")),
+            (LoraSpec(ink, 0.2, "ink"),),
+        ),
     )
-    with laid(tiny.other, ink, oil):
-        yield Sets(
-            tiny.other,
-            (
-                (LoraSpec(ink, 0.7, "ink"),),
-                (LoraSpec(oil, 1.0, "oil"),),
-                (LoraSpec(ink, -0.3, "ink"), LoraSpec(oil, 0.5, "oil")),
-                (LoraSpec(oil, 0.5, "oil"), LoraSpec(ink, -0.3, "ink")),
-                (LoraSpec(ink, 0.2, "ink"),),
-            ),
-        )
 
 
 @compared
 def test_sets_that_take_turns_draw_what_the_stock_pipeline_draws(tiny: Tiny, sets: Sets) -> None:
-    expected = [stock(tiny, loras) for loras in sets.sets]
+    expected = stock(tiny, *sets.sets)
     assert all(differs(latents, tiny.plain) for latents in expected)
 
     for _ in range(2):
@@ -350,11 +363,11 @@ def test_failing_halfway_into_another_set_leaves_nothing_of_it(
     assert torch.equal(drawn_as(sets.worker, sets.sets[0]), alone)
 
 
-@every_family
+@compared
 def test_dropping_leaves_the_model_as_if_there_had_been_no_lora(tiny: Tiny, sets: Sets) -> None:
     drawn_as(sets.worker, sets.sets[2])
 
-    ink, oil = sets.worker.loras
+    ink, oil = (lora.path for lora in sets.sets[2])
     sets.worker.drop_lora(ink)
     one_left = drawn_as(sets.worker, sets.sets[1])
     sets.worker.drop_lora(oil)
@@ -388,26 +401,29 @@ def test_dropping_gives_the_memory_back(sets: Sets) -> None:
     assert not any(weight() is not None for weight in weights)
 
 
-def test_a_file_that_changed_is_read_anew(tiny: Tiny, sets: Sets) -> None:
-    [ink] = sets.sets[0]
-    before = drawn_as(sets.worker, [ink])
-    assert sets.worker.holds_lora(ink.path)
+def test_a_file_that_changed_is_read_anew(tiny: Tiny, tmp_path: Path) -> None:
+    worker = tiny.other
+    ink = LoraSpec(tiny.lora(tmp_path / "ink.safetensors", random_pairs(tiny.parts, 0)), 0.7)
+    with laid(worker, ink.path):
+        before = drawn_as(worker, [ink])
+        assert worker.holds_lora(ink.path)
 
-    tiny.lora(ink.path, random_pairs(tiny.parts, 99, [3]))
-    assert not sets.worker.holds_lora(ink.path)
-    assert torch.equal(drawn_as(sets.worker, [ink]), before)  # copied, not mapped
-    sets.worker.load_lora(ink.path)
+        tiny.lora(ink.path, random_pairs(tiny.parts, 99, [3]))
+        assert not worker.holds_lora(ink.path)
+        assert torch.equal(drawn_as(worker, [ink]), before)  # copied, not mapped
+        worker.load_lora(ink.path)
 
-    after = drawn_as(sets.worker, [ink])
-    assert differs(after, before)
-    assert torch.equal(after, drawn_with(tiny, ink))
-    ink.path.unlink()
-    assert not sets.worker.holds_lora(ink.path)
+        after = drawn_as(worker, [ink])
+        assert differs(after, before)
+        assert torch.equal(after, drawn_with(tiny, ink))
+        ink.path.unlink()
+        assert not worker.holds_lora(ink.path)
 
 
 def test_running_out_of_memory_half_way_leaves_all_as_it_was(
     tiny: Tiny, sets: Sets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    known = sets.worker.loras
     parts = iter(parts_of(sets.worker))
     path = tiny.lora(tmp_path / "wax.safetensors", random_pairs(tiny.parts, 5))
 
@@ -421,16 +437,16 @@ def test_running_out_of_memory_half_way_leaves_all_as_it_was(
         with pytest.raises(torch.OutOfMemoryError):
             sets.worker.load_lora(path)
 
-    assert sets.worker.loras == (sets.sets[0][0].path, sets.sets[1][0].path)
+    assert sets.worker.loras == known
     assert torch.equal(drawn_as(sets.worker, sets.sets[0]), drawn_with(tiny, *sets.sets[0]))
-    for known in sets.worker.loras:
-        sets.worker.drop_lora(known)
+    for dropped in known:
+        sets.worker.drop_lora(dropped)
     assert [*parts_of(sets.worker)["unet"].state_dict()] == [*tiny.parts["unet"].state_dict()]
 
 
 def test_mixed_traffic_through_one_host_equals_each_request_alone(tiny: Tiny, sets: Sets) -> None:
     def run(number: int, loras: tuple[LoraSpec, ...]) -> Run:
-        request = replace(SMALL, model=tiny.with_loras(*loras), steps=3)
+        request = replace(SMALL, model=tiny.with_loras(*loras))
         return Run(number, f"job {number}", request)
 
     def pictures(said: list[Reply]) -> dict[str, bytes]:
@@ -538,7 +554,7 @@ def test_scales_in_the_header_count(tiny: Tiny, tmp_path: Path, more: dict[str, 
 
     latents = drawn_with(tiny, lora)
 
-    assert torch.equal(latents, stock(tiny, [lora]))
+    assert torch.equal(latents, stock(tiny, [lora])[0])
     unscaled = LoraSpec(save_lora(tmp_path / "plain.safetensors", tensors), 0.9, "ink")
     assert differs(latents, drawn_with(tiny, unscaled))
 
@@ -557,23 +573,23 @@ def test_scales_of_single_layers_are_those_of_kohyas_alphas(tiny: Tiny, tmp_path
     assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
 
 
-@every_family
-@pytest.mark.parametrize("layout", ["peft", "diffusers"])
-def test_alphas_beside_diffusers_names_are_kohyas(tiny: Tiny, tmp_path: Path, layout: str) -> None:
+@compared
+def test_alphas_beside_diffusers_names_are_kohyas(tiny: Tiny, tmp_path: Path) -> None:
     pairs = random_pairs(tiny.parts, 1, [4, 2], [4.0, 1.0, 3.0])
-    tensors = LAYOUTS[layout](pairs, tiny.family, tiny.parts)
-    for name in list(tensors):
-        stem, found, _ = name.partition(".lora")
-        place = stem.replace(".text_model.", ".", 1) if stem.startswith("text") else stem
-        pair = pairs.get(place) or pairs[stem]
-        tensors[f"{stem}.alpha"] = torch.tensor(pair.alpha)
-        assert found
-    path = save_lora(tmp_path / "alphas.safetensors", tensors)
-
-    latents = drawn_with(tiny, LoraSpec(path))
-
     other = tiny.lora(tmp_path / "kohya.safetensors", pairs)
-    assert torch.equal(latents, drawn_with(tiny, LoraSpec(other)))
+    expected = drawn_with(tiny, LoraSpec(other))
+
+    for layout in ("peft", "diffusers"):
+        tensors = LAYOUTS[layout](pairs, tiny.family, tiny.parts)
+        for name in list(tensors):
+            stem, found, _ = name.partition(".lora")
+            place = stem.replace(".text_model.", ".", 1) if stem.startswith("text") else stem
+            pair = pairs.get(place) or pairs[stem]
+            tensors[f"{stem}.alpha"] = torch.tensor(pair.alpha)
+            assert found
+        path = save_lora(tmp_path / f"{layout}.safetensors", tensors)
+
+        assert torch.equal(drawn_with(tiny, LoraSpec(path)), expected), layout
 
 
 @pytest.mark.parametrize("layout", ["kohya", "peft", "diffusers"])
@@ -597,21 +613,23 @@ def test_alphas_in_whole_numbers_are_those_in_fractions(
 
 
 @compared
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_lora_over_text_encoders_alone_draws_what_the_stock_pipeline_draws(
-    tiny: Tiny, tmp_path: Path, layout: str
+    tiny: Tiny, tmp_path: Path
 ) -> None:
     pairs = {
         place: pair
         for place, pair in random_pairs(tiny.parts, 1).items()
         if place.startswith("text")
     }
-    lora = LoraSpec(tiny.lora(tmp_path / "words.safetensors", pairs, layout), 0.8, "words")
+    loras = [
+        LoraSpec(tiny.lora(tmp_path / f"{layout}.safetensors", pairs, layout), 0.8, layout)
+        for layout in LAYOUTS
+    ]
+    [expected] = stock(tiny, loras[:1])  # all of them say the same
+    assert differs(expected, tiny.plain)
 
-    latents = drawn_with(tiny, lora)
-
-    assert torch.equal(latents, stock(tiny, [lora]))
-    assert differs(latents, tiny.plain)
+    for lora in loras:
+        assert torch.equal(drawn_with(tiny, lora), expected), lora.adapter_name
 
 
 @pytest.mark.parametrize(
@@ -711,11 +729,7 @@ def test_a_lora_for_other_layers_is_not_passed_over(
 ) -> None:
     place = "unet.down_blocks.7.attentions.0.transformer_blocks.0.attn2.to_k"
     pairs = random_pairs(tiny.parts, 1)
-    [pair] = [
-        pair
-        for name, pair in pairs.items()
-        if name.endswith("1.attentions.0.transformer_blocks.0.attn2.to_k") and "down" in name
-    ]
+    pair = next(pair for name, pair in pairs.items() if name.endswith("attn2.to_k"))
     tensors = peft({place: pair}, tiny.family, tiny.parts)
     if layout == "kohya":
         key = "lora_" + place.replace(".", "_")
