@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,9 @@ from engine.jobs import (
 )
 from engine.local_executor import LocalExecutor
 from engine.pace import Act, Measurement
-from engine.patience import BEAT_SECONDS, LOADING_SECONDS, Patience
-from tests.worker_kit import DEMO, ask
+from engine.patience import BEAT_SECONDS, LEAST_SILENCE_SECONDS, LOADING_SECONDS, Patience
+from tests import worker_kit
+from tests.worker_kit import DEMO
 
 ROOT = Path(__file__).parent.parent
 LONG = 400
@@ -43,10 +44,38 @@ LONG = 400
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
+class Beats:
+    """Stands in for the time between two looks at a worker: the test says when one has passed."""
+
+    def __init__(self) -> None:
+        self._due = asyncio.Event()
+        self._looked = asyncio.Event()
+
+    async def __call__(self) -> None:
+        due = self._due = asyncio.Event()
+        self._looked.set()
+        await due.wait()
+
+    async def pass_by(self) -> None:
+        """Lets one pass, once somebody has looked."""
+        await self._looked.wait()
+        self._looked.clear()
+        self._due.set()
+
+    async def go_on(self) -> None:
+        while True:
+            await self.pass_by()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def shared() -> AsyncIterator[LocalExecutor]:
-    """One process for all tests: importing torch takes seconds."""
-    executor = LocalExecutor("cpu")
+async def beats() -> Beats:
+    return Beats()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(beats: Beats) -> AsyncIterator[LocalExecutor]:
+    """One process for all tests, until one of them has it killed: importing torch takes seconds."""
+    executor = LocalExecutor("cpu", patience=Patience(beat=beats))
     yield executor
     await executor.close()
 
@@ -55,6 +84,11 @@ async def shared() -> AsyncIterator[LocalExecutor]:
 async def executor(shared: LocalExecutor) -> LocalExecutor:
     await shared.start()  # brings it back where the test before had it killed
     return shared
+
+
+def ask(**changes: Any) -> GenerationRequest:
+    """Returns a request for a small picture, with changes."""
+    return worker_kit.ask(**{"width": 64, "height": 64} | changes)
 
 
 async def draw(
@@ -116,9 +150,9 @@ async def test_the_talking_process_goes_on_while_models_load_and_draw(
     executor: LocalExecutor,
 ) -> None:
     await executor.unload(DEMO)
-    drawing = asyncio.create_task(draw(executor, "busy", ask(steps=20)))
+    drawing = asyncio.create_task(draw(executor, "busy", ask(steps=2)))
     turns = 0
-    while not drawing.done():
+    while turns <= 100 and not drawing.done():
         await asyncio.sleep(0)
         turns += 1
     await drawing
@@ -223,10 +257,11 @@ async def test_models_are_loaded_counted_and_unloaded(executor: LocalExecutor) -
 
 async def test_what_each_load_and_step_took_is_told(executor: LocalExecutor) -> None:
     await executor.unload(DEMO)
+    await executor.stats()  # what it said of others has come by now
     heard: list[Measurement] = []
     executor.pace.on_measurement = heard.append
     await draw(executor, "measured", ask(steps=3))
-    await executor.stats()  # what it said before has come by now
+    await executor.stats()  # likewise
     executor.pace.on_measurement = lambda _: None
 
     acts = [measurement.act for measurement in heard]
@@ -242,6 +277,47 @@ async def test_a_call_is_answered_while_it_draws(executor: LocalExecutor) -> Non
     await events.aclose()
 
 
+async def test_what_was_drawn_before_tells_how_long_a_round_takes(
+    executor: LocalExecutor,
+) -> None:
+    await draw(executor, "once", ask(steps=2))
+    events = await begun(executor, "larger", width=96)
+    assert executor._child is not None
+    assert executor._child.dialogue.longest_round() is None
+    await events.aclose()
+    assert executor.pace.pass_seconds(DEMO.key, 64 * 64, 2) is not None
+
+    events = await begun(executor, "again")
+    assert executor._child.dialogue.longest_round() is not None
+    await events.aclose()
+
+
+async def test_a_process_that_hangs_is_killed_and_a_new_one_draws(
+    executor: LocalExecutor, beats: Beats
+) -> None:
+    pid = executor.pid
+    assert pid is not None
+    for _ in range(int(LEAST_SILENCE_SECONDS / BEAT_SECONDS) + 2):
+        await executor.stats()  # it answers each time, or it would not live
+        await beats.pass_by()
+    await draw(executor, "once", ask(steps=2))  # what was not drawn before has more time
+    events = await begun(executor, "stuck")
+    call = asyncio.create_task(executor.stats())
+
+    os.kill(pid, signal.SIGSTOP)
+    beating = asyncio.create_task(beats.go_on())
+
+    reason = "The worker on cpu gave no sign of life for 300 seconds and was ended."
+    assert str(await ending(events)) == reason
+    assert str(await executor.death()) == reason
+    await asyncio.gather(call, return_exceptions=True)  # answered before, or ended likewise
+    beating.cancel()
+    await executor.start()
+    assert not psutil.pid_exists(pid)
+    assert executor.pid not in (None, pid)
+    assert (await draw(executor, "anew", ask(steps=2)))[0].seed == 7
+
+
 async def test_a_process_that_dies_while_nobody_uses_it_is_noticed(
     executor: LocalExecutor,
 ) -> None:
@@ -250,55 +326,6 @@ async def test_a_process_that_dies_while_nobody_uses_it_is_noticed(
 
     assert str(await executor.death()) == "The worker on cpu was killed by SIGKILL."
     assert executor.pid is None
-
-
-class Beats:
-    """Stands in for the time between two looks at a worker: the test says when one has passed."""
-
-    def __init__(self) -> None:
-        self._due = asyncio.Semaphore(0)
-        self._looked = asyncio.Semaphore(0)
-
-    async def __call__(self) -> None:
-        self._looked.release()
-        await self._due.acquire()
-
-    async def pass_by(self) -> None:
-        """Lets one pass and returns when somebody has looked."""
-        await self._looked.acquire()
-        self._due.release()
-
-
-async def test_a_process_that_hangs_is_killed_and_a_new_one_draws() -> None:
-    beats = Beats()
-    watched = LocalExecutor("cpu", patience=Patience(silence=2 * BEAT_SECONDS, beat=beats))
-    await watched.start()
-    pid = watched.pid
-    assert pid is not None
-    for _ in range(8):  # it answers each time, or it would not live
-        await watched.stats()
-        await beats.pass_by()
-    events = await begun(watched, "stuck")
-    call = asyncio.create_task(watched.stats())
-
-    os.kill(pid, signal.SIGSTOP)
-    beating = asyncio.create_task(_go_on(beats))
-
-    reason = "The worker on cpu gave no sign of life for 10 seconds and was ended."
-    assert str(await ending(events)) == reason
-    assert str(await watched.death()) == reason
-    await asyncio.gather(call, return_exceptions=True)  # answered before, or ended likewise
-    beating.cancel()
-    await watched.start()
-    assert not psutil.pid_exists(pid)
-    assert watched.pid not in (None, pid)
-    assert (await draw(watched, "anew", ask(steps=2)))[0].seed == 7
-    await watched.close()
-
-
-async def _go_on(beats: Beats) -> None:
-    while True:
-        await beats.pass_by()
 
 
 @pytest.mark.parametrize(
@@ -341,28 +368,6 @@ async def test_a_hang_is_noticed_sooner_where_it_is_known_how_long_a_round_takes
     ends = partial(Patience().ends, device, loading=False, longest_round=longest)
     assert ends(last) is None
     assert ends(last + 1) == bound
-
-
-async def test_what_was_drawn_before_tells_a_hang_and_what_was_not_has_all_the_time() -> None:
-    beats = Beats()
-    watched = LocalExecutor("cpu", patience=Patience(beat=beats))
-    await watched.start()
-    await draw(watched, "once", ask(steps=2))
-    events = await begun(watched, "larger", width=192)
-    assert watched._child is not None
-    assert watched._child.dialogue.longest_round() is None
-    await events.aclose()
-    assert watched.pace.pass_seconds(DEMO.key, ask().width * ask().height, 2) is not None
-    stuck = await begun(watched, "stuck")
-    assert watched._child.dialogue.longest_round() is not None
-
-    assert watched.pid is not None
-    os.kill(watched.pid, signal.SIGSTOP)
-    beating = asyncio.create_task(_go_on(beats))
-
-    assert "no sign of life for 300 seconds" in str(await ending(stuck))
-    beating.cancel()
-    await watched.close()
 
 
 async def test_signals_to_all_are_the_parents_to_act_on(executor: LocalExecutor) -> None:
@@ -425,129 +430,111 @@ async def test_closing_ends_runs_and_process(executor: LocalExecutor) -> None:
         await executor.load(DEMO)
 
 
+async def test_a_device_that_is_not_there_is_told() -> None:
+    nowhere = LocalExecutor("cuda:99")
+
+    with pytest.raises(WorkerDiedError) as caught:
+        await nowhere.start()
+
+    told = "The worker on cuda:99 can't start: torch can't use the device ("
+    assert str(caught.value).startswith(told)
+    await nowhere.close()
+
+
 PROGRAM = """
-import asyncio, sys, time
-from engine.errors import WorkerDiedError
-from engine.jobs import Progress
+import asyncio, os, sys, time
+from pathlib import Path
+from engine.jobs import ModelSpec, Progress, Stage
 from engine.local_executor import LocalExecutor
 from tests.worker_kit import ask
 
 print("main", flush=True)  # no `if __name__ == "__main__":` protects it
-device, stage = sys.argv[1:]
+folder = sys.argv[1]
+
+async def reached(events, what):
+    async for event in events:
+        if isinstance(event, Progress) and what(event):
+            return
 
 async def main():
-    executor = LocalExecutor(device)
-    try:
-        await executor.start()
-    except WorkerDiedError as error:
-        print(error, flush=True)
-        return
-    async for event in executor.run("a", ask(steps=400, count=4)):
-        if isinstance(event, Progress) and event.stage == stage:
-            print(stage, flush=True)
-            time.sleep(3600)  # what the worker says is read no more
+    executor = LocalExecutor("cpu")
+    await executor.start()
+    os.environ["PYTHONPATH"] = folder + os.pathsep + os.environ["PYTHONPATH"]
+    starting = [asyncio.create_task(LocalExecutor("cpu").start()) for _ in range(2)]
+    while len(list(Path(folder).glob("imported by *"))) < len(starting):
+        await asyncio.sleep(0.01)
+    drawing = executor.run("a", ask(steps=400, count=4))
+    await reached(drawing, lambda event: event.step)
+    loading = executor.run("b", ask(model=ModelSpec(Path(folder, "model"))))
+    await reached(loading, lambda event: event.stage is Stage.LOADING)
+    print("loading in", executor.pid, flush=True)
+    time.sleep(3600)  # what the worker says is read no more
 
 asyncio.run(main())
 """
 
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def program(tmp_path: Path) -> "StartProgram":
-    """Starts a program of somebody else's that draws on a device up to a stage."""
-    script = tmp_path / "program.py"
-    script.write_text(PROGRAM)
-
-    async def start(device: str, stage: str = "") -> asyncio.subprocess.Process:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            str(script),
-            device,
-            stage,
-            stdout=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-        )
-
-    return start
+TORCH = """
+import os, pathlib, threading
+pathlib.Path(__file__).with_name(f"imported by {os.getpid()}").touch()
+threading.Event().wait()
+"""
+"""A torch whose import does not end."""
 
 
-async def test_a_device_that_is_not_there_is_told_and_the_main_module_runs_once(
-    program: "StartProgram",
-) -> None:
-    process = await program("cuda:99")
-
-    output, _ = await process.communicate()
-
-    main, told = output.decode().splitlines()
-    assert main == "main"
-    assert told.startswith("The worker on cuda:99 can't start: torch can't use the device (")
-
-
-StartProgram = Callable[..., Awaitable[asyncio.subprocess.Process]]
-
-
-@pytest.mark.parametrize("stage", ["", Stage.LOADING, Stage.DENOISING])
-async def test_a_killed_parent_leaves_no_orphan(program: StartProgram, stage: str) -> None:
-    parent = await program("cpu", stage)
-    [pid] = await _new_workers(parent.pid)
-    child = psutil.Process(pid)
-    while stage and parent.stdout and (await parent.stdout.readline()).decode().strip() != stage:
-        pass
-
-    parent.kill()
-    await parent.wait()
-
-    await asyncio.to_thread(psutil.wait_procs, [child], timeout=60)
-    assert not child.is_running()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no kernel ends a stopped process")
-async def test_a_killed_parent_leaves_no_orphan_that_hangs(program: StartProgram) -> None:
-    parent = await program("cpu", Stage.LOADING)
-    [pid] = await _new_workers(parent.pid)
-    child = psutil.Process(pid)
+async def test_a_killed_parent_leaves_no_orphan_whatever_its_workers_do(tmp_path: Path) -> None:
+    """One loads a model while it draws, two are being started, and one of them hangs."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "torch.py").write_text(TORCH)
+    (tmp_path / "model").symlink_to(DEMO.path)
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-P",
+        str(tmp_path / "program.py"),
+        str(tmp_path),
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
     assert parent.stdout
-    await parent.stdout.readuntil(b"loading\n")
-    child.suspend()
+    assert await parent.stdout.readline() == b"main\n"
+    *_, drawing = (await parent.stdout.readline()).split()
+    children = [psutil.Process(pid) for pid in _workers(parent.pid)]
+    [hanging, _] = [child for child in children if child.pid != int(drawing)]
+    if sys.platform == "linux":  # elsewhere no kernel ends a stopped process
+        hanging.suspend()
 
     parent.kill()
     await parent.wait()
 
-    await asyncio.to_thread(psutil.wait_procs, [child], timeout=60)
-    assert not child.is_running()
+    await asyncio.to_thread(psutil.wait_procs, children, timeout=60)
+    assert not any(child.is_running() for child in children)
+    assert await parent.stdout.read() == b"", "the main module ran more than once"
 
 
-async def test_a_closed_pipe_ends_it_in_the_middle_of_a_drawing(executor: LocalExecutor) -> None:
-    events = await begun(executor, "cut off")
-    assert executor._child is not None
-
-    executor._child.process.stdin.close()
-
-    assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="says how full a pipe is on Linux alone")
-async def test_a_closed_pipe_ends_it_while_it_waits_for_somebody_to_read(
+async def test_a_closed_pipe_ends_it_while_it_draws_and_waits_for_somebody_to_read(
     executor: LocalExecutor,
 ) -> None:
     child, pid = executor._child, executor.pid
     assert child is not None
     assert pid is not None
+    drawing = await begun(executor, "cut off")
     said: Any = child.process._transport.get_pipe_transport(1)
     pipe = said.get_extra_info("pipe")
-    fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 32_768)
-    # More than the pipe holds: the worker can't end what it has begun to say.
-    events = executor.run("loud", ask(steps=2, count=4))
-    await anext(events)
+    loud = executor.run("loud", worker_kit.ask(steps=2, count=4))
+    await anext(loud)
     said.pause_reading()
-    while _unread(pipe) < 16_000:  # noqa: ASYNC110 - it sends no events
-        await asyncio.sleep(0.01)
+    if sys.platform == "linux":  # elsewhere nobody says how full a pipe is
+        # More than the pipe holds: the worker can't end what it has begun to say.
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 32_768)
+        while _unread(pipe) < 16_000:  # noqa: ASYNC110 - it sends no events
+            await asyncio.sleep(0.01)
 
     child.process.stdin.close()
 
     while psutil.pid_exists(pid):  # noqa: ASYNC110 - likewise
         await asyncio.sleep(0.01)
     said.resume_reading()
-    assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
+    for events in (drawing, loud):
+        assert str(await ending(events)) == "The worker on cpu ended with exit code 0."
 
 
 def _unread(pipe: Any) -> int:
