@@ -3,6 +3,7 @@
 import io
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -43,7 +44,7 @@ class Easel:
                 negative_prompt=random.choice(["", "night"]),
                 width=16,
                 height=16,
-                steps=random.randint(2, 4),
+                steps=random.randint(2, 3),
                 guidance_scale=random.choice([1.0, 3.5, 8.0]),
                 sampler=list(Sampler)[number % len(Sampler)],
                 seed=random.randrange(2**32),
@@ -96,7 +97,8 @@ def decibels(png: bytes, other: bytes) -> float:
 
 def test_the_same_seed_alone_is_the_same_file_each_time(easel: Easel) -> None:
     for request in easel.requests(len(Sampler), Random(1)):  # noqa: S311 - a choice, no secret
-        assert easel.alone(request) == easel.alone(request)
+        single = replace(request, count=1)  # two may share passes, or not: what it takes decides
+        assert easel.alone(single) == easel.alone(single)
 
 
 @pytest.mark.slow

@@ -346,7 +346,7 @@ class LatentWorker(Worker):
             )
         vae = self._parts.vae
         pixels = self._decoded(drawing)
-        if vae.dtype == torch.float16 and not pixels.isfinite().all():
+        if pixels.dtype == torch.float16 and not pixels.isfinite().all():
             # Some VAEs overflow in half precision. It stays in float32 from here on.
             log.warning("%s: the VAE overflows in float16; using float32.", self.model.path)
             try:
