@@ -1,11 +1,13 @@
-"""The command line, as people use it: the real program, started anew for each question."""
+"""The command line, as people use it.
+
+What is about the process is asked of the real program, started anew; all else of its ``main`` here.
+"""
 
 import asyncio
 import io
 import json
 import os
 import signal
-import sqlite3
 import struct
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import pytest
@@ -23,6 +26,7 @@ from rich.console import Console
 from bot.cli import main
 from bot.records import JobRecord, JobView, Origin, Owner
 from bot.settings import names
+from bot.store import Store
 from bot.terminal import BarDisplay, LineDisplay, describe, describe_end, open_display
 from engine.jobs import GenerationRequest, JobStatus, ModelSpec, Progress, Sampler, Stage
 from tests.program_kit import without_torch
@@ -55,6 +59,31 @@ def bot(tmp_path: Path, *words: str, **settings: str) -> subprocess.CompletedPro
         timeout=GENEROUS,
         check=False,
     )
+
+
+class Here(Protocol):
+    """Runs a command line in this process, as the program would in an empty folder."""
+
+    def __call__(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        """Returns its exit status and what it said."""
+
+
+@pytest.fixture
+def here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Here:
+    def run(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            for name in os.environ.keys() & names().values():
+                patch.delenv(name)
+            for name, value in environment(tmp_path / "data", **settings).items():
+                patch.setenv(name, value)
+            status = main(words)
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, status, said.out, said.err)
+
+    return run
 
 
 @asynccontextmanager
@@ -122,21 +151,18 @@ def test_every_verb_explains_itself(verb: str, capsys: pytest.CaptureFixture[str
 
 
 def test_only_the_standard_library_is_imported_before_a_verb_is_known() -> None:
-    listing = "import sys; print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
-    bare, with_cli = (
-        set(
-            subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                timeout=GENEROUS,
-                check=True,
-            ).stdout.split()
-        )
-        for code in (listing, f"import bot.cli; {listing}")
-    )
-    assert with_cli - bare - set(sys.stdlib_module_names) == {"bot"}
+    listing = "print(*sys.modules)"
+    code = f"import sys; {listing}; import bot.cli; {listing}"
+    bare, with_cli = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=GENEROUS,
+        check=True,
+    ).stdout.splitlines()
+    added = {name.partition(".")[0] for name in {*with_cli.split()} - {*bare.split()}}
+    assert added - set(sys.stdlib_module_names) == {"bot"}
 
 
 @pytest.mark.parametrize(
@@ -166,8 +192,8 @@ def test_a_wrong_command_line_is_status_2(
 # detect
 
 
-def test_detect_tells_what_a_model_is(tmp_path: Path) -> None:
-    answer = bot(tmp_path, "detect", str(DEMO))
+def test_detect_tells_what_a_model_is(here: Here) -> None:
+    answer = here("detect", str(DEMO))
     assert answer.returncode == 0
     assert answer.stderr == ""
     told = json.loads(answer.stdout)
@@ -221,8 +247,8 @@ def test_detect_of_something_else_says_what_it_is_not(
 # modes
 
 
-def test_modes_lists_them_with_the_default_marked(tmp_path: Path) -> None:
-    answer = bot(tmp_path, "modes")
+def test_modes_lists_them_with_the_default_marked(here: Here) -> None:
+    answer = here("modes")
     assert answer.returncode == 0
     assert answer.stdout.startswith("* demo  Demo: ")
 
@@ -261,20 +287,26 @@ modes:
     ]
 
 
-def test_a_broken_modes_file_is_told_in_full_without_a_traceback(tmp_path: Path) -> None:
+def test_a_broken_modes_file_is_told_in_full_without_a_traceback(
+    tmp_path: Path, here: Here
+) -> None:
     path = tmp_path / "modes.yaml"
     path.write_text("model_root: .\nmodes:\n  a: {model: x, default_steps: lots}\n")
-    for words in (["modes"], ["imagine", "x"], ["run"]):
-        answer = bot(tmp_path, *words, MODES_FILE=str(path))
+    settings = {"MODES_FILE": str(path)}
+    for answer in (
+        here("modes", **settings),
+        here("imagine", "x", **settings),
+        bot(tmp_path, "run", **settings),
+    ):
         assert answer.returncode == 78
         assert "line 3: modes.a.default_steps: 'lots' is not allowed" in answer.stderr
         assert "Traceback" not in answer.stderr
         assert answer.stdout == ""
 
 
-def test_bad_settings_are_all_told(tmp_path: Path) -> None:
+def test_bad_settings_are_all_told(tmp_path: Path, here: Here) -> None:
     (tmp_path / ".env").write_text("QUEUEMAX=3\n", encoding="utf-8")
-    answer = bot(tmp_path, "modes", WEB_HOST="0.0.0.0", QUEUE_MAX="none")  # noqa: S104 - refused
+    answer = here("modes", WEB_HOST="0.0.0.0", QUEUE_MAX="none")  # noqa: S104 - refused
     assert answer.returncode == 78
     assert len(answer.stderr.strip().splitlines()) == 3
 
@@ -283,51 +315,41 @@ def test_bad_settings_are_all_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_imagine_draws_and_says_where_the_pictures_are(tmp_path: Path) -> None:
+def test_imagine_draws_from_a_picture_in_its_aspect_and_says_where_the_pictures_are(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGB", (400, 200), "red").save(tmp_path / "red.jpg")
     out = tmp_path / "circle.png"
-    options = "--size=64x64 --steps=2 --seed=7 --count=2 --guidance=2.5 --sampler=ddim"
-    words = ["imagine", "a red circle", *options.split(), "--out", str(out), "--json"]
-    answer = bot(tmp_path, *words)
+    options = "--image=red.jpg --strength=0.2 --steps=10 --seed=7 --count=2"
+    answer = bot(tmp_path, "imagine", "a red circle", *options.split(), f"--out={out}", "--json")
     assert answer.returncode == 0, answer.stderr
     told = json.loads(answer.stdout)
     assert told["paths"] == [str(tmp_path / f"circle-{i}.png") for i in (1, 2)]
     assert told["seeds"] == [7, 8]
     assert told["seconds"] > 0
     request = told["request"]
-    assert (request["prompt"], request["mode"], request["steps"]) == ("a red circle", "demo", 2)
-    assert (request["guidance"], request["sampler"]) == (2.5, "DDIM")
+    assert (request["prompt"], request["mode"], request["steps"]) == ("a red circle", "demo", 10)
+    assert request["strength"] == 0.2
     for path in told["paths"]:
         with Image.open(path) as image:
-            assert image.size == (64, 64)
+            assert image.size == (request["width"], request["height"]) == (184, 88)
             assert "a red circle" in image.info["parameters"]
-    assert len(list((tmp_path / "data" / "images").rglob("*.png"))) == 2
+            # A fifth of it is drawn anew.
+            red, green, blue = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
+            assert red > 150 > 100 > max(green, blue)
+    assert len(list((tmp_path / "data" / "images").glob("2*/**/*.png"))) == 2
     assert "drawing, " in answer.stderr
 
 
-@pytest.mark.slow
-def test_imagine_starts_from_a_picture_in_its_aspect(tmp_path: Path) -> None:
-    Image.new("RGB", (400, 200), "red").save(tmp_path / "red.jpg")
-    words = ["imagine", "a red circle", "--image", "red.jpg", "--strength=0.2", "--steps=5"]
-    answer = bot(tmp_path, *words, "--seed=7", "--json")
-    assert answer.returncode == 0, answer.stderr
-    told = json.loads(answer.stdout)
-    assert told["request"]["strength"] == 0.2
-    with Image.open(told["paths"][0]) as image:
-        assert image.size == (told["request"]["width"], told["request"]["height"]) == (184, 88)
-        # A fifth of it is drawn anew.
-        red, green, blue = image.convert("RGB").resize((1, 1)).getpixel((0, 0))
-        assert red > 150 > 100 > max(green, blue)
-
-
-def test_a_picture_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_picture_that_is_not_there_is_named(tmp_path: Path, here: Here) -> None:
     for path in ("none.png", str(tmp_path)):
-        answer = bot(tmp_path, "imagine", "x", "--image", path)
+        answer = here("imagine", "x", "--image", path)
         assert answer.returncode == 1
         assert answer.stderr.startswith(f"{path}: ")
 
 
-def test_imagine_refuses_in_the_same_words_as_everywhere(tmp_path: Path) -> None:
-    answer = bot(tmp_path, "imagine", "x", "--mode", "nope", "--json")
+def test_imagine_refuses_in_the_same_words_as_everywhere(here: Here) -> None:
+    answer = here("imagine", "x", "--mode", "nope", "--json")
     assert answer.returncode == 1
     told = json.loads(answer.stdout)
     assert told == {
@@ -350,19 +372,17 @@ def test_imagine_refuses_in_the_same_words_as_everywhere(tmp_path: Path) -> None
         (["imagine", "x", "--out", "no/such/folder/x.png"], "out: 'no/such/folder/x.png'"),
     ],
 )
-def test_imagine_says_what_is_allowed(tmp_path: Path, words: list[str], said: str) -> None:
-    answer = bot(tmp_path, *words)
+def test_imagine_says_what_is_allowed(here: Here, words: list[str], said: str) -> None:
+    answer = here(*words)
     assert answer.returncode == 1
     assert said in answer.stderr
     assert "Allowed: " in answer.stderr
     assert answer.stdout == ""
 
 
-async def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path) -> None:
+def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path, here: Here) -> None:
     (tmp_path / "modes.yaml").write_text("model_root: .\nmodes: {a: {model: x.safetensors}}\n")
-    answer = await asyncio.to_thread(
-        bot, tmp_path, "imagine", "x", MODES_FILE=str(tmp_path / "modes.yaml")
-    )
+    answer = here("imagine", "x", MODES_FILE=str(tmp_path / "modes.yaml"))
     assert answer.returncode == 1
     assert "a mode that is complete: x.safetensors is missing" in answer.stderr.splitlines()[-1]
 
@@ -375,17 +395,23 @@ async def test_imagine_with_a_model_that_is_not_there_says_so(tmp_path: Path) ->
 async def test_an_early_end_cancels_the_request(
     tmp_path: Path, sent: signal.Signals, status: int, said: str
 ) -> None:
-    words, settings = ["imagine", "x", "--steps", "100", "--count", "4"], without_torch(tmp_path)
-    async with started(tmp_path, *words, **settings) as process:
+    options = "--size=64x128 --steps=100 --guidance=2.5 --sampler=ddim --seed=7 --count=4"
+    words = ["imagine", "x", "--negative", "y", *options.split()]
+    async with started(tmp_path, *words, **without_torch(tmp_path)) as process:
         await line_with(process.stderr, "starting")
         process.send_signal(sent)
         _, errors = await process.communicate()
         assert process.returncode == status
     assert errors.decode().strip().endswith(said)
     assert b"Traceback" not in errors
-    with sqlite3.connect(tmp_path / "data" / "dreamlab.db") as db:
-        assert db.execute("SELECT status FROM jobs").fetchall() == [("cancelled",)]
-    db.close()
+    async with await Store.open(tmp_path / "data" / "dreamlab.db") as store:
+        [job] = await store.history("cli:local", 9)
+    assert job.status is JobStatus.CANCELLED
+    asked = job.request
+    assert (asked.prompt, asked.negative_prompt, asked.mode) == ("x", "y", "demo")
+    assert (asked.width, asked.height, asked.steps, asked.guidance_scale) == (64, 128, 100, 2.5)
+    assert (asked.sampler, asked.seed, asked.count) == (Sampler.DDIM, 7, 4)
+    assert asked.source is None
 
 
 # run
@@ -393,7 +419,7 @@ async def test_an_early_end_cancels_the_request(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send")
-async def test_run_serves_the_page_and_leaves_others_to_draw(tmp_path: Path) -> None:
+async def test_run_serves_the_page_and_leaves_others_to_draw(tmp_path: Path, here: Here) -> None:
     async with started(tmp_path, **without_torch(tmp_path)) as process:
         line = await line_with(process.stdout, "Dream Lab is at ")
         address = line.split()[-1]
@@ -403,13 +429,17 @@ async def test_run_serves_the_page_and_leaves_others_to_draw(tmp_path: Path) -> 
         second = await asyncio.to_thread(bot, tmp_path, "run")
         assert second.returncode == 1
         assert "Another Dream Lab runs" in second.stderr
+        assert "Traceback" not in second.stderr
 
         # It gets as far as the modes: nothing locks it out.
-        beside = await asyncio.to_thread(bot, tmp_path, "imagine", "x", "--mode", "nope")
+        words = ("imagine", "x", "--mode", "nope", "--json")
+        beside = await asyncio.to_thread(bot, tmp_path, *words)
+        assert beside.returncode == 1
         assert "mode: 'nope'" in beside.stderr
+        assert beside.stderr.strip() == json.loads(beside.stdout)["error"]
 
         port = httpx.URL(address).port
-        checked = await asyncio.to_thread(bot, tmp_path, "check", WEB_PORT=str(port))
+        checked = await asyncio.to_thread(here, "check", WEB_PORT=str(port))
         assert checked.returncode == 0, checked.stdout
         assert "taken: a Dream Lab is running" in checked.stdout
 
