@@ -247,9 +247,9 @@ def test_a_return_copies_only_what_no_other_model_has_there(saved: Path) -> None
 
 def test_others_go_on_drawing_while_a_model_returns(saved: Path) -> None:
     bench = Bench(saved, models=2.5)
-    expected = bench.draw("other"), bench.draw("two", steps=40)
+    expected = bench.draw("other"), bench.draw("two", steps=20)
     bench.host._shelf.drop(bench.model("other").key)
-    running = bench.begin(bench.request("two", steps=40))
+    running = bench.begin(bench.request("two", steps=20))
     while not bench.host._jobs:
         bench.host.tick()
     came = bench.begin(bench.request("other"))
@@ -417,7 +417,8 @@ def test_200_switches_leave_memory_flat(saved: Path, request: pytest.FixtureRequ
     request.addfinalizer(gc.unfreeze)
 
     def switch(number: int) -> None:
-        bench.draw(("one", "two", "other")[number % 3], steps=1, seed=number)
+        which = ("one", "two", "other")[number % 3]
+        bench.draw(which, steps=1, guidance_scale=1.0, seed=number)
         bench.said.clear()
 
     for number in range(12):

@@ -51,7 +51,7 @@ def test_weights_count_in_the_format_that_they_will_have(
 
 @pytest.mark.parametrize("family", Family)
 def test_the_estimate_is_what_a_real_model_takes(tmp_path: Path, family: Family) -> None:
-    save_tiny(family, tmp_path / "m")
+    save_tiny(family, tmp_path / "m", shallow=True)
     worker = WorkerFactory("cpu").create(ModelSpec(tmp_path / "m"))
 
     estimated = Ledger("cpu").needed(worker.model)
