@@ -23,8 +23,8 @@ from engine.jobs import Family
 _TINY: dict[str, dict[str, Any]] = {
     "unet": {"layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 8},
     "vae": {"block_out_channels": [8, 8, 8, 8], "layers_per_block": 1, "norm_num_groups": 4},
-    "text_encoder": {"num_hidden_layers": 2},
-    "text_encoder_2": {"num_hidden_layers": 2},
+    "text_encoder": {"num_hidden_layers": 1, "intermediate_size": 64},
+    "text_encoder_2": {"num_hidden_layers": 2, "intermediate_size": 64},
 }
 
 

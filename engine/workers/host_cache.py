@@ -317,7 +317,7 @@ class HostCache:
         """Fills a block with its stretch of the row, and returns as much of it as there is."""
         begin = number * self.arena.block
         end = min(plan.size, begin + self.arena.block)
-        block.zero_()  # between the tensors
+        block[: end - begin].zero_()  # between the tensors
         if self._stream is not None:
             self._stream.wait_stream(_cuda.current_stream(self.device))
         with _on(self._stream):
