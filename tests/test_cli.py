@@ -8,6 +8,7 @@ import io
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -446,6 +447,46 @@ async def test_run_serves_the_page_and_leaves_others_to_draw(tmp_path: Path, her
         process.send_signal(signal.SIGINT)
         await process.communicate()
         assert process.returncode == 0
+
+
+def test_run_names_a_modes_file_that_is_not_there(here: Here) -> None:
+    answer = here("run", MODES_FILE="/nowhere/modes.yaml")
+    assert answer.returncode == 78
+    assert "/nowhere/modes.yaml" in answer.stderr
+
+
+def test_run_names_a_port_that_is_taken_with_its_setting(
+    tmp_path: Path, here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        answer = here("run", WEB_PORT=port, **without_torch(tmp_path))
+    assert answer.returncode == 1
+    assert port in answer.stderr
+    assert "WEB_PORT" in answer.stderr
+    assert "Traceback" not in answer.stderr + caplog.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_run_names_a_data_folder_that_can_not_be_written(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "data").mkdir(mode=0o500)
+    answer = here("run")
+    assert answer.returncode == 1
+    assert str(tmp_path / "data") in answer.stderr
+
+
+def test_run_names_a_damaged_database_and_leaves_it_as_it_is(
+    tmp_path: Path, here: Here, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    database = tmp_path / "data" / "dreamlab.db"
+    database.write_bytes(b"not a database" * 999)
+    answer = here("run")
+    assert answer.returncode == 1
+    assert "dreamlab.db" in answer.stderr
+    assert "backup" in answer.stderr
+    assert "Traceback" not in answer.stderr + caplog.text
+    assert database.read_bytes() == b"not a database" * 999
 
 
 # What a terminal shows
