@@ -416,12 +416,12 @@ import os, signal, sys
 from pathlib import Path
 from bot import backup
 
-reached = 0
+last = reached = 0
 def step(function):
     def stepping(*arguments, **named):
         global reached
         for moment in ("before", "after"):
-            if reached == int(sys.argv[3]):
+            if reached == last:
                 os.kill(os.getpid(), signal.SIGKILL)
             reached += 1
             if moment == "before":
@@ -432,26 +432,39 @@ def step(function):
 for name in ("_close_log", "_unpack", "_copy", "_move", "sync_folder", "open_database"):
     setattr(backup, name, step(getattr(backup, name)))
 Path.replace = step(Path.replace)
-backup.restore(Path(sys.argv[1]), Path(sys.argv[2]), replace=True)
+
+for line in sys.stdin:
+    last = int(line)
+    # What is killed has restored nothing before, as a program of its own.
+    if not (child := os.fork()):
+        backup.restore(Path(sys.argv[1]), Path(sys.argv[2]), replace=True)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 @pytest.fixture
-def restorings(tmp_path: Path, file: Path) -> Iterator[tuple[Path, int]]:
+def restorings(tmp_path: Path, file: Path) -> Iterator[Iterator[tuple[Path, int]]]:
     """Restores again and again, killed one step later each time; yields the folder after each."""
     shutil.copytree(tmp_path / "data", tmp_path / "before")
 
-    def each() -> Iterator[tuple[Path, int]]:
+    def each(program: subprocess.Popen[str]) -> Iterator[tuple[Path, int]]:
+        assert program.stdin
+        assert program.stdout
         for step in range(999):
             shutil.rmtree(tmp_path / "data")
             shutil.copytree(tmp_path / "before", tmp_path / "data")
-            command = [sys.executable, "-c", KILLED, file, tmp_path / "data", str(step)]
-            ended = subprocess.run(command, cwd=ROOT, check=False).returncode
+            program.stdin.write(f"{step}\n")
+            program.stdin.flush()
+            ended = int(program.stdout.readline())
             yield tmp_path / "data", ended
             if ended == 0:
                 return
 
-    return each()
+    command = [sys.executable, "-c", KILLED, file, tmp_path / "data"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, **pipes) as program:
+        yield each(program)
 
 
 @pytest.fixture
