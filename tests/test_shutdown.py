@@ -21,7 +21,7 @@ from tests.program_kit import PATIENCE, ROOT, Program, a_program
 
 pytestmark = pytest.mark.slow  # worker processes import torch
 
-LONG = 300
+LONG = 120
 """Steps that take longer than it takes to send a signal."""
 
 MODES = f"""
