@@ -1,106 +1,20 @@
-"""The whole program, as an owner starts, stops and kills it."""
+"""The whole program, as an owner starts it, changes what it reads, and stops it."""
 
-import asyncio
-import io
 import signal
 from pathlib import Path
-from typing import Any
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 import psutil
-import pytest
-from PIL import Image
 
 from tests.discord_double import DiscordDouble
-from tests.program_kit import PATIENCE, a_program, without_torch
+from tests.program_kit import a_program, without_torch
 from tests.tiny_models import write_json
-
-RED_CIRCLE = {"prompt": "a red circle on a white background", "seed": 7}
-
-
-async def ask(page: httpx.AsyncClient, **changes: Any) -> dict[str, Any]:
-    answer = await page.post("/api/jobs", json=RED_CIRCLE | changes)
-    assert answer.status_code == 201, answer.text
-    job: dict[str, Any] = answer.json()
-    return job
 
 
 async def default_size(page: httpx.AsyncClient) -> list[int]:
     """Returns the width and height that the first mode draws with."""
     size: list[int] = (await page.get("/api/modes")).json()["modes"][0]["default_size"]
     return size
-
-
-async def finished(page: httpx.AsyncClient, job_id: str) -> dict[str, Any]:
-    """Follows a job's events to their end, as the page does; returns the job then."""
-    async with (
-        asyncio.timeout(PATIENCE),
-        page.stream("GET", f"/api/jobs/{job_id}/events") as events,
-    ):
-        async for _ in events.aiter_lines():
-            pass
-    job: dict[str, Any] = (await page.get(f"/api/jobs/{job_id}")).json()
-    return job
-
-
-async def pixels(page: httpx.AsyncClient, job: dict[str, Any]) -> npt.NDArray[np.int16]:
-    content = (await page.get(job["images"][0]["url"])).content
-    return np.asarray(Image.open(io.BytesIO(content)), dtype=np.int16)
-
-
-async def begun(page: httpx.AsyncClient, job_id: str) -> None:
-    """Waits until a job is being drawn."""
-    async with page.stream("GET", f"/api/jobs/{job_id}/events") as events:
-        async for line in events.aiter_lines():
-            if "running" in line:
-                return
-
-
-@pytest.mark.slow
-async def test_it_draws_goes_on_after_a_kill_and_leaves_at_a_second_interrupt(
-    tmp_path: Path,
-) -> None:
-    """One story, since each start takes seconds to import torch."""
-    async with a_program(tmp_path / "data") as program, await program.page() as page:
-        assert (await page.get("/healthz")).status_code == 200
-        assert (await page.get("/api/status")).json()["state"] in ("loading", "ready")
-        first = await finished(page, (await ask(page))["id"])
-        assert first["status"] == "done"
-        image = await page.get(first["images"][0]["url"])
-        assert image.content.startswith(b"\x89PNG")
-
-        job = await ask(page, steps=50, count=2)
-        waiting = await ask(page)
-        await begun(page, job["id"])
-        workers = program.workers()
-        assert workers
-        program.process.kill()
-        await program.ended()
-        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, PATIENCE)
-        assert not alive
-
-    settings = {"SHUTDOWN_GRACE": "3600"}
-    async with a_program(tmp_path / "data", settings) as program, await program.page() as page:
-        assert (await finished(page, job["id"]))["status"] == "done"
-        again = await finished(page, waiting["id"])
-        # Who shares a batch may differ in the last bit, which no eye and few files can tell.
-        difference = await pixels(page, again) - await pixels(page, first)
-        assert np.abs(difference).max() <= 2
-
-        jobs = [await ask(page, steps=100, count=4) for _ in range(8)]
-        await begun(page, jobs[0]["id"])
-        workers = program.workers()
-        await page.aclose()
-        program.process.send_signal(signal.SIGINT)
-        await program.says("Ctrl-C again")
-        program.process.send_signal(signal.SIGINT)
-
-        assert await program.ended() == 0
-        assert "Traceback" not in program.said
-        assert workers
-        assert not any(psutil.pid_exists(worker.pid) for worker in workers)
 
 
 async def test_a_running_program_hears_of_models_of_signals_and_of_a_saved_modes_file(
