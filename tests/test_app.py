@@ -1,5 +1,6 @@
 """The whole program, as an owner starts it, changes what it reads, and stops it."""
 
+import asyncio
 import signal
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import httpx
 import psutil
 
 from tests.discord_double import DiscordDouble
-from tests.program_kit import a_program, without_torch
+from tests.program_kit import PATIENCE, a_program, without_torch
 from tests.tiny_models import write_json
 
 
@@ -65,7 +66,8 @@ async def test_a_running_program_hears_of_models_of_signals_and_of_a_saved_modes
         assert await program.ended() == 0
         assert "Traceback" not in program.said
         assert workers
-        assert not any(psutil.pid_exists(worker.pid) for worker in workers)
+        _, alive = await asyncio.to_thread(psutil.wait_procs, workers, PATIENCE)
+        assert not alive
 
 
 async def test_what_is_set_wrong_is_named_in_a_sentence(tmp_path: Path) -> None:
