@@ -277,8 +277,8 @@ def test_the_last_preview_looks_like_the_picture(
     with Image.open(io.BytesIO(preview), formats=["JPEG"]) as image:
         assert image.size == (128, 128)
         small = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).ravel()
-    image = Image.fromarray(worker.decode(drawing))
-    picture = np.asarray(image.resize((16, 16), Image.Resampling.BOX)).ravel()
+    whole = Image.fromarray(worker.decode(drawing))
+    picture = np.asarray(whole.resize((16, 16), Image.Resampling.BOX)).ravel()
     assert np.corrcoef(small, picture)[0, 1] > 0.7
     # What the last step predicted is what it arrived at; DDIM stops a little before the end.
     assert drawing.predicted is not None
