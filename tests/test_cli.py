@@ -322,6 +322,7 @@ def test_imagine_draws_from_a_picture_in_its_aspect_and_says_where_the_pictures_
     Image.new("RGB", (400, 200), "red").save(tmp_path / "red.jpg")
     out = tmp_path / "circle.png"
     options = "--image=red.jpg --strength=0.2 --steps=10 --seed=7 --count=2"
+    options += " --guidance=2.5 --sampler=ddim"
     answer = bot(tmp_path, "imagine", "a red circle", *options.split(), f"--out={out}", "--json")
     assert answer.returncode == 0, answer.stderr
     told = json.loads(answer.stdout)
@@ -330,6 +331,7 @@ def test_imagine_draws_from_a_picture_in_its_aspect_and_says_where_the_pictures_
     assert told["seconds"] > 0
     request = told["request"]
     assert (request["prompt"], request["mode"], request["steps"]) == ("a red circle", "demo", 10)
+    assert (request["guidance"], request["sampler"]) == (2.5, "DDIM")
     assert request["strength"] == 0.2
     for path in told["paths"]:
         with Image.open(path) as image:
