@@ -15,6 +15,7 @@ import torch  # noqa: TID253 - the subject is made of it
 from diffusers import (  # noqa: TID253 - what is compared with
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    UNet2DConditionModel,
 )
 from peft import set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
@@ -26,12 +27,13 @@ from engine.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
+from engine.families import config_folder
 from engine.jobs import Family, GenerationResult, LoraSpec, ModelSpec, Sampler
 from engine.messages import Answer, JobEvent, Reply, Run, Stats
 from engine.worker_factory import WorkerFactory
 from engine.worker_host import WorkerHost
 from engine.workers.latent import LatentWorker
-from engine.workers.lora import Pair
+from engine.workers.lora import Layer, LoraFile, Pair
 from tests.lora_kit import LAYOUTS, Pairs, kohya, layers, parts_of, peft, random_pairs, save_lora
 from tests.single_file_kit import save_tiny
 from tests.stock_kit import STOCK, aligned
@@ -229,6 +231,26 @@ def test_a_lora_adds_its_pairs_to_the_weights(family: Family, tmp_path: Path) ->
     torch.testing.assert_close(latents, expected, atol=1e-3 * expected.abs().max().item(), rtol=0)
     assert differs(latents, plain)
     worker.close()
+
+
+@pytest.mark.parametrize("family", Family)
+def test_every_layer_of_a_unet_is_known_by_diffusers_name_in_kohyas_spelling(
+    family: Family, tmp_path: Path
+) -> None:
+    config = json.loads((config_folder(family) / "unet" / "config.json").read_text())
+    with torch.device("meta"):
+        unet = UNet2DConditionModel.from_config(config)
+    known = {name: at for name, at in unet.named_modules() if isinstance(at, Layer)}
+    tensors = {}
+    for name, layer in known.items():
+        out, *into = layer.weight.shape
+        stem = f"lora_unet_{name.replace('.', '_')}"
+        tensors[f"{stem}.lora_down.weight"] = torch.zeros(1, *into)
+        tensors[f"{stem}.lora_up.weight"] = torch.zeros(out, 1, *(1 for _ in into[1:]))
+
+    file = LoraFile.read(save_lora(tmp_path / "all.safetensors", tensors), unet)
+
+    assert file.pairs({"unet": known})["unet"].keys() == known.keys()
 
 
 def test_strength_0_is_no_lora(tiny: Tiny, tmp_path: Path) -> None:

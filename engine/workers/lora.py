@@ -36,6 +36,12 @@ log = logging.getLogger(__name__)
 
 _KOHYA_START = "lora_"
 _KOHYA = re.compile(r"(lora_(?:unet|te|te1|te2)_[^.]+)\.(lora_down\.weight|lora_up\.weight|alpha)")
+# Of an SDXL UNet's layers these alone are known to diffusers by the original's names and not by its
+# own, which some trainers write.
+_ORIGINAL = {
+    "lora_unet_add_embedding_linear_1": "lora_unet_label_emb_0_0",
+    "lora_unet_add_embedding_linear_2": "lora_unet_label_emb_0_2",
+}
 _PEFT = re.compile(r"(.+)\.lora_(A|B)\.weight")
 _HALF = re.compile(r"\.lora(?:_linear_layer|_[AB])?\.")
 _ALPHA = ".alpha"
@@ -429,7 +435,8 @@ def _kohya_layers(
         match = _KOHYA.fullmatch(name)
         if match is None:
             raise _not_plain(path, name)
-        layers[match[1]][name] = tensor
+        layer = _ORIGINAL.get(match[1], match[1])
+        layers[layer][f"{layer}.{match[2]}"] = tensor
     for layer, own in layers.items():
         if not {f"{layer}.lora_down.weight", f"{layer}.lora_up.weight"} <= own.keys():
             raise ModelFormatError(path, f"has one half of {_named(layer)} without the other")
