@@ -112,14 +112,18 @@ class ChildProcess:
         outlives even being killed is left behind: the driver of a GPU that hangs can hold a process
         for ever. Nothing more is heard of it.
         """
-        code = None if self._is_left_behind else await self._wait(seconds)
-        if code is None and not self._is_left_behind:
-            self.kill()
-            code = await self._wait(UNKILLABLE_SECONDS)
-            if code is None:
-                log.error("Process %d was killed and does not end; it is left behind", self.pid)
-                self._is_left_behind = True
-        self._transport.close()
+        code = None
+        try:
+            if not self._is_left_behind:
+                code = await self._wait(seconds)
+            if code is None and not self._is_left_behind:
+                self.kill()
+                code = await self._wait(UNKILLABLE_SECONDS)
+                if code is None:
+                    log.error("Process %d was killed and does not end; it is left behind", self.pid)
+                    self._is_left_behind = True
+        finally:
+            self._transport.close()  # which kills what still runs where this is interrupted
         return -signal.SIGKILL if code is None else code
 
     async def _wait(self, seconds: float) -> int | None:

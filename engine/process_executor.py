@@ -130,6 +130,7 @@ class ProcessExecutor(ABC):
             WorkerDiedError: it ended, or said nothing in time, with its reason.
         """
         async with self._changing:
+            await self._see_off_start()
             if self._worker is not None and self._worker.dialogue.death is None:
                 return
             if self._worker is not None:
@@ -137,14 +138,14 @@ class ProcessExecutor(ABC):
                 self._worker = None
             self._starting = asyncio.create_task(self._spawn(), name=f"start {self._wanted}")
             try:
-                self._worker = await self._starting
+                self._worker = await asyncio.shield(self._starting)
             except asyncio.CancelledError:
+                self._give_up_start()
                 task = asyncio.current_task()
                 if task is not None and task.cancelling():
-                    raise
+                    raise  # `close` waits for what is left of it
                 raise WorkerDiedError(self._wanted, "was shut down") from None
-            finally:
-                self._starting = None
+            self._starting = None
 
     async def run(self, job_id: str, request: GenerationRequest) -> AsyncIterator[Event]:
         """See `Executor.run`.
@@ -197,12 +198,26 @@ class ProcessExecutor(ABC):
 
     async def close(self) -> None:
         """See `Executor.close`. The process is killed where it doesn't end by itself."""
-        if self._starting is not None:
-            self._starting.cancel()
+        self._give_up_start()
         async with self._changing:
+            await self._see_off_start()
             worker, self._worker = self._worker, None
             if worker is not None:
                 await worker.end("was shut down", self._close_seconds)
+
+    def _give_up_start(self) -> None:
+        # Once: a start that is told to stop sees its process off, and a second time, from whoever
+        # else shuts down, would interrupt that.
+        if self._starting is not None and not self._starting.cancelling():
+            self._starting.cancel()
+
+    async def _see_off_start(self) -> None:
+        """Waits for a start that was given up; a worker that came up all the same is kept."""
+        if (starting := self._starting) is not None:
+            await asyncio.wait([starting])
+            self._starting = None
+            if not starting.cancelled() and starting.exception() is None:
+                self._worker = starting.result()
 
     def _living(self) -> LivingWorker:
         if self._worker is None:

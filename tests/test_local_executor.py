@@ -406,6 +406,25 @@ async def test_closing_while_it_starts_leaves_nothing_behind(executor: LocalExec
     assert not any(psutil.pid_exists(pid) for pid in children)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 4])
+async def test_a_start_that_is_told_to_stop_again_and_again_leaves_nothing_behind(
+    executor: LocalExecutor, turns: int
+) -> None:
+    late = LocalExecutor("cpu")
+    supervisor = asyncio.create_task(late.start())
+    children = await _new_workers(os.getpid(), executor.pid)
+
+    for _ in range(2):
+        supervisor.cancel()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+    await late.close()
+
+    assert not any(psutil.pid_exists(pid) for pid in children)
+    with pytest.raises(asyncio.CancelledError):
+        await supervisor
+
+
 async def test_a_start_that_is_given_up_leaves_nothing_behind(executor: LocalExecutor) -> None:
     before = _workers(os.getpid())
     impatient = LocalExecutor("cpu", start_seconds=0.05)
