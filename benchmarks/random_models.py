@@ -35,14 +35,15 @@ def random_model(family: Family, folder: Path, device: str, *, tiny: bool = Fals
         family: whose shapes.
         folder: where to; an existing one is used as it is.
         device: where the weights are made.
-        tiny: whether layers are few and narrow, and every word is spelled; what the detector looks
-            at keeps its shape.
+        tiny: whether layers are few and narrow; what the detector looks at keeps its shape.
     """
     if (folder / "model_index.json").exists():
         return folder
     configs = config_folder(family)
     shutil.copytree(configs, folder, dirs_exist_ok=True)
-    tokens = _write_vocabularies(folder, tiny=tiny)
+    for tokenizer in folder.glob("tokenizer*"):
+        for file in VOCABULARY.iterdir():
+            shutil.copy(file, tokenizer)
     torch.manual_seed(0)
     for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
         path = folder / part / "config.json"
@@ -51,7 +52,6 @@ def random_model(family: Family, folder: Path, device: str, *, tiny: bool = Fals
         config = json.loads(path.read_text(encoding="utf-8"))
         if tiny:
             config |= _TINY[part]
-            config |= {"vocab_size": tokens} if part.startswith("text") else {}
             if part == "unet":
                 blocks = len(config["block_out_channels"])
                 config["block_out_channels"] = [32 * 2**number for number in range(blocks)]
@@ -78,21 +78,6 @@ def look_alike(model: Path, folder: Path, seed: int) -> Path:
             weight.mul_(1 + 0.001 * torch.randn(1))
     unet.save_pretrained(folder / "unet")
     return folder
-
-
-def _write_vocabularies(folder: Path, *, tiny: bool) -> int:
-    """Gives tokenizers their words, tiny ones the letters; returns how many tokens there are."""
-    tokens: dict[str, int] = json.loads((VOCABULARY / "vocab.json").read_text(encoding="utf-8"))
-    merges = (VOCABULARY / "merges.txt").read_text(encoding="utf-8")
-    if tiny:
-        letters = [t for t in tokens if len(t.removesuffix("</w>")) == 1 or t.startswith("<|")]
-        tokens = {token: at for at, token in enumerate(sorted(letters, key=tokens.__getitem__))}
-        merges = merges.partition("\n")[0] + "\n"
-    for tokenizer in folder.glob("tokenizer*"):
-        vocabulary = json.dumps(tokens, ensure_ascii=False)
-        (tokenizer / "vocab.json").write_text(vocabulary, encoding="utf-8")
-        (tokenizer / "merges.txt").write_text(merges, encoding="utf-8")
-    return len(tokens)
 
 
 def _text_encoder(kind: Any) -> Any:

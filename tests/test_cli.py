@@ -469,9 +469,18 @@ def test_run_names_a_port_that_is_taken_with_its_setting(
     assert "Traceback" not in answer.stderr + caplog.text
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root, and Windows, may write anywhere"
+)
 def test_run_names_a_data_folder_that_can_not_be_written(tmp_path: Path, here: Here) -> None:
     (tmp_path / "data").mkdir(mode=0o500)
+    answer = here("run")
+    assert answer.returncode == 1
+    assert str(tmp_path / "data") in answer.stderr
+
+
+def test_run_names_a_data_folder_that_can_not_be_made(tmp_path: Path, here: Here) -> None:
+    (tmp_path / "data").write_text("a file, in which not even root can make a folder")
     answer = here("run")
     assert answer.returncode == 1
     assert str(tmp_path / "data") in answer.stderr

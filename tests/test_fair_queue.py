@@ -626,7 +626,7 @@ def test_a_crowd_is_in_the_order_that_the_plain_rules_say(groups):
         asked = (str(number), f"owner {random.randrange(90)}", cost, weight, "", group)
         queue.push(*asked)
         plain.push(*asked)
-    for _ in range(3):
+    for _ in range(5):
         for job in random.sample(plain.order(), 100):
             assert queue.remove(job.job_id)
             plain.remove(job)

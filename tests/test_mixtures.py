@@ -44,7 +44,7 @@ class Easel:
                 negative_prompt=random.choice(["", "night"]),
                 width=16,
                 height=16,
-                steps=random.randint(2, 3),
+                steps=random.randint(2, 4),
                 guidance_scale=random.choice([1.0, 3.5, 8.0]),
                 sampler=list(Sampler)[number % len(Sampler)],
                 seed=random.randrange(2**32),

@@ -31,13 +31,11 @@ from tests.worker_kit import DEMO, ask
 class Bench:
     """A host on the CPU, and what it said."""
 
-    def __init__(
-        self, create: Callable[[ModelSpec], Worker] | None = None, max_rows: int | None = None
-    ) -> None:
+    def __init__(self, create: Callable[[ModelSpec], Worker] | None = None) -> None:
         self.said: list[Reply] = []
         self.workers: list[Any] = []
         self._create = create or WorkerFactory("cpu").create
-        self.host = WorkerHost("cpu", self.said.append, create=self.create, max_rows=max_rows)
+        self.host = WorkerHost("cpu", self.said.append, create=self.create)
         self.numbers = iter(range(1, 10_000))
 
     def create(self, model: ModelSpec) -> Worker:
@@ -243,13 +241,13 @@ def test_a_load_has_the_code_made_for_all_numbers_of_rows_before_anybody_draws(
     tiny: ModelSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "engine")
-    bench = Bench(compiling("eager"), max_rows=4)
+    bench = Bench(compiling("eager"))
     bench.host.handle(Load(1, tiny, small(tiny)))
     bench.finish()
     [worker] = bench.workers
     worker.compiled.wait()
     told = [each.message for each in caplog.records if "is compiled for" in each.message]
-    assert [int(text.partition("passes of ")[2].split()[0]) for text in told] == [2, 4]
+    assert [int(text.partition("passes of ")[2].split()[0]) for text in told] == [2, 4, 8]
     passed: list[int] = []
     worker._parts.unet.register_forward_hook(lambda *_: passed.append(1))
 

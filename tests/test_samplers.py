@@ -96,7 +96,7 @@ def test_what_the_model_was_trained_with_reaches_the_scheduler(sampler: Sampler)
 
 
 @SAMPLERS
-@pytest.mark.parametrize("steps", [1, 2, 7, 40, SD15.most_steps])
+@pytest.mark.parametrize("steps", [1, 2, 7, 150, SD15.most_steps])
 def test_every_number_of_steps_runs_to_its_end(sampler: Sampler, steps: int) -> None:
     if sampler is Sampler.LCM:
         steps = min(steps, 50)  # refused above; see below
@@ -115,7 +115,7 @@ def test_every_number_of_steps_runs_to_its_end(sampler: Sampler, steps: int) -> 
 
 @SAMPLERS
 def test_a_model_that_knows_the_picture_draws_it_in_few_steps_and_many(sampler: Sampler) -> None:
-    for steps in (*range(1, 10), 15, 20, 29, 30):
+    for steps in range(1, 31):
         prediction_type = ("epsilon", "v_prediction")[steps % 2]
         schedule = replace(SD15, prediction_type=prediction_type)
 

@@ -130,9 +130,7 @@ def alone(worker: StableDiffusionXLWorker, request: GenerationRequest) -> Drawin
     return drawing
 
 
-# One that adds noise, one of two passes a step, one that remembers steps; a scheduler knows nothing
-# of families, and all of them are compared with models of another.
-@pytest.mark.parametrize("sampler", [Sampler.EULER_A, Sampler.HEUN, Sampler.DPMPP_2M_SDE_KARRAS])
+@pytest.mark.parametrize("sampler", Sampler)
 def test_alone_a_request_is_bit_equal_to_the_stock_pipeline(
     tiny: Tiny,
     worker: StableDiffusionXLWorker,

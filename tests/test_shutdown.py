@@ -147,7 +147,7 @@ async def test_a_stop_a_kill_and_a_second_interrupt_cost_time_alone(tmp_path: Pa
             again = await discord.picture(await discord.slash("imagine", values=values))
             assert alike(message.attachments[0].content, again.attachments[0].content)
 
-            killed = await ask(page, 7, 40, count=2)
+            killed = await ask(page, 7, LONG, count=2)
             waiting = await ask(page, 0, 6)
             await begun(tmp_path)
             workers = program.workers()
